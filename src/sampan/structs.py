@@ -23,7 +23,11 @@ class Struct:
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        own = [n for n, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")] if "__annotations__" in cls.__dict__ else []
+        own = (
+            [n for n, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
+            if "__annotations__" in cls.__dict__
+            else []
+        )
         cls._fields = (*(f for f in cls._fields if f not in own), *own)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
