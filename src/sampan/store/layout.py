@@ -1,0 +1,162 @@
+"""Where everything is on disk: the only module that joins the names of sampan's own directories.
+
+Below the root (default /var/lib/sampan), which outlives a reboot:
+
+    content/sha256/HEX, content/ingest/      blobs, and blobs on their way in
+    images/HEX                               references: the name is the sha256 of the reference
+    layers/HEX/, layers/.tmp-*               unpacked layers by chain id
+    snapshots/ID/                            the writable layer of a container
+    containers/ID/                           see `ContainerPaths`
+    containers/.creating-ID, .removing-ID    a create or a remove that is not finished: both are one rename
+    names/NAME                               the id of the container that claims the name
+    locks/                                   names.lock and its kind; never held while a container's lock is waited for
+
+Below the run root (default /run/sampan), gone after a reboot:
+
+    ID/attach.sock                           the shim's socket
+
+The root and the run root are 0711 (a path below them may be mounted for a container's user), everything
+in them 0700 (set-uid files of an image must not be reachable by the host's users; class CVE-2021-41091).
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.steps.trace import Trace
+
+DEFAULT_ROOT = "/var/lib/sampan"
+DEFAULT_RUN_ROOT = "/run/sampan"
+
+CREATING = ".creating-"
+REMOVING = ".removing-"
+
+
+class StartPaths:
+    """The files of one start of a container: starts/N/."""
+
+    __slots__ = ("directory", "exit", "number", "reserved_exit", "started", "stopping", "trace")
+
+    def __init__(self, starts: str, number: int) -> None:
+        self.number = number
+        self.directory = f"{starts}/{number}"
+        self.started = f"{self.directory}/started"
+        self.exit = f"{self.directory}/exit.json"
+        # Its blocks are reserved before the launch, and it is renamed to exit.json when it is written.
+        self.reserved_exit = f"{self.directory}/exit.json.tmp"
+        self.stopping = f"{self.directory}/stopping"
+        self.trace = f"{self.directory}/trace"
+
+
+class ContainerPaths:
+    """All paths of one container. `directory` differs from containers/ID only while it is made or removed."""
+
+    __slots__ = (
+        "attach_socket",
+        "directory",
+        "hostname",
+        "hosts",
+        "id",
+        "log",
+        "monitor_lock",
+        "record",
+        "record_lock",
+        "resolv_conf",
+        "run_directory",
+        "starts",
+    )
+
+    def __init__(self, container_id: str, directory: str, run_directory: str) -> None:
+        self.id = container_id
+        self.directory = directory
+        self.record = f"{directory}/record.json"
+        self.record_lock = f"{directory}/record.lock"
+        self.monitor_lock = f"{directory}/monitor.lock"
+        self.starts = f"{directory}/starts"
+        self.log = f"{directory}/{container_id}-json.log"
+        self.hosts = f"{directory}/hosts"
+        self.hostname = f"{directory}/hostname"
+        self.resolv_conf = f"{directory}/resolv.conf"
+        self.run_directory = run_directory
+        # May be longer than the 107 bytes of a sun_path: bind and connect through a descriptor of the directory.
+        self.attach_socket = f"{run_directory}/attach.sock"
+
+    def start(self, number: int) -> StartPaths:
+        return StartPaths(self.starts, number)
+
+    def newest_start(self) -> int:
+        """The number of the newest start, 0 if the container was never started.
+
+        Raises FileNotFoundError if the container is not there (any more).
+        """
+        return max((int(name) for name in os.listdir(self.starts) if name.isdigit()), default=0)
+
+
+class Layout:
+    """Every directory of one pair of roots. Computing it touches no disk; `make()` does."""
+
+    def __init__(self, root: str = DEFAULT_ROOT, run_root: str = DEFAULT_RUN_ROOT) -> None:
+        self.root = os.path.abspath(root)
+        self.run_root = os.path.abspath(run_root)
+        self.content = f"{self.root}/content"
+        self.blobs = f"{self.content}/sha256"
+        self.ingest = f"{self.content}/ingest"
+        self.images = f"{self.root}/images"
+        self.layers = f"{self.root}/layers"
+        self.snapshots = f"{self.root}/snapshots"
+        self.containers = f"{self.root}/containers"
+        self.names = f"{self.root}/names"
+        self.locks = f"{self.root}/locks"
+        self.names_lock = f"{self.locks}/names.lock"
+
+    def container(self, container_id: str) -> ContainerPaths:
+        return ContainerPaths(container_id, f"{self.containers}/{container_id}", self.run_directory(container_id))
+
+    def creating(self, container_id: str) -> ContainerPaths:
+        """The paths of a container that is being made: complete after a rename to `container()`'s."""
+        directory = f"{self.containers}/{CREATING}{container_id}"
+        return ContainerPaths(container_id, directory, self.run_directory(container_id))
+
+    def removing(self, container_id: str) -> ContainerPaths:
+        """The paths of a container that is gone for everybody and whose parts are being taken away."""
+        directory = f"{self.containers}/{REMOVING}{container_id}"
+        return ContainerPaths(container_id, directory, self.run_directory(container_id))
+
+    def run_directory(self, container_id: str) -> str:
+        return f"{self.run_root}/{container_id}"
+
+    def name(self, name: str) -> str:
+        return f"{self.names}/{name}"
+
+    def directories(self) -> list[tuple[str, int]]:
+        """What `make()` makes: (path, mode), parents first."""
+        private = (
+            self.content,
+            self.blobs,
+            self.ingest,
+            self.images,
+            self.layers,
+            self.snapshots,
+            self.containers,
+            self.names,
+            self.locks,
+        )
+        return [(self.root, 0o711), (self.run_root, 0o711), *((path, 0o700) for path in private)]
+
+    def make(self, trace: Trace) -> None:
+        """Make the directories that are missing. One stat when all is there: `locks` is made last."""
+        if os.path.isdir(self.locks) and os.path.isdir(self.run_root):
+            return
+        for path, mode in self.directories():
+            if os.path.isdir(path):
+                continue
+            with trace.step("make directory", path):
+                # Parents of the root (/var/lib) get the usual mode; only the last component is ours.
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                try:
+                    os.mkdir(path, mode)
+                except FileExistsError:
+                    continue
+                os.chmod(path, mode)
