@@ -1,0 +1,268 @@
+"""mount(2) and the descriptor-based mount calls that followed it (fsopen(2), open_tree(2), move_mount(2)).
+
+A mount made by `fsmount` or `open_tree(OPEN_TREE_CLONE)` is *detached*: it hangs in no directory, cannot be
+seen or raced by anybody, and goes away with its last descriptor. sampan makes all of a container's mounts
+so, and attaches them inside the container's own mount namespace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from sampan.kernel.libc import (
+    SYS_FSCONFIG,
+    SYS_FSMOUNT,
+    SYS_FSOPEN,
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
+    KernelError,
+    by_machine,
+    check,
+    libc,
+    raw,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# mount(2)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 32, 4096, 8192, 16384
+MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE = 1 << 18, 1 << 19, 1 << 20, 1 << 17
+MNT_DETACH = 2
+
+# mount_setattr(2), fsmount(2)
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NOSYMFOLLOW = 0x10, 0x20, 0x200000
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
+FSOPEN_CLOEXEC = FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_SYS_PIVOT_ROOT = by_machine(155, 41)
+
+PROC_SUPER_MAGIC = 0x9FA0
+DEVPTS_SUPER_MAGIC = 0x1CD1
+
+
+class _MountAttr(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2). Raises `KernelError` naming the target."""
+    ret = libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        os.fsencode(fstype) or None,
+        ctypes.c_ulong(flags),
+        os.fsencode(data) or None,
+    )
+    check(ret, "mount", target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    check(libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2); `pivot_root(".", ".")` stacks the old root on the new one, to be unmounted next."""
+    raw(_SYS_PIVOT_ROOT, "pivot_root", new_root, os.fsencode(new_root), os.fsencode(put_old))
+
+
+def fsopen(fstype: str) -> int:
+    """A file system context for `fstype`: a descriptor to configure, then to mount (fsopen(2))."""
+    return raw(SYS_FSOPEN, "fsopen", fstype, fstype.encode(), FSOPEN_CLOEXEC)
+
+
+def fsconfig_set_string(fd: int, key: str, value: str) -> None:
+    """Set an option of a file system context (at most 255 bytes, a kernel limit)."""
+    raw(SYS_FSCONFIG, "fsconfig", f"{key}={value}", fd, _FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
+
+
+def fsconfig_set_flag(fd: int, key: str) -> None:
+    """Set an option that has no value."""
+    raw(SYS_FSCONFIG, "fsconfig", key, fd, _FSCONFIG_SET_FLAG, key.encode(), None, 0)
+
+
+def fsconfig_create(fd: int) -> None:
+    """Make the superblock from the options set so far; errors of options show up here."""
+    try:
+        raw(SYS_FSCONFIG, "fsconfig", "", fd, _FSCONFIG_CMD_CREATE, None, None, 0)
+    except KernelError as e:
+        # The context keeps the kernel's own words ("e overlay: upperdir is in-use ..."): they say more than the errno does.
+        words = _context_message(fd)
+        if words:
+            raise KernelError(e.errno or errno.EINVAL, "fsconfig", words) from None
+        raise
+
+
+def _context_message(fd: int) -> str:
+    try:
+        return os.read(fd, 4096).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def fsmount(fd: int, attributes: int = 0) -> int:
+    """A detached mount of a created context, as a directory descriptor (fsmount(2))."""
+    return raw(SYS_FSMOUNT, "fsmount", "", fd, FSMOUNT_CLOEXEC, attributes)
+
+
+def new_filesystem(fstype: str, options: Sequence[tuple[str, str]] = (), attributes: int = 0) -> int:
+    """A detached mount of a new `fstype`; an option with an empty value is a flag."""
+    context = fsopen(fstype)
+    try:
+        for key, value in options:
+            if value:
+                fsconfig_set_string(context, key, value)
+            else:
+                fsconfig_set_flag(context, key)
+        fsconfig_create(context)
+        return fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def open_tree(dirfd: int, path: str, flags: int) -> int:
+    """open_tree(2): with `OPEN_TREE_CLONE` a detached bind mount; `AT_RECURSIVE` takes submounts along."""
+    return raw(SYS_OPEN_TREE, "open_tree", path, dirfd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC)
+
+
+def clone_tree(dirfd: int, path: str = "", recursive: bool = False) -> int:
+    """A detached bind mount of what `path` (or, when empty, the descriptor itself) shows."""
+    flags = OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
+    return open_tree(dirfd, path, flags)
+
+
+def move_mount(mount_fd: int, target_fd: int, target: str = "") -> None:
+    """Attach a detached mount to the place that `target_fd` (an O_PATH descriptor) is: no path is walked again."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
+    raw(SYS_MOVE_MOUNT, "move_mount", target, mount_fd, b"", target_fd, os.fsencode(target), flags)
+
+
+def set_attributes(fd: int, attributes: int, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
+    """Change a mount's attributes (mount_setattr(2), Linux 5.12).
+
+    On 5.10 and 5.11 the non-recursive case falls back to a bind remount through /proc/self/fd, which needs
+    an attached mount; recursive changes raise ENOSYS there.
+    """
+    attr = _MountAttr(attributes, clear, propagation, 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    try:
+        raw(SYS_MOUNT_SETATTR, "mount_setattr", "", fd, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr))
+    except KernelError as e:
+        if e.errno != errno.ENOSYS or recursive or propagation or clear:
+            raise
+        mount("", f"/proc/self/fd/{fd}", "", MS_REMOUNT | MS_BIND | attributes)
+
+
+_OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
+"""Set always: a host's module parameters must not decide how layers look on disk, and hostile layers may carry metacopy xattrs."""
+
+
+def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: int = 0) -> int:
+    """A detached overlay mount of `lower` (topmost first) under `upper`; read-only without `upper`.
+
+    Tried in order: `lowerdir+` (one call a layer, any number of layers; Linux 6.7), one `lowerdir` string
+    where it fits fsconfig's 255 bytes, else mount(2) with short relative names (see `_overlay_by_mount`).
+    Paths may hold any byte but NUL. Raises `KernelError` with the kernel's own message.
+    """
+    context = fsopen("overlay")
+    try:
+        if not _set_layers(context, lower, upper, work):
+            return _overlay_by_mount(lower, upper, work, attributes)
+        for key, value in _OVERLAY_OPTIONS:
+            fsconfig_set_string(context, key, value)
+        fsconfig_create(context)
+        return fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def _set_layers(context: int, lower: Sequence[str], upper: str, work: str) -> bool:
+    """Give the layers to an overlay context; False where this kernel cannot take them so."""
+    joined = ":".join(_escape(path) for path in lower)
+    if max(len(os.fsencode(p)) for p in (upper, work, *lower)) > 255:
+        return False
+    try:
+        for path in lower:
+            fsconfig_set_string(context, "lowerdir+", path)
+    except KernelError as e:
+        if e.errno != errno.EINVAL or len(os.fsencode(joined)) > 255:
+            return False
+        fsconfig_set_string(context, "lowerdir", joined)
+    if upper:
+        fsconfig_set_string(context, "upperdir", upper)
+        fsconfig_set_string(context, "workdir", work)
+    return True
+
+
+def _escape(path: str) -> str:
+    """A path inside the old `lowerdir` option, where a colon separates (Documentation/filesystems/overlayfs.rst)."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: int) -> int:
+    """The same by mount(2), for kernels without `lowerdir+`.
+
+    mount(2) takes one page of options, so the layers are named by descriptor numbers relative to
+    /proc/self/fd (a 100 layers fit in 400 bytes). The mount is attached for a moment on a directory of this
+    process' own mount namespace and detached again at once: callers are in a private mount namespace.
+    """
+    opened: list[int] = []
+    try:
+
+        def short(path: str) -> str:
+            opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            return str(opened[-1])
+
+        options = ["lowerdir=" + ":".join(short(p) for p in lower)]
+        if upper:
+            options += [f"upperdir={short(upper)}", f"workdir={short(work)}"]
+        options += [f"{k}={v}" for k, v in _OVERLAY_OPTIONS]
+        place = upper or lower[0]
+        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.append(back)
+        os.chdir("/proc/self/fd")
+        try:
+            mount(
+                "overlay",
+                place,
+                "overlay",
+                attributes & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC),
+                ",".join(options),
+            )
+        finally:
+            os.fchdir(back)
+        try:
+            return clone_tree(AT_FDCWD, place)
+        finally:
+            umount(place, MNT_DETACH)
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def filesystem_magic(fd: int) -> int:
+    """The file system's magic number (fstatfs(2)): tells a real procfs from a look-alike."""
+    buffer = ctypes.create_string_buffer(256)
+    check(libc.fstatfs(fd, buffer), "fstatfs")
+    return int.from_bytes(buffer.raw[:8], "little", signed=False)
