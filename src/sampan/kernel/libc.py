@@ -39,6 +39,12 @@ def by_machine(x86_64: int, generic: int) -> int:
     return x86_64 if _MACHINE == "x86_64" else generic
 
 
+def kernel_version() -> tuple[int, int]:
+    """Major and minor number of the running kernel (uname(2))."""
+    major, minor, *_ = os.uname().release.split(".")
+    return int(major), int("".join(c for c in minor if c.isdigit()))
+
+
 class KernelError(OSError):
     """The kernel refused a system call: an `OSError` that also knows which call it was."""
 

@@ -21,6 +21,7 @@ from sampan.kernel.libc import (
     KernelError,
     by_machine,
     check,
+    kernel_version,
     libc,
     raw,
 )
@@ -181,8 +182,10 @@ _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off
 def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: int = 0) -> int:
     """A detached overlay mount of `lower` (topmost first) under `upper`; read-only without `upper`.
 
-    Tried in order: `lowerdir+` (one call a layer, any number of layers; Linux 6.7), one `lowerdir` string
-    where it fits fsconfig's 255 bytes, else mount(2) with short relative names (see `_overlay_by_mount`).
+    Layers are named one by one by `lowerdir+` (any number of them; Linux 6.7), before that by one `lowerdir`
+    string where it fits fsconfig's 255 bytes, else by mount(2) with short names (see `_overlay_by_mount`).
+    The choice goes by the kernel's version: an older kernel takes an unknown option without a word and
+    refuses the whole mount later.
     Paths may hold any byte but NUL. Raises `KernelError` with the kernel's own message.
     """
     context = fsopen("overlay")
@@ -199,14 +202,14 @@ def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: i
 
 def _set_layers(context: int, lower: Sequence[str], upper: str, work: str) -> bool:
     """Give the layers to an overlay context; False where this kernel cannot take them so."""
-    joined = ":".join(_escape(path) for path in lower)
     if max(len(os.fsencode(p)) for p in (upper, work, *lower)) > 255:
         return False
-    try:
+    if kernel_version() >= (6, 7):
         for path in lower:
             fsconfig_set_string(context, "lowerdir+", path)
-    except KernelError as e:
-        if e.errno != errno.EINVAL or len(os.fsencode(joined)) > 255:
+    else:
+        joined = ":".join(_escape(path) for path in lower)
+        if len(os.fsencode(joined)) > 255 or "," in joined:
             return False
         fsconfig_set_string(context, "lowerdir", joined)
     if upper:
@@ -217,7 +220,7 @@ def _set_layers(context: int, lower: Sequence[str], upper: str, work: str) -> bo
 
 def _escape(path: str) -> str:
     """A path inside the old `lowerdir` option, where a colon separates (Documentation/filesystems/overlayfs.rst)."""
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+    return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: int) -> int:
