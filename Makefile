@@ -1,0 +1,56 @@
+# sampan: `make` or `make help` lists what there is. The set-up itself is in scripts/venv and scripts/packages.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# A shell that has it set would make every start compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+bin := .venv/bin
+pytest := $(bin)/python -m pytest
+# What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
+vm_seconds := 1500
+
+.PHONY: help run test test-long check check-format check-lint check-types check-unit bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+run: ## make .venv, install the package, run a container from the embedded default image (root)
+	@scripts/venv
+	@if [ "$$(id -u)" != 0 ]; then echo "make run: a container needs root (namespaces, mounts, cgroups): run it as root, or: sudo make run" >&2; exit 1; fi
+	$(bin)/sampan run --rm base echo hello
+
+test: ## install what the tests need (root), run all but the long ones
+	@scripts/packages test
+	@scripts/venv test
+	$(pytest) -m "not long and not cgroup2"
+
+test-long: ## the long ones, and the core tests on a machine whose only cgroup hierarchy is v2
+	@scripts/packages long
+	@scripts/venv test
+	$(pytest) -m "long and not cgroup2"
+	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
+	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider -m "core or cgroup2"
+
+check: ## format, lint, types, architecture, unit tests: seconds
+	@scripts/venv test
+	@$(MAKE) --no-print-directory -j4 -O check-format check-lint check-types check-unit
+
+check-format:
+	@$(bin)/ruff format --check --quiet . || { $(bin)/ruff format --check .; exit 1; }
+
+check-lint:
+	@$(bin)/ruff check --quiet .
+
+check-types:
+	@$(bin)/mypy --no-error-summary
+
+check-unit:
+	@$(pytest) -q --no-header -m "not root and not long" tests/unit
+
+bench: ## start, many and import against other engines on this machine, by ratio in one run (root)
+	@scripts/packages bench
+	@scripts/venv test
+	@$(bin)/python -m bench
+
+clean: ## what was built and cached here; containers and images stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
