@@ -1,0 +1,185 @@
+"""Paths that come from an image, a layer or a container: resolved by the kernel below a directory descriptor.
+
+Nothing here builds a host path out of such a name. openat2(2) with RESOLVE_IN_ROOT takes the descriptor for
+"/": absolute symbolic links start there and ".." stops there, also while somebody renames directories below
+it. RESOLVE_NO_MAGICLINKS keeps /proc/PID/{exe,root,cwd,fd/N} from leading out.
+
+Used by stage2 inside a container's namespaces too, so it imports nothing but os, ctypes, errno and struct.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+from sampan.kernel.libc import SYS_OPENAT2, KernelError, libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+PATH_MAX = 4096
+"""Bytes of a path that one system call takes, its terminating NUL included (limits.h)."""
+
+NAME_MAX = 255
+"""Bytes of one component."""
+
+_SYMLINK_LIMIT = 40  # The kernel's own limit (path_resolution(7)).
+_RACE_LIMIT = 256
+_OPEN_HOW = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
+
+
+def open_in_root(
+    root_fd: int,
+    path: str | bytes,
+    flags: int,
+    mode: int = 0,
+    *,
+    nofollow_last: bool = False,
+    no_symlinks: bool = False,
+) -> int:
+    """Open `path` as a process would whose root directory is `root_fd`; the descriptor is close-on-exec.
+
+    An empty path means the root itself. `nofollow_last` adds O_NOFOLLOW: a last component that is a symbolic
+    link gives ELOOP, or with O_PATH a descriptor of the link. `no_symlinks` refuses a link anywhere (ELOOP).
+
+    Raises `KernelError`: what openat2(2) says, EINVAL for a NUL in the path, and EAGAIN if a rename or a mount
+    elsewhere disturbed ".." 256 times in a row (the kernel gives up rather than guess where ".." leads).
+    """
+    name = encode(path)
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    if no_symlinks:
+        resolve |= RESOLVE_NO_SYMLINKS
+    if nofollow_last:
+        flags |= os.O_NOFOLLOW
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    for _ in range(_RACE_LIMIT):
+        fd = libc.syscall(
+            ctypes.c_long(SYS_OPENAT2), ctypes.c_long(root_fd), name or b".", how, ctypes.c_long(_OPEN_HOW.size)
+        )
+        if fd >= 0:
+            return int(fd)
+        number = ctypes.get_errno()
+        if number not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise KernelError(number, "openat2", name)
+
+
+def open_parent_in_root(root_fd: int, path: str | bytes) -> tuple[int, bytes]:
+    """The directory that holds `path`'s last component, as an O_PATH descriptor, and that component.
+
+    The parent is resolved with links followed, the last component is not looked at. Raises `KernelError`, with
+    EINVAL if the path is the root itself or ends in "..": such a path has no entry of its own.
+    """
+    components = split(path)
+    if not components or components[-1] == b"..":
+        raise KernelError(errno.EINVAL, "open", path)
+    parent = open_in_root(root_fd, b"/".join(components[:-1]), os.O_PATH | os.O_DIRECTORY)
+    return parent, components[-1]
+
+
+def makedirs_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
+    """Make `path` and the parents that are missing; return an O_PATH | O_DIRECTORY descriptor of it.
+
+    Links are followed inside the root, dangling ones too: with /var/run -> /run and no /run, the path
+    /var/run/lock makes /run and /run/lock, as Docker does. New directories get exactly `mode`, `uid` and `gid`;
+    those that exist are left alone. Raises `KernelError` (ENOTDIR where a component is no directory, ELOOP
+    for a circle of links, or if somebody puts a link where a directory was a moment ago).
+    """
+    try:
+        return open_in_root(root_fd, path, os.O_PATH | os.O_DIRECTORY)
+    except KernelError as e:
+        if e.errno != errno.ENOENT:
+            raise
+    # `real` is a path without links, "." and "..": whatever is opened by it is opened with links refused, so
+    # a directory that is swapped for a link under our hands makes an error and never a directory elsewhere.
+    real: list[bytes] = []
+    pending = split(path)[::-1]
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == b"..":
+            del real[-1:]
+            continue
+        target = _enter_or_make(root_fd, real, name, mode, uid, gid)
+        if target is None:
+            real.append(name)
+            continue
+        links += 1
+        if links > _SYMLINK_LIMIT:
+            raise KernelError(errno.ELOOP, "openat2", path)
+        if target.startswith(b"/"):
+            real.clear()
+        pending += split(target)[::-1]
+    return open_in_root(root_fd, b"/".join(real), os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+
+
+def _enter_or_make(root_fd: int, parents: Sequence[bytes], name: bytes, mode: int, uid: int, gid: int) -> bytes | None:
+    """Make sure that `name` is a directory of `parents`; the link's target instead if it is a symbolic link."""
+    path = b"/".join((*parents, name))
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH, nofollow_last=True, no_symlinks=True)
+    except KernelError as e:
+        if e.errno != errno.ENOENT:
+            raise
+        _make_directory(root_fd, b"/".join(parents), name, mode, uid, gid)
+        return None
+    try:
+        return os.readlink(b"", dir_fd=fd)  # An empty path reads the link that the descriptor is (readlinkat(2)).
+    except OSError:  # ENOENT or EINVAL by kernel version: no link. A file among the parents shows up as ENOTDIR next.
+        return None
+    finally:
+        os.close(fd)
+
+
+def _make_directory(root_fd: int, parent: bytes, name: bytes, mode: int, uid: int, gid: int) -> None:
+    parent_fd = open_in_root(root_fd, parent, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+    try:
+        try:
+            os.mkdir(name, mode, dir_fd=parent_fd)
+        except FileExistsError:
+            return  # Somebody else made it; if it is a link by now, the next step refuses it.
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            if uid or gid:
+                os.fchown(fd, uid, gid)
+            os.fchmod(fd, mode)  # Past the umask, and after chown, which clears set-id bits.
+        finally:
+            os.close(fd)
+    finally:
+        os.close(parent_fd)
+
+
+def encode(path: str | bytes) -> bytes:
+    """The path as bytes (surrogateescape). Raises `KernelError` EINVAL for a NUL, which C would take for the end."""
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise KernelError(errno.EINVAL, "open", name)
+    return name
+
+
+def split(path: str | bytes) -> list[bytes]:
+    """The components of a path without empty ones and "."; ".." stays, because it means what the kernel makes of it."""
+    return [part for part in encode(path).split(b"/") if part and part != b"."]
+
+
+def clean(path: str | bytes) -> bytes:
+    """The path relative to a root, by its text alone: no leading "/", no "." and no ".."; b"" for the root.
+
+    ".." takes the component before it away and stops at the root, as Go's `filepath.Clean("/" + path)` has it.
+    """
+    parts: list[bytes] = []
+    for part in split(path):
+        if part == b"..":
+            del parts[-1:]
+        else:
+            parts.append(part)
+    return b"/".join(parts)
