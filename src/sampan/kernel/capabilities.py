@@ -1,0 +1,121 @@
+"""Capabilities: names, sets, and the calls that change them (capabilities(7))."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from sampan.kernel.libc import KernelError, check, libc
+from sampan.kernel.process import prctl
+
+NAMES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
+    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip
+"""Names by number (include/uapi/linux/capability.h)."""
+
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_VERSION_3 = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def mask(names: list[str] | tuple[str, ...]) -> int:
+    """The bit mask of capability names. Raises `KeyError` for a name that is none."""
+    bits = 0
+    for name in names:
+        if name not in NAMES:
+            raise KeyError(name)
+        bits |= 1 << NAMES.index(name)
+    return bits
+
+
+def names(bits: int) -> list[str]:
+    """The names in a bit mask, by number."""
+    return [name for number, name in enumerate(NAMES) if bits >> number & 1]
+
+
+def last() -> int:
+    """The highest capability number that this kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap") as f:
+        return int(f.read())
+
+
+def bounding() -> int:
+    """This process' bounding set: what it and its children can ever get."""
+    bits = 0
+    for number in range(64):
+        if libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) <= 0:
+            if number >= len(NAMES):
+                break
+            continue
+        bits |= 1 << number
+    return bits
+
+
+def drop_bounding(keep: int) -> None:
+    """Take everything that is not in `keep` out of the bounding set."""
+    for number in range(64):
+        if keep >> number & 1:
+            continue
+        try:
+            prctl(_PR_CAPBSET_DROP, number, "prctl(PR_CAPBSET_DROP)")
+        except KernelError as e:
+            if e.errno == errno.EINVAL:
+                return  # past the last capability of this kernel
+            raise
+
+
+def clear_ambient() -> None:
+    """Empty the ambient set, which would hand capabilities to programs that did not ask."""
+    check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)")
+
+
+def get() -> tuple[int, int, int]:
+    """Effective, permitted and inheritable set of this process (capget(2))."""
+    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
+    check(libc.capget(ctypes.byref(header), data), "capget")
+    return (
+        data[0].effective | data[1].effective << 32,
+        data[0].permitted | data[1].permitted << 32,
+        data[0].inheritable | data[1].inheritable << 32,
+    )
+
+
+def set_all(effective: int, permitted: int, inheritable: int = 0) -> None:
+    """Set the three sets of this process at once (capset(2))."""
+    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
+    for half, shift in enumerate((0, 32)):
+        data[half].effective = effective >> shift & 0xFFFFFFFF
+        data[half].permitted = permitted >> shift & 0xFFFFFFFF
+        data[half].inheritable = inheritable >> shift & 0xFFFFFFFF
+    check(libc.capset(ctypes.byref(header), data), "capset")
+
+
+def have(name: str) -> bool:
+    """Whether this process has the capability in effect."""
+    return bool(get()[0] >> NAMES.index(name) & 1)
+
+
+def process_sets(pid: int) -> dict[str, int]:
+    """CapInh, CapPrm, CapEff, CapBnd, CapAmb of a process (proc(5))."""
+    sets = {}
+    with open(f"/proc/{os.fspath(str(pid))}/status") as f:
+        for line in f:
+            if line.startswith("Cap"):
+                name, value = line.split(":")
+                sets[name] = int(value, 16)
+    return sets

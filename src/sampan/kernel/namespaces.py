@@ -1,0 +1,111 @@
+"""Namespaces: flags, unshare(2), setns(2), and what is set inside them."""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import os
+
+from sampan.kernel import mount
+from sampan.kernel.libc import check, libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+CLONE_FS = 0x200
+CLONE_NEWTIME = 0x80
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+FLAGS = {
+    "user": CLONE_NEWUSER,
+    "mount": CLONE_NEWNS,
+    "pid": CLONE_NEWPID,
+    "network": CLONE_NEWNET,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "cgroup": CLONE_NEWCGROUP,
+    "time": CLONE_NEWTIME,
+}
+"""The OCI runtime specification's names (config-linux.md, "Namespaces") to the kernel's flags."""
+
+FILES = {
+    "user": "user",
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "time": "time",
+}
+"""The same names to the files in /proc/PID/ns (namespaces(7)); a new child's pid and time are in `*_for_children`."""
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    check(libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """setns(2): `fd` is a namespace file, or a pidfd with several flags (Linux 5.8)."""
+    check(libc.setns(fd, flags), "setns")
+
+
+def supported(name: str) -> bool:
+    """Whether this kernel has the namespace kind `name`."""
+    return os.path.exists(f"/proc/self/ns/{FILES[name]}")
+
+
+def set_hostname(name: str) -> None:
+    """sethostname(2), of the UTS namespace that this process is in; at most 64 bytes."""
+    data = os.fsencode(name)
+    check(libc.sethostname(data, ctypes.c_size_t(len(data))), "sethostname", name)
+
+
+def set_domainname(name: str) -> None:
+    """setdomainname(2): the NIS domain name."""
+    data = os.fsencode(name)
+    check(libc.setdomainname(data, ctypes.c_size_t(len(data))), "setdomainname", name)
+
+
+def private_mounts() -> None:
+    """Leave for a mount namespace of our own from which nothing gets back to the host's."""
+    unshare(CLONE_NEWNS)
+    mount.mount("", "/", "", mount.MS_REC | mount.MS_PRIVATE)
+
+
+def in_private_mounts(function: Callable[[], T]) -> T:
+    """Run `function` in a thread that has a mount namespace, root and working directory of its own.
+
+    For processes that may have threads: a mount made there is seen by nobody and ends with the thread.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def body() -> None:
+        try:
+            unshare(CLONE_FS)
+            private_mounts()
+            outcome.append(function())
+        except BaseException as e:
+            failure.append(e)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(body, ())
+    done.acquire()
+    if failure:
+        raise failure[0]
+    return outcome[0]

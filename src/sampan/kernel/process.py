@@ -1,0 +1,208 @@
+"""Processes: clone3(2), pidfds, prctl(2), signals, credentials. The only file with fork or clone in it.
+
+Every function here is safe in a process that has never started a thread and is about to execute another
+program; see "Laws of the child side" in docs/tour.md.
+"""
+
+from __future__ import annotations
+
+import _signal
+import ctypes
+import errno
+import os
+
+from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, by_machine, check, libc, raw
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+CLONE_PARENT = 0x8000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 15, 38
+
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_SYS_KEYCTL = by_machine(250, 219)
+_SYS_EXECVEAT = by_machine(322, 281)
+_AT_EMPTY_PATH = 0x1000
+
+# PyDLL keeps the GIL over the call: the child must come back to Python with it, and no thread of this
+# process may run between the fork handlers and the clone.
+_holding_gil = ctypes.PyDLL(None, use_errno=True)
+_holding_gil.syscall.restype = ctypes.c_long
+
+
+class _CloneArgs(ctypes.Structure):
+    """struct clone_args of clone3(2), up to `cgroup` (Linux 5.7)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+def fork() -> int:
+    """fork(2) for a process that goes on running Python: only where no thread was ever started."""
+    return os.fork()
+
+
+def clone3(flags: int, cgroup_fd: int = -1) -> int:
+    """fork with namespace flags: 0 in the child, the child's pid in the parent (clone3(2)).
+
+    With `CLONE_PARENT` the child is a sibling: the caller's parent is told of its end by the signal that it is told
+    of the caller's, and `exit_signal` has to be 0. `cgroup_fd`, a cgroup v2 directory, makes the child start there.
+    """
+    args = _CloneArgs(flags=flags, exit_signal=0 if flags & CLONE_PARENT else _signal.SIGCHLD)
+    if cgroup_fd >= 0:
+        args.flags |= CLONE_INTO_CGROUP
+        args.cgroup = cgroup_fd
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid: int = _holding_gil.syscall(ctypes.c_long(SYS_CLONE3), ctypes.byref(args), ctypes.c_long(ctypes.sizeof(args)))
+    if pid == 0:
+        python.PyOS_AfterFork_Child()
+        return 0
+    failure = ctypes.get_errno()
+    python.PyOS_AfterFork_Parent()
+    if pid == -1:
+        raise KernelError(failure, "clone3")
+    return pid
+
+
+def prctl(option: int, argument: int = 0, syscall: str = "prctl") -> int:
+    """prctl(2) with one argument; `syscall` names the option in errors."""
+    return check(
+        libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)), syscall
+    )
+
+
+def die_with_parent(signal: int) -> None:
+    """Ask for `signal` when the parent dies; cleared by execve of a setuid program and by a change of credentials."""
+    prctl(PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)")
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others may read /proc/PID and ptrace this process (proc(5), ptrace(2))."""
+    prctl(PR_SET_DUMPABLE, int(dumpable), "prctl(PR_SET_DUMPABLE)")
+
+
+def set_no_new_privileges() -> None:
+    """No execve grants more from here on (prctl(2), PR_SET_NO_NEW_PRIVS)."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1, "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def set_name(name: str) -> None:
+    """The process' name in ps, at most 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    check(libc.prctl(PR_SET_NAME, buffer, 0, 0, 0), "prctl(PR_SET_NAME)")
+
+
+def set_credentials(uid: int, gid: int, groups: list[int]) -> None:
+    """Become `uid`:`gid` with exactly `groups` as supplementary groups (credentials(7)).
+
+    Groups first, then gid, then uid: each needs a privilege that the next one takes away.
+    """
+    for call, action in (
+        ("setgroups", lambda: os.setgroups(groups)),
+        ("setresgid", lambda: os.setresgid(gid, gid, gid)),
+        ("setresuid", lambda: os.setresuid(uid, uid, uid)),
+    ):
+        try:
+            action()
+        except OSError as e:
+            raise KernelError(e.errno or errno.EPERM, call) from None
+
+
+def keep_capabilities(keep: bool) -> None:
+    """Whether permitted capabilities outlive a change from uid 0 to another (capabilities(7))."""
+    prctl(PR_SET_KEEPCAPS, int(keep), "prctl(PR_SET_KEEPCAPS)")
+
+
+def new_session_keyring() -> None:
+    """Leave the caller's session keyring for a new, empty one (keyctl(2)); a kernel without keyrings is fine."""
+    try:
+        raw(_SYS_KEYCTL, "keyctl(KEYCTL_JOIN_SESSION_KEYRING)", "", _KEYCTL_JOIN_SESSION_KEYRING, None)
+    except KernelError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close every descriptor from `first` to `last` (close_range(2), Linux 5.9)."""
+    raw(SYS_CLOSE_RANGE, "close_range", "", first, last, 0)
+
+
+def default_signals() -> None:
+    """Every signal to its default and none blocked, as a new program expects it.
+
+    Python ignores SIGPIPE and SIGXFSZ, a caller may have ignored others (nohup), and what is ignored or
+    blocked outlives execve (signal(7)).
+    """
+    for number in range(1, _signal.NSIG):
+        try:
+            _signal.signal(number, _signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue  # SIGKILL, SIGSTOP and the two that the C library keeps for itself
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def execve_fd(fd: int, argv: list[bytes], env: list[bytes]) -> NoReturn:
+    """Execute the program that `fd` is (execveat(2) with AT_EMPTY_PATH): no path is walked. Raises `KernelError`."""
+    c_argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
+    c_env = (ctypes.c_char_p * (len(env) + 1))(*env, None)
+    raw(_SYS_EXECVEAT, "execveat", argv[0] if argv else b"", fd, b"", c_argv, c_env, _AT_EMPTY_PATH)
+    raise AssertionError("execveat returned without an error")
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); with the pid it names one process.
+
+    Raises `ProcessLookupError` when there is none.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            stat = f.read()
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    # The name, field 2, is in parentheses and may hold anything: count from its last one.
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def open_process(pid: int, started: int) -> int:
+    """A pidfd of the process that had `pid` and the start time `started`.
+
+    The pid is opened first and the time compared then: a process that has taken over the number since is told
+    apart. Raises `ProcessLookupError` when it is gone.
+    """
+    fd = os.pidfd_open(pid)
+    try:
+        if start_time(pid) != started:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def signal_process(pidfd: int, number: int) -> None:
+    """pidfd_send_signal(2)."""
+    _signal.pidfd_send_signal(pidfd, number)
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        return f.read().strip()
