@@ -1,0 +1,1 @@
+"""The Linux kernel and nothing else: no policy, no container words."""

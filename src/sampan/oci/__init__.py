@@ -1,0 +1,1 @@
+"""What images, references and configurations are: pure data, no I/O."""
