@@ -1,0 +1,136 @@
+"""The states of a container, how they follow from what is on disk, and what each of them allows.
+
+Nothing stores a state. It is derived, each time, from four facts (`derive`), so that two places can never
+disagree about it. What a verb may do in which state stands in one table (`TABLE`), with Docker's error
+texts beside it. `docs/states.md` is printed from here; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import Conflict, NotModified, SampanError
+
+CREATED = "created"
+STARTING = "starting"
+RUNNING = "running"
+EXITED = "exited"
+LOST = "lost"
+DEAD = "dead"
+
+STATES = (CREATED, STARTING, RUNNING, EXITED, LOST, DEAD)
+
+MEANING = {
+    CREATED: "it has a record and was never started",
+    STARTING: "another command holds its record lock and its monitor does not run yet",
+    RUNNING: "its monitor holds the monitor lock",
+    EXITED: "the newest start has an exit file",
+    LOST: "the newest start has no exit file and nobody is at work on it: its monitor was killed, or the "
+    "machine went down; the next command kills what is left and writes exit code 255",
+    DEAD: "its record cannot be read; all it can still do is be removed",
+}
+
+
+def derive(*, starts: int, exited: bool, monitor: bool, locked: bool) -> str:
+    """The state that follows from the facts.
+
+    `starts` is the number of the newest start (0: none), `exited` whether that start has a readable exit
+    file, `monitor` whether the monitor lock is held, `locked` whether *another* command holds the record
+    lock. The caller asks for the monitor before it looks for the exit file: a monitor writes the file
+    first and lets go of the lock last, so the other order would see neither of a container that has just
+    ended, and call it lost.
+    """
+    if starts == 0:
+        return CREATED
+    if exited:
+        # Before the monitor: between writing the file and its own end it still flushes the log and tells clients.
+        return EXITED
+    if monitor:
+        return RUNNING
+    return STARTING if locked else LOST
+
+
+# What a verb meets in a state: it goes ahead, the thing is so already, or it is refused.
+_GO, _ALREADY, _NO = "yes", "already so", "no"
+
+START, STOP, KILL, EXEC, ATTACH, REMOVE, FORCE_REMOVE = "start", "stop", "kill", "exec", "attach", "rm", "rm --force"
+
+TABLE: dict[str, dict[str, str]] = {
+    START: {CREATED: _GO, STARTING: _NO, RUNNING: _ALREADY, EXITED: _GO, LOST: _NO, DEAD: _NO},
+    STOP: {CREATED: _ALREADY, STARTING: _NO, RUNNING: _GO, EXITED: _ALREADY, LOST: _NO, DEAD: _ALREADY},
+    KILL: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    EXEC: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    ATTACH: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _NO, EXITED: _GO, LOST: _NO, DEAD: _GO},
+    FORCE_REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _GO, EXITED: _GO, LOST: _GO, DEAD: _GO},
+}
+
+
+def can_start(state: str) -> bool:
+    return TABLE[START][state] == _GO
+
+
+def can_stop(state: str) -> bool:
+    return TABLE[STOP][state] == _GO
+
+
+def can_kill(state: str) -> bool:
+    return TABLE[KILL][state] == _GO
+
+
+def can_exec(state: str) -> bool:
+    return TABLE[EXEC][state] == _GO
+
+
+def can_attach(state: str) -> bool:
+    return TABLE[ATTACH][state] == _GO
+
+
+def can_remove(state: str, force: bool = False) -> bool:
+    return TABLE[FORCE_REMOVE if force else REMOVE][state] == _GO
+
+
+def check(verb: str, state: str, container_id: str, name: str) -> None:
+    """Raise NotModified or Conflict, in Docker's words, if `verb` may not be done in `state`."""
+    verdict = TABLE[verb][state]
+    if verdict != _GO:
+        raise refusal(verb, state, container_id, name)
+
+
+def refusal(verb: str, state: str, container_id: str, name: str) -> SampanError:
+    """The error for a verb that `state` does not allow (moby daemon/errors.go, daemon/delete.go)."""
+    if TABLE[verb][state] == _ALREADY:
+        return NotModified("container is already running" if verb == START else "container is already stopped")
+    if verb in (REMOVE, FORCE_REMOVE):
+        hint = "stop the container before removing or force remove"
+        return Conflict(f'cannot remove container "/{name}": container is {state}: {hint}')
+    if state == STARTING:
+        return Conflict(f"container {container_id} is being started by another command, try again")
+    if verb == START:
+        why = "its record cannot be read" if state == DEAD else "its last run has not been cleaned up"
+        return Conflict(f"cannot start container {container_id}: {why}")
+    if verb == ATTACH:
+        return Conflict("You cannot attach to a stopped container, start it first")
+    return Conflict(f"container {container_id} is not running")
+
+
+def table_markdown() -> str:
+    """The states and the table as docs/states.md shows them."""
+    lines = [
+        "# The states of a container",
+        "",
+        "Printed by `sampan.oci.lifecycle.table_markdown()`; a unit test compares this page with it.",
+        "",
+        "A state is never stored. It follows from what is on disk: the newest start, its exit file, the monitor lock, the record lock.",
+        "",
+        "| state | it means |",
+        "|---|---|",
+        *(f"| {state} | {MEANING[state]} |" for state in STATES),
+        "",
+        "What a verb does in a state. *already so* is no error on the command line (HTTP 304); *no* is a conflict (HTTP 409).",
+        "A lost container is settled by the command that meets it, and is then *exited*.",
+        "",
+        "| verb | " + " | ".join(STATES) + " |",
+        "|---|" + "---|" * len(STATES),
+        *(f"| {verb} | " + " | ".join(row[state] for state in STATES) + " |" for verb, row in TABLE.items()),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,367 @@
+"""The containers on disk: their records, and the names that they claim.
+
+Making and removing a container is one rename each (`.creating-ID` -> `ID` -> `.removing-ID`), so that a reader
+sees a whole container or none; what a killed command leaves under the other two names is finished by the next.
+A name is claimed by the file names/NAME, changed under the names lock; the record is what counts, and a claim
+that no record confirms is stale.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.kernel.files import FileLock, sync_directory, write_atomic
+from sampan.store.layout import CREATING, REMOVING
+from sampan.store.locks import RecordLock
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths, Layout
+
+SCHEMA = 1
+"""The version of record.json that this code writes; it reads all up to it."""
+
+_NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME_REST = _NAME_FIRST | frozenset("_.-")
+_HEX = frozenset("0123456789abcdef")
+_NAME_MAX = 255
+
+
+class Record(Struct):
+    """A container as it was created. The fields are Docker's, so that inspect is mostly a copy.
+
+    name: without a slash. created: RFC 3339. image: the digest of the image's config. image_ref: the image
+    as it was asked for. layers: chain ids, bottom first. path, args: what is executed, joined from entrypoint
+    and command. config, host_config: Docker's Config and HostConfig, merged with the image's config.
+    broken: why the record could not be read ("" for a good one); such a container can only be removed.
+    """
+
+    schema: int
+    id: str
+    name: str
+    created: str
+    image: str
+    image_ref: str
+    layers: tuple[str, ...]
+    snapshotter: str
+    path: str
+    args: tuple[str, ...]
+    config: dict[str, Any]
+    host_config: dict[str, Any]
+    broken: str = ""
+
+    @property
+    def auto_remove(self) -> bool:
+        return bool(self.host_config.get("AutoRemove"))
+
+    def to_bytes(self) -> bytes:
+        """The content of record.json."""
+        data = self.to_json()
+        del data["broken"]
+        return json.dumps(data, indent=1).encode("ascii")
+
+
+class Records:
+    """All container records below one root. Holds no state of its own: every call looks at the disk."""
+
+    def __init__(self, layout: Layout, trace: Trace) -> None:
+        self._layout = layout
+        self._trace = trace
+
+    # Looking up
+
+    def get(self, reference: str) -> Record:
+        """The container with that full id, that name, or that unique beginning of an id, in this order.
+
+        Raises NotFound, or InvalidParameter for an empty or an ambiguous reference, in Docker's words.
+        """
+        name = reference.removeprefix("/")
+        if not name:
+            raise InvalidParameter(f'invalid name or ID supplied: "{reference}"')
+        # Nothing but these characters reaches a path.
+        if not _is_name(name, shortest=1):
+            raise NotFound(f"No such container: {reference}")
+        if len(name) == 64 and os.path.isdir(self._layout.container(name).directory):
+            return self.read(name)
+        owner = self._owner(name)
+        if owner is not None:
+            return owner
+        matches = [i for i in self.ids() if i.startswith(name)] if _HEX.issuperset(name) else []
+        if len(matches) > 1:
+            raise InvalidParameter(f"Multiple IDs found with provided prefix: {name}")
+        if not matches:
+            raise NotFound(f"No such container: {reference}")
+        return self.read(matches[0])
+
+    def read(self, container_id: str) -> Record:
+        """The record of a full id. Raises NotFound; a record that cannot be read comes back as a broken one."""
+        paths = self._layout.container(container_id)
+        try:
+            with open(paths.record, "rb") as file:
+                data = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.isdir(paths.directory):
+                raise NotFound(f"No such container: {container_id}") from None
+            return _broken(container_id, f"{paths.record}: No such file or directory")
+        return parse_record(container_id, data, paths.record)
+
+    def ids(self) -> list[str]:
+        """All containers, in no order. One directory is read, no record."""
+        return [entry for entry in os.listdir(self._layout.containers) if not entry.startswith(".")]
+
+    def paths(self, container_id: str) -> ContainerPaths:
+        return self._layout.container(container_id)
+
+    def lock(self, container_id: str) -> RecordLock:
+        """Take the record lock. Raises NotFound, or Conflict after 10 seconds."""
+        return RecordLock.acquire(self._layout.container(container_id))
+
+    # Making
+
+    def begin(self, container_id: str, name: str, durable: bool) -> Creation:
+        """Claim `name` and make the directory of a new container, which nobody sees before `Creation.commit`.
+
+        An empty name takes a random one. Raises Conflict if another container has the name.
+        """
+        from sampan.store.names import random_name
+
+        paths = self._layout.creating(container_id)
+        with self._names_lock():
+            if name:
+                owner = self._claimant(name)
+                if owner is not None:
+                    raise name_conflict(name, owner)
+            else:
+                name = random_name(lambda candidate: self._claimant(candidate) is None)
+            # The directory first: a name that points nowhere is stale, and anybody may take it.
+            with self._trace.step("make directory", paths.directory):
+                os.mkdir(paths.directory, 0o700)
+            # Nobody can hold it: whoever looks at a directory that is being made has the names lock.
+            lock = RecordLock.acquire(paths)
+            try:
+                with self._trace.step("claim name", name):
+                    write_atomic(self._layout.name(name), container_id.encode(), sync=durable)
+            except BaseException:
+                lock.release()
+                raise
+        return Creation(self._layout, self._trace, paths, lock, name, durable)
+
+    # Removing
+
+    def begin_removal(self, lock: RecordLock) -> ContainerPaths:
+        """Rename the container out of everybody's sight; the caller holds its lock. The rename is the removal."""
+        paths = self._layout.removing(lock.paths.id)
+        with self._trace.step("rename to", paths.directory):
+            os.rename(lock.paths.directory, paths.directory)
+        return paths
+
+    def finish_removal(self, paths: ContainerPaths) -> None:
+        """Remove what is left of a directory under `.creating-` or `.removing-`. Idempotent.
+
+        The lock file goes last but one: while it has its name, others see that somebody is at work.
+        """
+        with self._trace.step("remove directory", paths.directory):
+            for entry in sorted(os.listdir(paths.directory), key=lambda e: e == "record.lock"):
+                path = f"{paths.directory}/{entry}"
+                if os.path.isdir(path) and not os.path.islink(path):
+                    _remove_tree(path)
+                else:
+                    os.unlink(path)
+            os.rmdir(paths.directory)
+
+    def release_name(self, name: str, container_id: str) -> None:
+        """Give a name back, if `container_id` still is the one that claims it. Idempotent."""
+        if not _is_name(name):
+            return
+        with self._names_lock():
+            self._release(name, container_id)
+
+    # What killed commands left
+
+    def leftovers(self) -> list[ContainerPaths]:
+        """Directories of creates and removes that are not finished, by this moment's directory listing."""
+        found = []
+        for entry in os.listdir(self._layout.containers):
+            if entry.startswith(CREATING):
+                found.append(self._layout.creating(entry.removeprefix(CREATING)))
+            elif entry.startswith(REMOVING):
+                found.append(self._layout.removing(entry.removeprefix(REMOVING)))
+        return found
+
+    def adopt(self, paths: ContainerPaths) -> RecordLock | None:
+        """Take over an unfinished create or remove; None if its command is alive or somebody else was faster."""
+        # The names lock: a create holds it between making the directory and locking it.
+        with self._names_lock():
+            return RecordLock.attempt(paths) if os.path.isdir(paths.directory) else None
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """All claims as (name, id); an id may be empty or name a container that is not there."""
+        for name in os.listdir(self._layout.names):
+            yield name, _read_claim(self._layout.name(name))
+
+    def release_stale_names(self) -> None:
+        """Remove the claims that no container confirms, and temporary files of killed commands."""
+        with self._names_lock():
+            for name, owner in list(self.names()):
+                if _is_name(name) and self._claimant(name) is not None:
+                    continue
+                self._release(name, owner)
+
+    # Within
+
+    def _names_lock(self) -> FileLock:
+        return FileLock.acquire(self._layout.names_lock)
+
+    def _release(self, name: str, container_id: str) -> None:
+        path = self._layout.name(name)
+        if _read_claim(path) == container_id:
+            with self._trace.step("release name", name):
+                os.unlink(path)
+
+    def _owner(self, name: str) -> Record | None:
+        """The container that has this name, by the claim and by its own record."""
+        container_id = _read_claim(self._layout.name(name))
+        if not _is_id(container_id):
+            return None
+        try:
+            record = self.read(container_id)
+        except NotFound:
+            return None
+        return record if record.name == name else None
+
+    def _claimant(self, name: str) -> str | None:
+        """The id for which a name is taken: a container that has it, or one that is being made. Names lock held."""
+        container_id = _read_claim(self._layout.name(name))
+        if not _is_id(container_id):
+            return None
+        if os.path.isdir(self._layout.creating(container_id).directory):
+            return container_id
+        # Asked second: the rename from `.creating-` to the final name does not take the names lock.
+        owner = self._owner(name)
+        return None if owner is None else owner.id
+
+
+class Creation:
+    """A container between its first directory and the rename that makes it one. The name is claimed already."""
+
+    __slots__ = ("_durable", "_layout", "_lock", "_trace", "name", "paths")
+
+    def __init__(
+        self, layout: Layout, trace: Trace, paths: ContainerPaths, lock: RecordLock, name: str, durable: bool
+    ) -> None:
+        self._layout = layout
+        self._trace = trace
+        self._lock = lock
+        self._durable = durable
+        self.paths = paths
+        self.name = name
+
+    def commit(self, record: Record, files: dict[str, bytes]) -> RecordLock:
+        """Write the files and the record, and let the container appear, with its lock held by the caller.
+
+        `files` maps names in the container's directory to contents; they are 0644, for they are mounted into it.
+        """
+        with self._trace.step("make directory", self.paths.starts):
+            os.mkdir(self.paths.starts, 0o700)
+        for name, content in files.items():
+            with self._trace.step("write file", f"{self.paths.directory}/{name}"):
+                _write_new(f"{self.paths.directory}/{name}", content, 0o644)
+        with self._trace.step("write file", self.paths.monitor_lock):
+            _write_new(self.paths.monitor_lock, b"", 0o600)
+        with self._trace.step("write record", self.paths.record):
+            write_atomic(self.paths.record, record.to_bytes(), sync=self._durable)
+        final = self._layout.container(record.id)
+        with self._trace.step("rename to", final.directory):
+            os.rename(self.paths.directory, final.directory)
+            if self._durable:
+                sync_directory(self._layout.containers)
+        self.paths = final
+        self._lock.paths = final
+        return self._lock
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def name_conflict(name: str, owner: str) -> Conflict:
+    return Conflict(
+        f'Conflict. The container name "/{name}" is already in use by container "{owner}". You have to remove '
+        "(or rename) that container to be able to reuse that name."
+    )
+
+
+def check_name(name: str) -> str:
+    """A name that the user gave, without its slash. Raises InvalidParameter in Docker's words."""
+    name = name.removeprefix("/")
+    if not _is_name(name):
+        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return name
+
+
+def new_id() -> str:
+    """64 random hexadecimal digits; the short form is never all digits (it would pass for a number, moby stringid)."""
+    while True:
+        container_id = os.urandom(32).hex()
+        if not container_id[:12].isdigit():
+            return container_id
+
+
+def parse_record(container_id: str, data: bytes, path: str) -> Record:
+    """The record in `data`, or a broken one that says why it is none."""
+    try:
+        fields = json.loads(data)
+        if fields["schema"] > SCHEMA:
+            return _broken(container_id, f"{path}: written by a newer sampan (schema {fields['schema']})")
+        fields["layers"] = tuple(fields["layers"])
+        fields["args"] = tuple(fields["args"])
+        return Record(**fields)
+    except (ValueError, KeyError, TypeError) as e:
+        return _broken(container_id, f"{path}: not a container record: {e}")
+
+
+def _broken(container_id: str, why: str) -> Record:
+    return Record(SCHEMA, container_id, container_id[:12], "", "", "", (), "", "", (), {}, {}, why)
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and _HEX.issuperset(text)
+
+
+def _is_name(text: str, shortest: int = 2) -> bool:
+    if not shortest <= len(text) <= _NAME_MAX:
+        return False
+    return text[0] in _NAME_FIRST and _NAME_REST.issuperset(text)
+
+
+def _read_claim(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(128).decode("ascii", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _write_new(path: str, content: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def _remove_tree(path: str) -> None:
+    """rm -r of a directory of our own making (starts/): two levels, no links are followed."""
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            _remove_tree(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(path)

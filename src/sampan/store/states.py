@@ -1,0 +1,167 @@
+"""What is on disk about a container's starts, read into one observation, and the few files the engine writes there.
+
+The monitor writes `started` and `exit.json`; the engine makes the directory of a start, writes `stopping`, and
+writes `exit.json` itself only for a start whose monitor is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+
+from sampan.kernel.files import lock_is_held, write_atomic
+from sampan.oci import lifecycle
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths, StartPaths
+
+LOST_EXIT_CODE = 255
+"""What Docker shows for a container whose end nobody saw."""
+
+_RESERVED = 4096
+_LIMIT = 1 << 20
+
+
+class Observation(Struct):
+    """A container's state at one moment, with the facts behind it.
+
+    number: of the newest start, 0 for none. started, exit: the monitor's two files of that start, None where
+    there is none. monitor: whether the monitor lives (for a moment after the exit too). stopping: whether
+    somebody asked for the end of that start.
+    """
+
+    status: str
+    number: int = 0
+    started: dict[str, Any] | None = None
+    exit: dict[str, Any] | None = None
+    monitor: bool = False
+    stopping: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.status == lifecycle.RUNNING
+
+    @property
+    def failed(self) -> bool:
+        """Whether the newest start never came as far as the container's own program."""
+        return self.exit is not None and bool(self.exit.get("failed"))
+
+    @property
+    def exit_code(self) -> int:
+        return int(self.exit.get("exit_code", LOST_EXIT_CODE)) if self.exit is not None else 0
+
+
+def observe(paths: ContainerPaths, holding: bool = False) -> Observation:
+    """Look at a container; `holding` says that the caller has its record lock.
+
+    Raises FileNotFoundError if the container is gone.
+    """
+    number = paths.newest_start()
+    if number == 0:
+        return Observation(lifecycle.CREATED)
+    start = paths.start(number)
+    # This order: see lifecycle.derive. And the monitor again at the end of a start that looks lost to somebody who
+    # does not hold the record lock: it may have come up between the two questions.
+    monitor = lock_is_held(paths.monitor_lock)
+    ended = read_json(start.exit)
+    locked = False
+    if not monitor and ended is None and not holding:
+        locked = lock_is_held(paths.record_lock)
+        if not locked:
+            monitor = lock_is_held(paths.monitor_lock)
+            ended = read_json(start.exit)
+    return Observation(
+        lifecycle.derive(starts=number, exited=ended is not None, monitor=monitor, locked=locked),
+        number,
+        read_json(start.started),
+        ended,
+        monitor,
+        os.path.exists(start.stopping),
+    )
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """A small JSON object; None if it is not there or was not written whole (it counts as not written then)."""
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read(_LIMIT))
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def begin_start(paths: ContainerPaths, number: int, trace: Trace) -> StartPaths:
+    """Make the directory of start `number`, with the space of its exit file set aside. Needs the record lock.
+
+    Raises OSError (ENOSPC) before anything was started: a disk that fills up later loses no exit code.
+    """
+    start = paths.start(number)
+    with trace.step("make directory", start.directory):
+        os.mkdir(start.directory, 0o700)
+    with trace.step("reserve exit file", start.reserved_exit):
+        fd = os.open(start.reserved_exit, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _RESERVED)
+        except OSError as e:
+            # A file system without fallocate (and libc's emulation): the exit file is then written like any other.
+            if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        finally:
+            os.close(fd)
+    return start
+
+
+def write_stopping(start: StartPaths, signal: int, trace: Trace) -> None:
+    """Make the intent to stop durable, before any signal is sent. A second stop finds it there."""
+    if os.path.exists(start.stopping):
+        return
+    with trace.step("write stop intent", start.stopping):
+        write_atomic(start.stopping, json.dumps({"signal": signal, "time": now()}).encode())
+
+
+def write_exit(start: StartPaths, exit_code: int, error: str, failed: bool, trace: Trace) -> dict[str, Any]:
+    """Write the exit file of a start whose monitor did not (and never will). Needs the record lock."""
+    value = {"exit_code": exit_code, "finished": now(), "oom_killed": False, "error": error, "failed": failed}
+    with trace.step("write exit file", start.exit):
+        write_atomic(start.exit, json.dumps(value).encode())
+    return value
+
+
+def earlier_success(paths: ContainerPaths, number: int) -> int:
+    """The newest start before `number` whose program ran, 0 if there is none."""
+    for earlier in sorted((int(n) for n in os.listdir(paths.starts) if n.isdigit()), reverse=True):
+        if earlier < number and not (read_json(paths.start(earlier).exit) or {}).get("failed"):
+            return earlier
+    return 0
+
+
+def forget_old_starts(paths: ContainerPaths, number: int, trace: Trace) -> None:
+    """Remove what start `number` makes useless: every earlier start but the newest that ran (inspect shows its times)."""
+    keep = earlier_success(paths, number)
+    for name in os.listdir(paths.starts):
+        if name.isdigit() and int(name) < number and int(name) != keep:
+            directory = f"{paths.starts}/{name}"
+            with trace.step("remove directory", directory):
+                # The exit file last: without it this would be a start that was lost, if it were the newest.
+                for file in sorted(os.listdir(directory), key=lambda entry: entry == "exit.json"):
+                    os.unlink(f"{directory}/{file}")
+                os.rmdir(directory)
+
+
+def now() -> str:
+    """The time as RFC 3339 with nanoseconds in UTC, as Docker writes it."""
+    return rfc3339(time.time_ns())
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """`nanoseconds` since the epoch as RFC 3339 in UTC; trailing zeros of the fraction are left out, as Go does."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{text}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
