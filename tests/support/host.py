@@ -1,0 +1,87 @@
+"""What of the host belongs to a test: the mounts, control groups and processes that speak of its directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def mounts() -> set[str]:
+    """The host's mounts as `mount point|type|source|super options`.
+
+    Ids are left out: they are used again. Mounts of other engines that may run beside the tests are left out too.
+    """
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4]
+        if "/docker/" in point or "/containers/storage/" in point or point.startswith("/run/docker/"):
+            continue
+        found.add("|".join((point, *right.split())))
+    return found
+
+
+def cgroups(parent: str) -> list[str]:
+    """The directories of the group `parent` in every hierarchy, deepest first."""
+    roots = [CGROUPS, *(p for p in CGROUPS.iterdir() if p.is_dir() and not p.is_symlink())]
+    found = {
+        str(p) for root in roots if (root / parent).is_dir() for p in [root / parent, *(root / parent).rglob("*/")]
+    }
+    return sorted(found, key=lambda path: (-path.count("/"), path))
+
+
+def processes(directory: str) -> dict[int, str]:
+    """The processes that have to do with `directory`: by an argument, an open file, their directory or their mounts.
+
+    The last one finds a container's processes: its overlay's options name the directory. Our own process is left out,
+    and so is whoever started it.
+    """
+    wanted = os.fsencode(directory)
+    ours = _ancestors()
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in ours:
+            reason = _speaks_of(f"/proc/{entry}", wanted)
+            if reason:
+                found[int(entry)] = f"{_command(entry)} ({reason})"
+    return found
+
+
+def _ancestors() -> set[int]:
+    pids, pid = set(), os.getpid()
+    while pid > 0:
+        pids.add(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return pids
+
+
+def _speaks_of(proc: str, wanted: bytes) -> str:
+    try:
+        if Path(f"{proc}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            return ""
+        if wanted in Path(f"{proc}/cmdline").read_bytes():
+            return "an argument"
+        if wanted in Path(f"{proc}/mountinfo").read_bytes() and os.readlink(f"{proc}/ns/mnt") != os.readlink(
+            "/proc/self/ns/mnt"
+        ):
+            return "a mount"
+        if os.fsencode(os.readlink(f"{proc}/cwd")).startswith(wanted):
+            return "its working directory"
+        for fd in os.listdir(f"{proc}/fd"):
+            if os.fsencode(os.readlink(f"{proc}/fd/{fd}")).startswith(wanted):
+                return f"descriptor {fd}"
+    except OSError:
+        pass  # it ended meanwhile
+    return ""
+
+
+def _command(pid: str) -> str:
+    try:
+        return f"pid {pid}: " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return f"pid {pid}"

@@ -1,0 +1,109 @@
+"""A root and a run root of a test's own, and what a test must not leave in them or on the host."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from support import host
+from support.command import Command
+from support.patience import eventually
+from support.terminal import Terminal
+
+if TYPE_CHECKING:
+    import sampan
+
+BASE = Path(os.environ.get("SAMPAN_TEST_DIR", "/var/tmp/sampan-tests"))
+# What remains when all containers of a root are removed: images, layers, locks. The rest must be as it was.
+PER_CONTAINER = ("containers", "names", "snapshots", "content/ingest")
+_numbers = itertools.count(1)
+
+
+class Root:
+    """One store that shares nothing with any other: directories, control groups, and the command that uses them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.root = directory / "root"
+        self.run_root = directory / "run"
+        self.config = directory / "sampan.toml"
+        # A group of its own, so that what is left of it is known to be this root's.
+        self.cgroup_parent = f"sampan-test-{os.getpid()}-{next(_numbers)}"
+        directory.mkdir(parents=True)
+        self.config.write_text(f'cgroup-parent = "/{self.cgroup_parent}"\n')
+        self.environment = {
+            "SAMPAN_ROOT": str(self.root),
+            "SAMPAN_RUN_ROOT": str(self.run_root),
+            "SAMPAN_CONFIG": str(self.config),
+        }
+        self.cli = Command(self.environment)
+
+    def engine(self, **options: Any) -> sampan.Engine:
+        """A new Engine on this root."""
+        import sampan
+
+        return sampan.Engine(root=str(self.root), run_root=str(self.run_root), config=str(self.config), **options)
+
+    def terminal(self, *args: str, rows: int = 24, columns: int = 80, env: dict[str, str] | None = None) -> Terminal:
+        """The command on a terminal."""
+        environment = {**self.cli.environment, "TERM": "xterm", **(env or {})}
+        return Terminal([self.cli.program, *args], environment, rows, columns)
+
+    def state(self) -> Leftovers:
+        return Leftovers(self)
+
+    def remove_containers(self) -> None:
+        """Remove every container by the command's own means; an AssertionError if it cannot."""
+        if ids := self.cli("ps", "-aq").ok().out.split():
+            self.cli("rm", "-f", *ids, timeout=120).ok()
+
+    def delete(self) -> None:
+        """Remove the containers, then the directories and the control groups."""
+        if self.root.exists():
+            self.remove_containers()
+        shutil.rmtree(self.directory)
+        for group in host.cgroups(self.cgroup_parent):
+            os.rmdir(group)
+
+
+class Leftovers:
+    """What is there now. `check()` says what came since, after the containers were removed."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._before = self._look()
+
+    def _look(self) -> set[str]:
+        root = self._root
+        found = {f"mount {m}" for m in host.mounts()}
+        found |= {f"process {p}" for p in host.processes(str(root.directory)).values()}
+        # The parent group itself may stay, as Docker's does; its shims' group as well, as long as it is empty.
+        found |= {f"cgroup {g}" for g in host.cgroups(root.cgroup_parent) if not _may_stay(g, root.cgroup_parent)}
+        places = [root.root / p for p in PER_CONTAINER] + [root.run_root]
+        for place in places:
+            if place.is_dir():
+                found |= {f"{place.relative_to(root.directory)}/{entry}" for entry in os.listdir(place)}
+        layers = root.root / "layers"
+        if layers.is_dir():
+            found |= {f"layers/{entry}" for entry in os.listdir(layers) if entry.startswith(".")}
+        return found
+
+    def check(self) -> None:
+        """An AssertionError that lists everything that is there now and was not before."""
+        self._root.remove_containers()
+        try:
+            # A killed process leaves the table a moment after its container is gone.
+            eventually(lambda: not self.left(), seconds=3)
+        except AssertionError:
+            raise AssertionError("left behind:\n  " + "\n  ".join(self.left())) from None
+
+    def left(self) -> list[str]:
+        return sorted(self._look() - self._before)
+
+
+def _may_stay(group: str, parent: str) -> bool:
+    path = Path(group)
+    return path.name == Path(parent).name or (path.name == "shims" and not (path / "cgroup.procs").read_text())
