@@ -28,9 +28,10 @@ class Terminal:
         self.master, slave = os.openpty()
         self.resize(rows, columns)
         try:
-            # The session's controlling terminal is taken by the child itself: opening it is enough on Linux.
+            # The session's controlling terminal is taken by the child itself: opening it is enough on Linux. A test run
+            # in the background of a shell ignores SIGINT, and its children would: a person's terminal does not.
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(slave), *args],
+                ["env", "--default-signal", "/bin/sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(slave), *args],
                 env=dict(env),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
