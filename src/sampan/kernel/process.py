@@ -6,16 +6,19 @@ program; see "Laws of the child side" in docs/tour.md.
 
 from __future__ import annotations
 
-import _signal
 import ctypes
 import errno
+import fcntl
 import os
 
 from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, by_machine, check, libc, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import NoReturn
+else:
+    import _signal  # `signal` wraps every number in an enum: 10 ms of imports in each shim
 
 CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 0x200000000
@@ -26,6 +29,8 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
 _AT_EMPTY_PATH = 0x1000
+_CLOSE_RANGE_CLOEXEC = 4
+_MFD_EXEC = 0x10
 
 # PyDLL keeps the GIL over the call: the child must come back to Python with it, and no thread of this
 # process may run between the fork handlers and the clone.
@@ -115,15 +120,15 @@ def set_credentials(uid: int, gid: int, groups: list[int]) -> None:
 
     Groups first, then gid, then uid: each needs a privilege that the next one takes away.
     """
-    for call, action in (
-        ("setgroups", lambda: os.setgroups(groups)),
-        ("setresgid", lambda: os.setresgid(gid, gid, gid)),
-        ("setresuid", lambda: os.setresuid(uid, uid, uid)),
-    ):
-        try:
-            action()
-        except OSError as e:
-            raise KernelError(e.errno or errno.EPERM, call) from None
+    call = "setgroups"
+    try:
+        os.setgroups(groups)
+        call = "setresgid"
+        os.setresgid(gid, gid, gid)
+        call = "setresuid"
+        os.setresuid(uid, uid, uid)
+    except OSError as e:
+        raise KernelError(e.errno or errno.EPERM, call) from None
 
 
 def keep_capabilities(keep: bool) -> None:
@@ -143,6 +148,50 @@ def new_session_keyring() -> None:
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """Close every descriptor from `first` to `last` (close_range(2), Linux 5.9)."""
     raw(SYS_CLOSE_RANGE, "close_range", "", first, last, 0)
+
+
+def close_on_exec_from(first: int) -> None:
+    """Mark every descriptor from `first` on close-on-exec; before Linux 5.11, which cannot mark a range, one by one."""
+    try:
+        raw(SYS_CLOSE_RANGE, "close_range", "", first, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
+    except KernelError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) >= first:
+                _mark_close_on_exec(int(name))
+
+
+def _mark_close_on_exec(fd: int) -> None:
+    try:
+        os.set_inheritable(fd, False)
+    except OSError as e:
+        if e.errno != errno.EBADF:  # the listing's own descriptor, closed by now
+            raise
+
+
+def sealed_copy(path: str, name: str) -> int:
+    """A program as a sealed memfd: executed from there, no /proc/PID/exe leads to the file `path` (memfd_create(2))."""
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)  # before Linux 6.3 all memfds are executable
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while os.sendfile(fd, source, None, 1 << 24):
+                pass
+        finally:
+            os.close(source)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def default_signals() -> None:
@@ -199,7 +248,7 @@ def open_process(pid: int, started: int) -> int:
 
 def signal_process(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2)."""
-    _signal.pidfd_send_signal(pidfd, number)
+    _signal.pidfd_send_signal(pidfd, number, None, 0)
 
 
 def boot_id() -> str:

@@ -1,0 +1,16 @@
+"""Time as Docker writes it: RFC 3339 in UTC with nanoseconds."""
+
+from __future__ import annotations
+
+import time
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """Nanoseconds since the epoch as "2026-01-02T03:04:05.678901234Z"."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
+
+
+def now() -> str:
+    """The time of day."""
+    return rfc3339(time.time_ns())

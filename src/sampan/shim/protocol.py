@@ -1,0 +1,212 @@
+"""What the processes of a container say to each other: the one table, for both sides.
+
+    launcher (command, library, server)            monitor                stage1 / stage2 (= init)
+       | posix_spawn ------------------------------> boots, waits
+       | PLAN + descriptors -----------------------> runs its steps
+       |                                              | fork ---------------> stage1: host's privileges
+       |                                              |                       clone3(CLONE_PARENT) -> stage2
+       |                                              |<- INIT pid ---------- stage1, exits
+       |                                              |<- DONE a step each -- stage1, stage2
+       |                                              |<- FAILED ------------ whichever failed, exits
+       |                                              |<- end of file ------- execve worked (close-on-exec)
+       |<- STARTED | FAILED -------------------------|
+
+    When the launcher watches (an observer, crash tests), each step is announced and waits for leave:
+       |<- BEGIN --- monitor <- BEGIN --- stage ;  GO ---> monitor ---> GO ---> stage
+
+    client (attach.sock, or a socket given with the plan)    monitor
+       | ATTACH | EXEC | WAIT   -------------------->
+       | STDIN data, CLOSE_STDIN, RESIZE, SIGNAL --->
+       |<- REPLY (to EXEC: it runs; or FAILED)
+       |<- STDOUT data, STDERR data
+       |<- EXIT, then end of file
+
+Every message is a frame: one byte of kind, four bytes of length (big endian), the body. Bodies are bytes for
+STDIN, STDOUT and STDERR, else a JSON object.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+from sampan.steps import base
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+"""Of this table and of LaunchPlan; a launcher and its shim come from the same files, a client may be newer."""
+
+# launcher <-> monitor
+PLAN, STARTED, FAILED, BEGIN, GO = 1, 2, 3, 4, 5
+# stages -> monitor
+DONE, INIT = 6, 7
+# client -> monitor
+ATTACH, EXEC, WAIT, STDIN, CLOSE_STDIN, RESIZE, SIGNAL = 16, 17, 18, 19, 20, 21, 22
+# monitor -> client
+STDOUT, STDERR, EXIT, REPLY = 32, 33, 34, 35
+
+_HEADER = _struct.Struct("!BI")
+HEADER_SIZE = _HEADER.size
+LARGEST = 16 << 20
+"""Bytes of a body; a longer one is a broken or hostile peer. execve takes at most a quarter of the stack, 2 MiB by default."""
+
+CONTROL_FD = 3
+"""The launcher's socket in a shim that was just started."""
+MOUNT_FD = 4
+"""A detached read-only mount of the interpreter's directory: see `runtime.launcher`."""
+
+
+class ProtocolError(Exception):
+    """The peer sent what is not in the table, or stopped in the middle of a frame."""
+
+
+class LaunchPlan(Struct):
+    """Everything that a shim has to know to make one container run: flat, frozen, sent once.
+
+    directory: containers/ID on disk. start: the directory of this start. run_directory: where attach.sock goes.
+    monitor, stage1, stage2: the steps of each process, in order. clone: namespace flags of init. descriptors: names of
+    what is sent along, in order. log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin,
+    stdin_once: as in Docker's Config. cgroup: (driver's version, group), for OOM counts and the last kill. shared_pid:
+    init is no pid 1, so that its end kills nobody else. reaper: argv of a command that settles the exit if nobody waits;
+    empty when nothing is due. settle_by_client: the client that came with the plan does that. watched: announce steps.
+    """
+
+    version: int
+    container: str
+    directory: str
+    start: str
+    run_directory: str
+    monitor: tuple[base.Step, ...]
+    stage1: tuple[base.Step, ...]
+    clone: int
+    stage2: tuple[base.Step, ...]
+    descriptors: tuple[str, ...] = ()
+    log: str = ""
+    terminal: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    cgroup: tuple[str, str] = ("", "")
+    shared_pid: bool = False
+    reaper: tuple[str, ...] = ()
+    watched: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **{s: base.encode(getattr(self, s)) for s in ("monitor", "stage1", "stage2")}}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> LaunchPlan:
+        """The plan that `to_json` described. Raises `ProtocolError` for another version."""
+        if data.get("version") != VERSION:
+            raise ProtocolError(f"plan version {data.get('version')}, this shim speaks {VERSION}")
+        steps = {s: tuple(base.decode(data[s])) for s in ("monitor", "stage1", "stage2")}
+        return LaunchPlan(**{**data, **steps})
+
+    def steps(self) -> list[tuple[str, base.Step]]:
+        """All steps with the process that runs each, in the order of the start: the dry run."""
+        return [(stage, step) for stage in ("monitor", "stage1", "stage2") for step in getattr(self, stage)]
+
+
+class ExecPlan(Struct):
+    """The same for another process in a running container (EXEC)."""
+
+    version: int
+    identifier: str
+    stage1: tuple[base.Step, ...]
+    clone: int
+    stage2: tuple[base.Step, ...]
+    terminal: bool = False
+    size: tuple[int, int] = (0, 0)
+    open_stdin: bool = False
+    detach: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **{s: base.encode(getattr(self, s)) for s in ("stage1", "stage2")}}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ExecPlan:
+        """The plan that `to_json` described. Raises `ProtocolError` for another version."""
+        if data.get("version") != VERSION:
+            raise ProtocolError(
+                f"exec plan version {data.get('version')}, this shim speaks {VERSION}: it was started by another sampan"
+            )
+        return ExecPlan(**{**data, **{s: tuple(base.decode(data[s])) for s in ("stage1", "stage2")}})
+
+
+class _ScanContext:
+    """What the C scanner of the json package asks of its decoder."""
+
+    strict = False
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+    memo: dict[str, str] = {}  # noqa: RUF012
+
+
+if TYPE_CHECKING:
+
+    def dumps(value: Any) -> bytes: ...
+    def loads(data: bytes) -> Any: ...
+
+else:
+    # The C half of the json package alone: its Python half imports `re`, 14 ms and half a MiB in every shim.
+    import _json
+
+    _scan = _json.make_scanner(_ScanContext())
+    _encode = _json.make_encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, False)
+
+    def dumps(value):
+        """A JSON document, ASCII only: text that is not UTF-8 (surrogate escapes) survives."""
+        return "".join(_encode(value, 0)).encode("ascii")
+
+    def loads(data):
+        """The value of a JSON document. Raises `ProtocolError`."""
+        try:
+            value, _ = _scan(data.decode("utf-8"), 0)
+        except (
+            Exception
+        ) as e:  # the C scanner asks for json.decoder to build its error, which a sealed process cannot import
+            raise ProtocolError("not a JSON document") from e
+        return value
+
+
+def frame(kind: int, body: bytes = b"") -> bytes:
+    """A frame ready to be sent."""
+    return _HEADER.pack(kind, len(body)) + body
+
+
+def message(kind: int, **fields: Any) -> bytes:
+    """A frame whose body is a JSON object."""
+    return frame(kind, dumps(fields))
+
+
+class Reader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Take bytes, give the frames that are complete. Raises `ProtocolError` for a length that cannot be."""
+        self._buffer += data
+        frames = []
+        at = 0
+        while len(self._buffer) - at >= HEADER_SIZE:
+            kind, length = _HEADER.unpack_from(self._buffer, at)
+            if length > LARGEST:
+                raise ProtocolError(f"a frame of {length} bytes")
+            if len(self._buffer) - at - HEADER_SIZE < length:
+                break
+            frames.append((kind, bytes(self._buffer[at + HEADER_SIZE : at + HEADER_SIZE + length])))
+            at += HEADER_SIZE + length
+        del self._buffer[:at]
+        return frames
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return len(self._buffer)

@@ -1,0 +1,100 @@
+"""A step is one thing done to the kernel, as an object: data that can be sent, described, run and recorded.
+
+The parent (`runtime.plan`) composes straight lists of steps, the shim's processes run them in order, and both
+know the same text for each, so that a plan can be shown before it runs and a failure names its step.
+Steps decide nothing that the plan could have decided; what they find out as they run (descriptors, the
+user's numbers) they leave in the `Context` for those behind them.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
+
+class Context:
+    """What the steps of one start share. Children that are cloned on the way inherit it as it is then."""
+
+    def __init__(self) -> None:
+        self.fds: dict[str, int] = {}
+        """Descriptors by name: detached mounts, namespaces to join, cgroups, the pty."""
+        self.uid = 0
+        self.gid = 0
+        self.groups: list[int] = []
+        self.home = ""
+        self.working_directory_set = False
+
+    def root(self) -> int:
+        """The descriptor of the container's root; every path of an image is resolved below it."""
+        return self.fds["root"]
+
+    def put(self, name: str, fd: int) -> None:
+        """Keep a descriptor for later steps, closing the one that had the name."""
+        old = self.fds.get(name)
+        if old is not None:
+            os.close(old)
+        self.fds[name] = fd
+
+    def close(self, name: str) -> None:
+        """Close a kept descriptor if there is one."""
+        fd = self.fds.pop(name, None)
+        if fd is not None:
+            os.close(fd)
+
+
+class StepError(Exception):
+    """A step that failed for a reason of its own, not a system call's: the text is Docker's where Docker has one.
+
+    `exit_code` is what Docker keeps as the container's (127 not found, 126 cannot be executed, else 128).
+    """
+
+    def __init__(self, message: str, exit_code: int = 128) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Step(Struct):
+    """Base of all steps. Sub-classes are found by their name when a plan arrives as data."""
+
+    kinds: ClassVar[dict[str, type[Step]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Step.kinds[cls.__name__] = cls
+
+    def describe(self) -> str:
+        """One line: what is done, to what, in the words of the man pages."""
+        raise NotImplementedError(type(self).__name__)
+
+    def run(self, ctx: Context) -> None:
+        """Do it. Raises `OSError` (`KernelError` where a call of ours failed) or `StepError`."""
+        raise NotImplementedError(type(self).__name__)
+
+    def advice(self, errno: int) -> str:
+        """What a user can do about this errno; empty where nothing more than the errno is known."""
+        return _GENERAL_ADVICE.get(errno, "")
+
+
+_GENERAL_ADVICE = {
+    errno_names.ENOSPC: "free some disk space, or raise the limit that /proc/sys/user/max_*_namespaces or fs.mount-max sets",
+    errno_names.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    errno_names.ENFILE: "the system has too many open files: raise fs.file-max",
+    errno_names.ENOMEM: "the memory limit of the container is too small for its start, or the machine has none left",
+    errno_names.EROFS: "the file system is read-only there",
+}
+
+
+def encode(steps: list[Step] | tuple[Step, ...]) -> list[list[Any]]:
+    """Steps as plain data: [kind, fields] each."""
+    return [[type(step).__name__, step.to_json()] for step in steps]
+
+
+def decode(data: list[list[Any]]) -> list[Step]:
+    """The steps that `encode` described; their modules must have been imported. Raises KeyError for an unknown kind."""
+    return [Step.kinds[kind](**fields) for kind, fields in data]

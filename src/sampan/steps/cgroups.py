@@ -1,0 +1,88 @@
+"""Steps that make a container's cgroups, limit them, and move init into them."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import cgroup, namespaces
+from sampan.steps.base import Context, Step
+
+
+class MakeCgroup(Step):
+    """Make one directory of a hierarchy; one that exists is used."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"mkdir {self.path}"
+
+    def run(self, ctx: Context) -> None:
+        cgroup.make_directory(self.path)
+
+
+class WriteCgroup(Step):
+    """Write one knob. `required` is False where a kernel may lack it and nobody asked for it by name."""
+
+    path: str
+    value: str
+    required: bool = True
+
+    def describe(self) -> str:
+        return f"write {self.value!r} to {self.path}"
+
+    def run(self, ctx: Context) -> None:
+        cgroup.apply(cgroup.Write(self.path, self.value, self.required))
+
+
+class FilterDevices(Step):
+    """cgroup v2: attach a program that decides which devices may be opened or made."""
+
+    directory: str
+    rules: tuple[tuple[bool, str, int, int, str], ...]
+
+    def describe(self) -> str:
+        return f"bpf: attach a device filter of {len(self.rules)} rules to {self.directory}"
+
+    def run(self, ctx: Context) -> None:
+        # Only v2 starts load the assembler: it is preloaded with the shim's other modules (see shim/__main__.py).
+        from sampan.kernel import devicefilter
+
+        devicefilter.attach(self.directory, tuple(cgroup.DeviceRule(*rule) for rule in self.rules))
+
+
+class OpenCgroups(Step):
+    """Open what init needs to move itself in, while this process still has the host's view and privileges."""
+
+    join_files: tuple[str, ...]
+    clone_directory: str = ""
+
+    def describe(self) -> str:
+        return f"open cgroup.procs of {len(self.join_files)} cgroups{' and the one to clone into' if self.clone_directory else ''}"
+
+    def run(self, ctx: Context) -> None:
+        for number, path in enumerate(self.join_files):
+            ctx.put(f"cgroup.{number}", os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        if self.clone_directory:
+            ctx.put("cgroup", os.open(self.clone_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+class JoinCgroups(Step):
+    """Move this process into the cgroups that were opened, `pids` last, and get a cgroup namespace rooted there.
+
+    Init itself does this: it forks no more, so that even `--pids-limit 1` can start; and only now, because the
+    root of a new cgroup namespace is where its maker is.
+    """
+
+    count: int
+    new_namespace: bool = False
+
+    def describe(self) -> str:
+        return f"write 0 to cgroup.procs of {self.count} cgroups{', unshare cgroup' if self.new_namespace else ''}"
+
+    def run(self, ctx: Context) -> None:
+        for number in range(self.count):
+            os.write(ctx.fds[f"cgroup.{number}"], b"0")
+            ctx.close(f"cgroup.{number}")
+        ctx.close("cgroup")
+        if self.new_namespace:
+            namespaces.unshare(namespaces.CLONE_NEWCGROUP)

@@ -1,0 +1,423 @@
+"""Steps that make and attach mounts, and the nodes and links of /dev.
+
+Mounts are made detached on the host's side ("stage1"), or, where they have to belong to a namespace of
+the container (proc, sysfs, mqueue), by init itself ("stage2"). Either way they are attached through a
+descriptor of the place, resolved below the container's root: no path is walked twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sampan.kernel import mount, namespaces, paths, tty
+from sampan.kernel.libc import KernelError, kernel_version
+from sampan.steps.base import Context, Step, StepError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _options_text(options: Any, attributes: int) -> str:
+    words = [f"{k}={v}" if v else str(k) for k, v in options]
+    for bit, word in ((1, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec"), (0x10, "noatime"), (0x20, "strictatime")):
+        if attributes & bit:
+            words.append(word)
+    return f" ({','.join(words)})" if words else ""
+
+
+class BuildOverlay(Step):
+    """Join read-only layers and a writable one into a detached overlay mount, kept as `name`."""
+
+    name: str
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+    def describe(self) -> str:
+        return f"fsopen overlay of {len(self.lower)} lower layers, upper {self.upper}"
+
+    def run(self, ctx: Context) -> None:
+        if kernel_version() < (6, 7):
+            # The fallback for older kernels attaches the mount for a moment: not in the host's namespace.
+            namespaces.private_mounts()
+        ctx.put(self.name, mount.overlay(self.lower, self.upper, self.work))
+
+    def advice(self, errno_: int) -> str:
+        if errno_ == errno.ENODEV:
+            return (
+                "the kernel has no overlay file system: load the module (modprobe overlay) or use the vfs snapshotter"
+            )
+        if errno_ == errno.EINVAL:
+            return "the store may lie on a file system that cannot hold an upper layer (another overlay): set --root to one that can, or use the vfs snapshotter"
+        return super().advice(errno_)
+
+
+class CloneTree(Step):
+    """Take a host's file or directory as a detached bind mount, kept as `name`."""
+
+    name: str
+    source: str
+    recursive: bool = False
+    attributes: int = 0
+
+    def describe(self) -> str:
+        return f"open_tree clone of {self.source}{' with submounts' if self.recursive else ''}{_options_text((), self.attributes)}"
+
+    def run(self, ctx: Context) -> None:
+        fd = mount.clone_tree(mount.AT_FDCWD, self.source, self.recursive)
+        ctx.put(self.name, fd)
+        if self.attributes:
+            mount.set_attributes(fd, self.attributes, recursive=self.recursive)
+
+
+class BuildFilesystem(Step):
+    """Make a new file system as a detached mount, kept as `name` (a devpts, whose pty the monitor needs)."""
+
+    name: str
+    fstype: str
+    options: tuple[tuple[str, str], ...] = ()
+    attributes: int = 0
+
+    def describe(self) -> str:
+        return f"fsopen and fsmount {self.fstype}{_options_text(self.options, self.attributes)}"
+
+    def run(self, ctx: Context) -> None:
+        ctx.put(self.name, mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes))
+
+
+class SeparateMounts(Step):
+    """Make every mount of this new mount namespace a slave or private: nothing done here gets to the host."""
+
+    propagation: str = "slave"
+
+    def describe(self) -> str:
+        return f"mount / recursively {self.propagation}"
+
+    def run(self, ctx: Context) -> None:
+        flag = {"slave": mount.MS_SLAVE, "private": mount.MS_PRIVATE, "shared": mount.MS_SHARED}[self.propagation]
+        mount.mount("", "/", "", mount.MS_REC | flag)
+
+
+class AttachRoot(Step):
+    """Attach the detached root over a directory of ours, for pivot_root needs a place; private on the way.
+
+    The parent mount of a new root must not be shared, or pivot_root would change the host (pivot_root(2)).
+    """
+
+    place: str
+
+    def describe(self) -> str:
+        return f"move_mount of the root file system to {self.place}"
+
+    def run(self, ctx: Context) -> None:
+        place = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mount.move_mount(ctx.root(), place)
+        finally:
+            os.close(place)
+
+
+def _target(ctx: Context, path: str, directory: bool, make: bool) -> int:
+    """An O_PATH descriptor of a mount point in the container's root, made if it is missing."""
+    if directory:
+        return (
+            paths.makedirs_in_root(ctx.root(), path)
+            if make
+            else paths.open_in_root(ctx.root(), path, os.O_PATH | os.O_DIRECTORY)
+        )
+    try:
+        return paths.open_in_root(ctx.root(), path, os.O_PATH)
+    except KernelError as e:
+        if e.errno != errno.ENOENT or not make:
+            raise
+    parent_path, _, name = path.rstrip("/").rpartition("/")
+    parent = paths.makedirs_in_root(ctx.root(), parent_path)
+    try:
+        # O_EXCL|O_NOFOLLOW: a dangling link in its place makes an error and no file elsewhere.
+        os.close(
+            os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=parent)
+        )
+        return paths.open_in_root(parent, name, os.O_PATH, nofollow_last=True)
+    finally:
+        os.close(parent)
+
+
+class AttachMount(Step):
+    """Attach the detached mount `name` at a place in the container."""
+
+    name: str
+    target: str
+
+    def describe(self) -> str:
+        return f"move_mount of {self.name} to {self.target}"
+
+    def run(self, ctx: Context) -> None:
+        fd = ctx.fds[self.name]
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        target = _target(ctx, self.target, directory, make=True)
+        try:
+            if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+                kinds = ("a directory", "a file") if directory else ("a file", "a directory")
+                raise StepError(
+                    f"not a directory: cannot mount {kinds[0]} onto {kinds[1]} at {self.target!r}: "
+                    "are you trying to mount a directory onto a file (or vice-versa)? check if the specified host path exists and is the expected type"
+                )
+            mount.move_mount(fd, target)
+        finally:
+            os.close(target)
+
+
+class MountFilesystem(Step):
+    """Make a new file system and attach it at a place in the container at once."""
+
+    fstype: str
+    target: str
+    options: tuple[tuple[str, str], ...] = ()
+    attributes: int = 0
+    copy_up: bool = False
+
+    def describe(self) -> str:
+        return f"mount {self.fstype} on {self.target}{_options_text(self.options, self.attributes)}"
+
+    def run(self, ctx: Context) -> None:
+        fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes)
+        try:
+            self._attach(ctx, fd)
+        finally:
+            os.close(fd)
+
+    def _attach(self, ctx: Context, fd: int) -> None:
+        # /proc and /sys are verified below a directory that no link of the image leads away from: an image with
+        # /proc -> /elsewhere is refused (class CVE-2019-16884), as runc does.
+        if self.fstype in ("proc", "sysfs"):
+            os.close(paths.makedirs_in_root(ctx.root(), self.target))
+            try:
+                target = paths.open_in_root(ctx.root(), self.target, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+            except KernelError as e:
+                if e.errno == errno.ELOOP:
+                    raise StepError(
+                        f"{self.target} of the image is a symbolic link: refusing to mount {self.fstype} through it"
+                    ) from None
+                raise
+        else:
+            target = _target(ctx, self.target, directory=True, make=True)
+        try:
+            mount.move_mount(fd, target)
+        finally:
+            os.close(target)
+
+
+class BindOntoItself(Step):
+    """Make an existing path of the container read-only by a bind of itself; a path that is not there is passed over."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"bind {self.target} onto itself, read-only"
+
+    def run(self, ctx: Context) -> None:
+        try:
+            target = paths.open_in_root(ctx.root(), self.target, os.O_PATH)
+        except KernelError as e:
+            if e.errno in (errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+        try:
+            tree = mount.clone_tree(target, recursive=True)
+            try:
+                # Attached first: before Linux 5.12 only an attached mount can be remounted.
+                mount.move_mount(tree, target)
+                _read_only(tree)
+            finally:
+                os.close(tree)
+        finally:
+            os.close(target)
+
+
+def _read_only(fd: int) -> None:
+    try:
+        mount.set_attributes(fd, mount.MOUNT_ATTR_RDONLY, recursive=True)
+    except KernelError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+        mount.set_attributes(fd, mount.MOUNT_ATTR_RDONLY)
+
+
+class MaskPath(Step):
+    """Hide a path: /dev/null over a file, an empty read-only tmpfs over a directory; nothing where it is not there.
+
+    The null device is the container's own, verified by its number: an image or a racing process may have
+    put something else there (CVE-2025-31133).
+    """
+
+    target: str
+
+    def describe(self) -> str:
+        return f"mask {self.target}"
+
+    def run(self, ctx: Context) -> None:
+        try:
+            target = paths.open_in_root(ctx.root(), self.target, os.O_PATH)
+        except KernelError as e:
+            if e.errno in (errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+        try:
+            if stat.S_ISDIR(os.fstat(target).st_mode):
+                cover = mount.new_filesystem("tmpfs", (("nr_blocks", "1"), ("nr_inodes", "1")), mount.MOUNT_ATTR_RDONLY)
+            else:
+                cover = self._null(ctx)
+            try:
+                mount.move_mount(cover, target)
+            finally:
+                os.close(cover)
+        finally:
+            os.close(target)
+
+    def _null(self, ctx: Context) -> int:
+        null = paths.open_in_root(ctx.root(), "/dev/null", os.O_PATH, no_symlinks=True)
+        try:
+            status = os.fstat(null)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
+                raise StepError("/dev/null of the container is not the null device")
+            return mount.clone_tree(null)
+        finally:
+            os.close(null)
+
+
+class MakeDevice(Step):
+    """Make a device node in the container's /dev, with its owner and mode whatever the umask."""
+
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+    def describe(self) -> str:
+        return f"mknod {self.path} {self.kind} {self.major}:{self.minor} mode {self.mode:o}"
+
+    def run(self, ctx: Context) -> None:
+        parent_path, _, name = self.path.rpartition("/")
+        parent = paths.makedirs_in_root(ctx.root(), parent_path)
+        try:
+            kind = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+            # The umask is 0 since the monitor began (see shim.monitor), so mknod gives the mode as it is.
+            os.mknod(name, kind | self.mode, os.makedev(self.major, self.minor), dir_fd=parent)
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            pass  # a directory of /dev that two lists name
+        finally:
+            os.close(parent)
+
+    def advice(self, errno_: int) -> str:
+        if errno_ == errno.EPERM:
+            return "making device nodes needs CAP_MKNOD and a file system that is not mounted nodev"
+        return super().advice(errno_)
+
+
+class MakeLink(Step):
+    """Make a symbolic link in the container; one that exists stays."""
+
+    path: str
+    points_to: str
+
+    def describe(self) -> str:
+        return f"symlink {self.path} -> {self.points_to}"
+
+    def run(self, ctx: Context) -> None:
+        parent_path, _, name = self.path.rpartition("/")
+        parent = paths.makedirs_in_root(ctx.root(), parent_path)
+        try:
+            os.symlink(self.points_to, name, dir_fd=parent)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(parent)
+
+
+class OpenTerminal(Step):
+    """Open a pty pair of the container's own devpts: kept as `terminal` (master) and `console` (peer)."""
+
+    devpts: str
+    rows: int = 0
+    columns: int = 0
+
+    def describe(self) -> str:
+        return "open ptmx of the container's devpts, TIOCGPTPEER"
+
+    def run(self, ctx: Context) -> None:
+        master, peer = tty.open_pair(ctx.fds[self.devpts])
+        ctx.put("terminal", master)
+        ctx.put("console", peer)
+        if self.rows or self.columns:
+            tty.set_size(master, self.rows, self.columns)
+
+
+class AttachConsole(Step):
+    """Bind the pty's peer over /dev/console."""
+
+    def describe(self) -> str:
+        return "bind the pty to /dev/console"
+
+    def run(self, ctx: Context) -> None:
+        console = _target(ctx, "/dev/console", directory=False, make=True)
+        try:
+            tree = mount.clone_tree(ctx.fds["console"])
+            try:
+                mount.move_mount(tree, console)
+            finally:
+                os.close(tree)
+        finally:
+            os.close(console)
+
+
+class ReadOnlyRoot(Step):
+    """Make the root mount read-only, not those on it."""
+
+    def describe(self) -> str:
+        return "remount the root read-only"
+
+    def run(self, ctx: Context) -> None:
+        mount.set_attributes(ctx.root(), mount.MOUNT_ATTR_RDONLY)
+
+
+class PivotRoot(Step):
+    """Make the container's root the root of this mount namespace and let go of the host's whole tree."""
+
+    def describe(self) -> str:
+        return "pivot_root, umount2 the old root (MNT_DETACH)"
+
+    def run(self, ctx: Context) -> None:
+        os.fchdir(ctx.root())
+        # "." twice stacks the old root on the new one, so that no directory of the image is needed for it.
+        mount.pivot_root(".", ".")
+        # The old root still is shared with nothing below it changed; slave before detaching, so that the
+        # unmount does not travel to the host.
+        mount.mount("", ".", "", mount.MS_SLAVE | mount.MS_REC)
+        mount.umount(".", mount.MNT_DETACH)
+        os.chdir("/")
+
+    def advice(self, errno_: int) -> str:
+        if errno_ == errno.EINVAL:
+            return "the current root may be an initramfs, which cannot be pivoted from: try --no-pivot"
+        return super().advice(errno_)
+
+
+class MoveRoot(Step):
+    """--no-pivot: move the root mount over / and chroot into it, for hosts whose root is an initramfs."""
+
+    def describe(self) -> str:
+        return "mount --move the root over /, chroot"
+
+    def run(self, ctx: Context) -> None:
+        os.fchdir(ctx.root())
+        mount.mount(".", "/", "", mount.MS_MOVE)
+        os.chroot(".")
+        os.chdir("/")

@@ -1,0 +1,361 @@
+"""Steps that turn a cloned Python process into the container's own: namespaces, names, user, privileges, execve."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+
+from sampan.kernel import capabilities, namespaces, netlink, paths, process, tty
+from sampan.kernel.libc import KernelError
+from sampan.steps import users
+from sampan.steps.base import Context, Step, StepError
+
+
+class WriteFile(Step):
+    """Write a value into one of the host's /proc or /sys files."""
+
+    path: str
+    value: str
+    required: bool = True
+
+    def describe(self) -> str:
+        return f"write {self.value!r} to {self.path}"
+
+    def run(self, ctx: Context) -> None:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, self.value.encode())
+            finally:
+                os.close(fd)
+        except OSError as e:
+            if self.required:
+                raise KernelError(e.errno or errno.EIO, "write", self.path) from None
+
+
+class JoinNamespace(Step):
+    """Enter an existing namespace, whose descriptor the parent opened while it knew whose it was."""
+
+    kind: str
+    name: str
+
+    def describe(self) -> str:
+        return f"setns {self.kind} of {self.name}"
+
+    def run(self, ctx: Context) -> None:
+        namespaces.setns(ctx.fds[self.name], namespaces.FLAGS[self.kind])
+        ctx.close(self.name)
+
+
+class JoinProcess(Step):
+    """Enter several namespaces of a process at once, through its pidfd (`exec`)."""
+
+    kinds_joined: tuple[str, ...]
+    name: str = "init"
+
+    def describe(self) -> str:
+        return f"setns {', '.join(self.kinds_joined)} of the container's init"
+
+    def run(self, ctx: Context) -> None:
+        flags = 0
+        for kind in self.kinds_joined:
+            flags |= namespaces.FLAGS[kind]
+        namespaces.setns(ctx.fds[self.name], flags)
+
+
+class OpenRoot(Step):
+    """Take this process' root directory as the root below which the container's paths are resolved."""
+
+    def describe(self) -> str:
+        return "open /"
+
+    def run(self, ctx: Context) -> None:
+        ctx.put("root", os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+class SealedProgram(Step):
+    """Copy a program of the host into a sealed memfd, kept as `name`, for init to be executed from."""
+
+    name: str
+    path: str
+
+    def describe(self) -> str:
+        return f"memfd_create, copy {self.path}, seal"
+
+    def run(self, ctx: Context) -> None:
+        ctx.put(self.name, process.sealed_copy(self.path, os.path.basename(self.path)))
+
+
+class SetHostname(Step):
+    name: str
+
+    def describe(self) -> str:
+        return f"sethostname {self.name}"
+
+    def run(self, ctx: Context) -> None:
+        namespaces.set_hostname(self.name)
+
+
+class SetDomainname(Step):
+    name: str
+
+    def describe(self) -> str:
+        return f"setdomainname {self.name}"
+
+    def run(self, ctx: Context) -> None:
+        namespaces.set_domainname(self.name)
+
+
+class LoopbackUp(Step):
+    """A new network namespace has a loopback that is down."""
+
+    def describe(self) -> str:
+        return "netlink: set lo up"
+
+    def run(self, ctx: Context) -> None:
+        netlink.loopback_up()
+
+
+class FindUser(Step):
+    """Find out who the container's process is, from the image's own passwd and group."""
+
+    user: str
+    groups: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return f"look up user {self.user or 'root'!r} in /etc/passwd and /etc/group of the image"
+
+    def run(self, ctx: Context) -> None:
+        who = users.resolve(
+            self.user, list(self.groups), _read_database(ctx, "/etc/passwd"), _read_database(ctx, "/etc/group")
+        )
+        ctx.uid, ctx.gid, ctx.groups, ctx.home = who.uid, who.gid, who.groups, who.home
+
+
+def _read_database(ctx: Context, path: str) -> bytes:
+    """A regular file of the image, whole but bounded; b"" when there is none."""
+    try:
+        # O_NONBLOCK: opening a FIFO must not hang (CVE-2024-9676).
+        fd = paths.open_in_root(ctx.root(), path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except KernelError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR):
+            return b""
+        raise
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise StepError(f"{path} of the image is not a regular file")
+        if status.st_size > users.FILE_LIMIT:
+            raise StepError(f"{path} of the image is larger than {users.FILE_LIMIT >> 20} MiB")
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+class MakeWorkingDirectory(Step):
+    """Make the working directory if the image lacks it, as root, as Docker does."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make the working directory {self.path} if it is missing"
+
+    def run(self, ctx: Context) -> None:
+        try:
+            os.close(paths.makedirs_in_root(ctx.root(), self.path))
+        except KernelError as e:
+            if e.errno in (errno.ENOTDIR, errno.EEXIST):
+                raise StepError(f"Cannot mkdir: {self.path} is not a directory") from None
+            if e.errno == errno.ELOOP:
+                raise StepError(
+                    f"the working directory {self.path!r} is a circle of links or leads out of the container"
+                ) from None
+            raise
+
+
+class ChangeDirectory(Step):
+    """Enter the working directory: as root if that works, else again as the user (`again`).
+
+    Either may be the only one who can: root's /root is closed to the user, an NFS home to root. The directory is
+    opened with magic links refused: /proc/self/fd/N must not lead to the host (CVE-2024-21626).
+    """
+
+    path: str
+    again: bool = False
+
+    def describe(self) -> str:
+        return f"chdir {self.path}{' as the user, unless root could' if self.again else ''}"
+
+    def run(self, ctx: Context) -> None:
+        if self.again and ctx.working_directory_set:
+            return
+        try:
+            fd = paths.open_in_root(ctx.root(), self.path, os.O_PATH | os.O_DIRECTORY)
+            try:
+                os.fchdir(fd)
+            finally:
+                os.close(fd)
+        except OSError as e:
+            if e.errno in (errno.EACCES, errno.EPERM) and not self.again:
+                return
+            raise StepError(
+                f"chdir to cwd ({self.path!r}) set in config.json failed: {os.strerror(e.errno or 0).lower()}"
+            ) from None
+        if not os.getcwd().startswith("/"):
+            raise StepError(f"the working directory {self.path!r} is outside of the container's root")
+        ctx.working_directory_set = True
+
+
+class Standard(Step):
+    """Make the pipes, or the pty, the standard streams, in a session of its own, owned by the container's user.
+
+    Owned, because a program may open /dev/stdout again, which checks the pipe's owner.
+    """
+
+    terminal: bool = False
+
+    def describe(self) -> str:
+        return f"setsid, dup2 the {'pty' if self.terminal else 'pipes'} to 0, 1, 2, chown them to the user"
+
+    def run(self, ctx: Context) -> None:
+        os.setsid()
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            os.dup2(ctx.fds["console" if self.terminal else name], number, inheritable=True)
+        if self.terminal:
+            tty.make_controlling(0)
+        for number in range(3):
+            _chown_stream(number, ctx.uid)
+
+
+def _chown_stream(fd: int, uid: int) -> None:
+    status = os.fstat(fd)
+    if status.st_uid == uid or (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)):
+        return  # never the null device: it is everybody's
+    try:
+        os.fchown(fd, uid, -1)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
+            raise  # those three: a stream that has no owner of its own
+
+
+class NewKeyring(Step):
+    """A session keyring of its own: the caller's keys are not the container's."""
+
+    def describe(self) -> str:
+        return "keyctl: join a new session keyring"
+
+    def run(self, ctx: Context) -> None:
+        process.new_session_keyring()
+
+
+class NoNewPrivileges(Step):
+    def describe(self) -> str:
+        return "prctl PR_SET_NO_NEW_PRIVS"
+
+    def run(self, ctx: Context) -> None:
+        process.set_no_new_privileges()
+
+
+class BecomeUser(Step):
+    """Drop the bounding set to `capabilities`, become the user, and keep exactly that set; inheritable and ambient empty.
+
+    The bounding set first, while CAP_SETPCAP is there; the user next, keeping what is permitted; the sets last. Ambient
+    and inheritable stay empty for everybody (CVE-2022-29162, CVE-2016-8867): a user other than root loses all at execve.
+    """
+
+    capabilities: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"drop all but {len(self.capabilities)} capabilities, setgroups, setresgid, setresuid"
+
+    def run(self, ctx: Context) -> None:
+        # What this process itself lacks (an engine in a container, a machine without CAP_SYS_RESOURCE) cannot be given.
+        wanted = capabilities.mask(self.capabilities) & capabilities.get()[1]
+        capabilities.drop_bounding(wanted)
+        process.keep_capabilities(True)
+        process.set_credentials(ctx.uid, ctx.gid, ctx.groups)
+        process.keep_capabilities(False)
+        capabilities.clear_ambient()
+        capabilities.set_all(wanted, wanted, 0)
+
+
+class DieWithMonitor(Step):
+    """Ask to be killed when the monitor dies; then see whether it died already, by the pipe it reads.
+
+    After the last change of credentials, which would clear the request (prctl(2), PR_SET_PDEATHSIG).
+    """
+
+    def describe(self) -> str:
+        return "prctl PR_SET_PDEATHSIG SIGKILL"
+
+    def run(self, ctx: Context) -> None:
+        process.die_with_parent(9)
+        poll = select.poll()
+        poll.register(ctx.fds["status"], 0)
+        if poll.poll(0):
+            os._exit(137)
+
+
+class Execute(Step):
+    """Become the container's program. Nothing of sampan is left in the process if it works."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...]
+    init: str = ""
+
+    def describe(self) -> str:
+        return f"execve {' '.join(self.argv)}" + (" from a sealed memfd" if self.init else "")
+
+    def run(self, ctx: Context) -> None:
+        env = [os.fsencode(e) for e in self.env]
+        if not any(e.startswith(b"HOME=") for e in env):
+            env.append(b"HOME=" + os.fsencode(ctx.home))
+        argv = [os.fsencode(a) for a in self.argv]
+        os.umask(0o022)
+        process.default_signals()
+        process.close_on_exec_from(3)
+        if self.init:
+            process.execve_fd(ctx.fds[self.init], argv, env)
+        _execute(argv, env)
+
+
+def _execute(argv: list[bytes], env: list[bytes]) -> None:
+    """execve(2) of the program by its path, or by the container's own PATH; raises `StepError` in Docker's words."""
+    name = argv[0]
+    shown = f'exec: "{os.fsdecode(name)}"'
+    # Entries that no execve takes (no "=", no name) are left out; of two with one name the last one counts.
+    table = dict(e.partition(b"=")[::2] for e in env if e.find(b"=") > 0)
+    if b"/" in name:
+        candidates = [name]
+    else:
+        search = next((e[5:] for e in env if e.startswith(b"PATH=")), b"")
+        candidates = [(directory or b".") + b"/" + name for directory in search.split(b":")] if search else []
+    denied = b""
+    for candidate in candidates:
+        try:
+            os.execve(candidate, argv, table)
+        except OSError as e:
+            number = e.errno or errno.EIO
+        if number == errno.EACCES:
+            denied = denied or candidate
+        elif number not in (errno.ENOENT, errno.ENOTDIR):
+            raise StepError(f"exec {os.fsdecode(candidate)}: {os.strerror(number).lower()}", 126)
+        elif os.path.exists(candidate):
+            raise StepError(
+                f"exec {os.fsdecode(candidate)}: no such file or directory: the file is there, but the interpreter or loader that it names is not",
+                127,
+            )
+        elif b"/" in name:
+            raise StepError(f"{shown}: stat {os.fsdecode(name)}: {os.strerror(number).lower()}", 127)
+    if denied and os.path.isdir(denied) and b"/" in name:
+        raise StepError(f"{shown}: is a directory: permission denied", 126)
+    if denied and b"/" in name:
+        raise StepError(f"{shown}: permission denied", 126)
+    if denied and not os.path.isdir(denied):
+        raise StepError(f"{shown}: permission denied", 126)
+    raise StepError(f"{shown}: executable file not found in $PATH", 127)
