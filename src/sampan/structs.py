@@ -23,11 +23,8 @@ class Struct:
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        own = (
-            [n for n, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
-            if "__annotations__" in cls.__dict__
-            else []
-        )
+        # Since 3.10 a class's annotations are its own or empty, never its base's; 3.14 does not keep them in __dict__.
+        own = [n for n, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
         cls._fields = (*(f for f in cls._fields if f not in own), *own)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
