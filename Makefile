@@ -46,10 +46,10 @@ check-types:
 check-unit:
 	@$(pytest) -q --no-header -m "not root and not long" tests/unit
 
-bench: ## start, many and import against other engines on this machine, by ratio in one run (root)
+bench: ## start, many and import against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench
 	@scripts/venv test
-	@$(bin)/python -m bench
+	@PYTHONPATH=tests $(bin)/python -m bench $(BENCH)
 
 clean: ## what was built and cached here; containers and images stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

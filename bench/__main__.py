@@ -1,0 +1,12 @@
+"""`python -m bench [start|many|import]...`: all of them without a name."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import import_, many, start
+
+ALL = {"start": start.main, "many": many.main, "import": import_.main}
+
+for name in sys.argv[1:] or ALL:
+    ALL[name]()
