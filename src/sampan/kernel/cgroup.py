@@ -12,7 +12,13 @@ Sources: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst of Linux, cgroup
 
 from __future__ import annotations
 
-from sampan.kernel.libc import KernelError
+import errno
+import os
+
+from sampan.errors import InvalidParameter, Unavailable
+from sampan.kernel import cgroupfs
+from sampan.kernel.cgroupfs import CgroupError as CgroupError
+from sampan.kernel.cgroupfs import make_directory as make_directory
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -94,14 +100,20 @@ class CgroupDriver(Protocol):
     links: tuple[tuple[str, str], ...]
     """Symbolic links beside the hierarchies, (name, target): ("cpu", "cpu,cpuacct")."""
 
+    def supports(self, feature: str) -> bool:
+        """Whether the kernel has the knob: "memory", "swap", "reservation", "shares", "quota", "pids", "devices"."""
+
     def hierarchies(self, group: str) -> list[Hierarchy]:
         """Every hierarchy with the group's directory in it, for the container's own view."""
 
     def directories(self, group: str) -> list[str]:
-        """The directories to make, parents first; the ones that exist are fine (`make_directory`)."""
+        """The group's directories; `make_directory` makes them, with the parents that are missing."""
 
     def prepare(self, group: str) -> list[Write]:
-        """What must be written, after the directories are made, before limits or processes."""
+        """What must be written when the directories are there, before limits and processes.
+
+        Computed from what the groups above hold, so that it can be asked before the directories are made.
+        """
 
     def limits(self, group: str, limits: Limits) -> list[Write]:
         """The writes that set the limits, in an order that the kernel takes; nothing for what `check` discards."""
@@ -148,22 +160,191 @@ def group_name(container_id: str, parent: str = "") -> str:
     return "/".join((*parts, container_id))
 
 
-class CgroupError(KernelError):
-    """The kernel refused something in a cgroup; `advice` says what to do about it ("" when nothing is known)."""
-
-    def __init__(self, errno: int, syscall: str, path: str, advice: str = "") -> None:
-        super().__init__(errno, syscall, path)
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{super().__str__()} ({self.advice})" if self.advice else super().__str__()
+TOLERATED = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EOPNOTSUPP, errno.EINVAL}
+)
+"""What `apply` passes over for a write that is not required."""
 
 
-def detect(root: str = ROOT) -> CgroupDriver:
-    """The driver for what is mounted at `root`. Raises `Unavailable` when no hierarchy is."""
-    raise NotImplementedError
+def apply(write: Write) -> int:
+    """Do one write. Returns 0, or the errno that was passed over; raises `CgroupError` when it was required."""
+    try:
+        cgroupfs.put(write.path, write.value)
+    except OSError as e:
+        if not write.required and e.errno in TOLERATED:
+            return e.errno
+        advice = cgroupfs.advice(e.errno, write.path)
+        raise CgroupError(e.errno or errno.EIO, f"write {write.value!r} to", write.path, advice) from None
+    return 0
+
+
+MIN_SHARES, MAX_SHARES = 2, 262144
+
+_DISCARDED = (
+    (
+        "memory",
+        "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.",
+    ),
+    (
+        "swap",
+        "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+        "Memory limited without swap.",
+    ),
+    (
+        "reservation",
+        "Your kernel does not support memory soft limit capabilities or the cgroup is not mounted. "
+        "Limitation discarded.",
+    ),
+    (
+        "pids",
+        "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
+    ),
+    ("shares", "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded."),
+    ("quota", "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded."),
+)
+"""Docker's warnings (moby, verifyPlatformContainerResources), in its order."""
+
+
+def check(limits: Limits, driver: CgroupDriver) -> list[str]:
+    """Docker's warnings for the limits that cannot be had here, which `CgroupDriver.limits` then leaves out.
+
+    Raises `Unavailable` for what a container must not be without: a place for its own group, and rules on devices when
+    there are some. Raises `InvalidParameter` for CPU shares out of v1's range (v2 takes the nearest weight).
+    """
+    mount = driver.hierarchies("")[0].mount  # the others are mounted alike
+    if not os.access(mount, os.W_OK):
+        raise Unavailable(_NOT_WRITABLE.format(mount))
+    if limits.devices and not driver.supports("devices"):
+        raise Unavailable(
+            "the devices cgroup is not mounted, so that a container cannot be kept from the host's devices: "
+            "mount it, or use --privileged"
+        )
+    if driver.version != "v2" and limits.cpu_shares:
+        if limits.cpu_shares < MIN_SHARES:
+            raise InvalidParameter(f"the minimum allowed cpu-shares is {MIN_SHARES}")
+        if limits.cpu_shares > MAX_SHARES:
+            raise InvalidParameter(f"the maximum allowed cpu-shares is {MAX_SHARES}")
+    memory = limits.memory > 0 and driver.supports("memory")
+    asked = {
+        "memory": limits.memory > 0,
+        "swap": memory and limits.memory_swap != -1,
+        "reservation": limits.memory_reservation > 0,
+        "pids": limits.pids > 0,
+        "shares": limits.cpu_shares > 0,
+        "quota": limits.cpu_quota != 0 or limits.cpu_period != 0,
+    }
+    return [text for feature, text in _DISCARDED if asked[feature] and not driver.supports(feature)]
+
+
+_NOT_WRITABLE = (
+    "cgroups cannot be made in {}: inside a container, run the outer one with --privileged or with its /sys/fs/cgroup "
+    "mounted read-write; otherwise root is needed"
+)
+
+
+def detect(root: str = ROOT, mountinfo: str = "/proc/self/mountinfo") -> CgroupDriver:
+    """The driver for what is mounted at `root`, the usual place; elsewhere only if nothing is there.
+
+    It costs some 50 us: a directory is listed, and what holds a cgroup.procs is a hierarchy. The list of all mounts,
+    which may be thousands, is only read when that finds none. Raises `Unavailable` when no hierarchy is mounted.
+    """
+    from sampan.kernel.cgroup1 import Hybrid, Version1
+    from sampan.kernel.cgroup2 import Version2
+
+    if os.access(f"{root}/cgroup.controllers", os.F_OK):
+        return Version2(root)
+    mounts, unified, links = _find(root)
+    if not mounts and not unified:
+        mounts, unified = _find_mounts(mountinfo)
+    if mounts and unified:
+        return Hybrid(Version1(mounts, links), Version2(unified, name="unified"))
+    if mounts:
+        return Version1(mounts, links)
+    if unified:
+        return Version2(unified)
+    raise Unavailable(
+        f"no cgroup hierarchy is mounted: mount one (mount -t cgroup2 cgroup2 {ROOT}), or run where {ROOT} is"
+    )
 
 
 def by_version(version: str, root: str = ROOT) -> CgroupDriver:
-    """The driver of a known version ("v1", "hybrid", "v2"); raises `Unavailable` when it is not what is mounted."""
-    raise NotImplementedError
+    """The driver of a known version ("v1", "hybrid", "v2"); raises `Unavailable` when that is not what is mounted.
+
+    "v1" on a hybrid machine leaves the cgroup2 hierarchy alone.
+    """
+    from sampan.kernel.cgroup1 import Hybrid
+
+    driver = detect(root)
+    if isinstance(driver, Hybrid) and version == "v1":
+        return driver.version1
+    if driver.version != version:
+        raise Unavailable(f"cgroup {version} is not what is mounted here (that is {driver.version})")
+    return driver
+
+
+def _find(root: str) -> tuple[dict[str, str], str, tuple[tuple[str, str], ...]]:
+    """What is mounted right below `root`: v1's mount points by name, the cgroup2 mount or "", symbolic links."""
+    mounts: dict[str, str] = {}
+    unified = ""
+    links: list[tuple[str, str]] = []
+    try:
+        entries = sorted(os.scandir(root), key=lambda e: e.name)
+    except (FileNotFoundError, NotADirectoryError):
+        entries = []
+    for entry in entries:
+        if entry.is_symlink():
+            links.append((entry.name, os.readlink(entry.path)))
+        elif not os.access(f"{entry.path}/cgroup.procs", os.F_OK):
+            continue
+        elif entry.name not in CONTROLLERS and os.access(f"{entry.path}/cgroup.controllers", os.F_OK):
+            unified = unified or entry.path
+        else:
+            mounts[entry.name] = entry.path
+    return mounts, unified, tuple(links)
+
+
+def _find_mounts(mountinfo: str) -> tuple[dict[str, str], str]:
+    """The same from the list of mounts (proc_pid_mountinfo(5)); the first mount of a hierarchy is taken."""
+    mounts: dict[str, str] = {}
+    unified = ""
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            fields, _, rest = line.partition(" - ")
+            if not rest.startswith("cgroup"):
+                continue
+            point = fields.split(" ")[4].replace("\\040", " ")
+            kind, _, options = rest.rstrip("\n").split(" ", 2)
+            if kind == "cgroup2":
+                unified = unified or point
+            elif kind == "cgroup":
+                mounts.setdefault(_hierarchy_name(options.split(",")), point)
+    return mounts, unified
+
+
+def _hierarchy_name(options: list[str]) -> str:
+    """A v1 hierarchy's customary directory name: its name, else its controllers."""
+    for option in options:
+        if option.startswith("name="):
+            return option[5:]
+    return ",".join(o for o in options if o in CONTROLLERS)
+
+
+CONTROLLERS = frozenset(
+    [
+        "blkio",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "devices",
+        "freezer",
+        "hugetlb",
+        "memory",
+        "misc",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "pids",
+        "rdma",
+    ]
+)
+"""The controllers of v1; what else names a directory is a hierarchy without controllers, as systemd's."""

@@ -1,0 +1,293 @@
+"""cgroup v1: one hierarchy per controller; and hybrid, where a cgroup2 hierarchy is mounted beside them.
+
+Joining is by the file `tasks` and not `cgroup.procs`. A write of "0" there moves only the calling thread, and the
+kernel (since 5.4) then leaves out the lock on all thread groups, whose RCU grace period costs 6 to 15 ms; a
+single-threaded process is moved whole for 10 us. The cgroup2 hierarchy of a hybrid machine has no such way (its
+`cgroup.threads` stays within a domain), but clone3(CLONE_INTO_CGROUP) enters it for nothing, also beside v1.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from sampan.kernel import cgroupfs
+from sampan.kernel.cgroup import ANY, CONTROLLERS, DeviceRule, Hierarchy, Limits, Write
+from sampan.kernel.libc import KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.kernel.cgroup2 import Version2
+
+_KNOBS = {
+    "memory": ("memory", "memory.limit_in_bytes"),
+    "swap": ("memory", "memory.memsw.limit_in_bytes"),
+    "reservation": ("memory", "memory.soft_limit_in_bytes"),
+    "shares": ("cpu", "cpu.shares"),
+    "quota": ("cpu", "cpu.cfs_quota_us"),
+    "pids": ("pids", "cgroup.procs"),  # pids.max is in every group but the root
+    "devices": ("devices", "devices.deny"),
+}
+"""The controller and the file that each feature is; kernels can be built with a controller and without a knob."""
+
+
+class Version1:
+    """See `CgroupDriver`. `mounts`: where the hierarchies are mounted, by name ("memory", "cpu,cpuacct", "systemd")."""
+
+    version = "v1"
+
+    def __init__(self, mounts: dict[str, str], links: tuple[tuple[str, str], ...] = ()) -> None:
+        # pids is the last everywhere: whoever joins it first may not be able to fork any more.
+        self._mounts = dict(sorted(mounts.items(), key=lambda m: "pids" in m[0].split(",")))
+        self._places = {c: mount for name, mount in mounts.items() for c in name.split(",") if c in CONTROLLERS}
+        self.links = links
+        self.controllers = frozenset(self._places)
+
+    def supports(self, feature: str) -> bool:
+        controller, knob = _KNOBS[feature]
+        mount = self._places.get(controller)
+        return mount is not None and os.access(f"{mount}/{knob}", os.F_OK)
+
+    def hierarchies(self, group: str) -> list[Hierarchy]:
+        return [Hierarchy(mount, name, _below(mount, group)) for name, mount in self._mounts.items()]
+
+    def directories(self, group: str) -> list[str]:
+        return [f"{mount}/{group}" for mount in self._mounts.values()]
+
+    def prepare(self, group: str) -> list[Write]:
+        # A new cpuset is empty, and no process can join an empty one (ENOSPC): what the group above has goes down.
+        mount = self._places.get("cpuset")
+        if mount is None:
+            return []
+        levels = cgroupfs.levels(mount, group)
+        writes = []
+        for knob in ("cpuset.cpus", "cpuset.mems"):
+            for above in range(len(levels) - 2, -1, -1):
+                if value := cgroupfs.get(f"{levels[above]}/{knob}"):
+                    writes += [Write(f"{level}/{knob}", value) for level in levels[above + 1 :]]
+                    break
+        return writes
+
+    def limits(self, group: str, limits: Limits) -> list[Write]:
+        return [
+            *self._memory_limits(group, limits),
+            *self._cpu_limits(group, limits),
+            *self._pids_limit(group, limits),
+            *self._device_rules(group, limits),
+        ]
+
+    def _memory_limits(self, group: str, limits: Limits) -> list[Write]:
+        writes = []
+        if limits.memory and self.supports("memory"):
+            directory = self._directory("memory", group)
+            # memory+swap may never be the smaller one, and a new group's is unlimited: so memory is the first.
+            writes.append(Write(f"{directory}/memory.limit_in_bytes", str(limits.memory)))
+            swap = limits.memory_swap or 2 * limits.memory
+            if swap > 0 and self.supports("swap"):
+                path = f"{directory}/memory.memsw.limit_in_bytes"
+                writes.append(Write(path, str(swap), required=limits.memory_swap != 0))
+        if limits.memory_reservation and self.supports("reservation"):
+            path = f"{self._directory('memory', group)}/memory.soft_limit_in_bytes"
+            writes.append(Write(path, str(limits.memory_reservation)))
+        return writes
+
+    def _cpu_limits(self, group: str, limits: Limits) -> list[Write]:
+        writes = []
+        if limits.cpu_shares and self.supports("shares"):
+            writes.append(Write(f"{self._directory('cpu', group)}/cpu.shares", str(limits.cpu_shares)))
+        if (limits.cpu_quota or limits.cpu_period) and self.supports("quota"):
+            directory = self._directory("cpu", group)
+            if limits.cpu_period:  # first: a quota is judged by the period that it finds
+                writes.append(Write(f"{directory}/cpu.cfs_period_us", str(limits.cpu_period)))
+            if limits.cpu_quota:
+                writes.append(Write(f"{directory}/cpu.cfs_quota_us", str(max(limits.cpu_quota, -1))))
+        return writes
+
+    def _pids_limit(self, group: str, limits: Limits) -> list[Write]:
+        if not limits.pids or not self.supports("pids"):
+            return []
+        value = str(limits.pids) if limits.pids > 0 else "max"
+        return [Write(f"{self._directory('pids', group)}/pids.max", value)]
+
+    def _device_rules(self, group: str, limits: Limits) -> list[Write]:
+        if not limits.devices or not self.supports("devices"):
+            return []
+        directory = self._directory("devices", group)
+        return [
+            Write(f"{directory}/devices.{'allow' if allow else 'deny'}", line)
+            for allow, line in device_lines(limits.devices)
+        ]
+
+    def device_program(self, group: str) -> str | None:
+        return None
+
+    def join_files(self, group: str) -> list[str]:
+        return [f"{_below(mount, group)}/tasks" for mount in self._mounts.values()]
+
+    def clone_directory(self, group: str) -> str | None:
+        return None
+
+    def processes(self, group: str) -> list[int]:
+        # All hierarchies are asked, because a privileged container can move its processes within each one.
+        found: set[int] = set()
+        for mount in self._mounts.values():
+            found |= cgroupfs.processes_below(_below(mount, group))
+        return list(found)
+
+    def kill(self, group: str, timeout: float = 10.0) -> None:
+        cgroupfs.kill_until_empty(lambda: self.processes(group), lambda: self.strike(group), timeout)
+
+    def strike(self, group: str) -> None:
+        """One blow at everything in the group: frozen processes cannot fork away from the list of ids.
+
+        Nor can they die, so that no id changes its owner; the signal acts when they are thawed.
+        """
+        state = f"{self._directory('freezer', group)}/freezer.state" if "freezer" in self._places else ""
+        if not state or not cgroupfs.put_if_there(state, "FROZEN"):
+            cgroupfs.kill_each(set(self.processes(group)))
+            return
+        try:
+            cgroupfs.wait_for(lambda: cgroupfs.get(state) in ("FROZEN", None), seconds=0.5)
+            cgroupfs.kill_each(set(self.processes(group)))
+        finally:
+            self.thaw(group)
+
+    def thaw(self, group: str) -> None:
+        """Let the group and all below it go on: SIGKILL waits for that, also in a container that was paused."""
+        if "freezer" in self._places:
+            for fd, _ in cgroupfs.walk(self._directory("freezer", group)):
+                cgroupfs.put_if_there("freezer.state", "THAWED", fd)
+
+    def remove(self, group: str, timeout: float = 2.0) -> None:
+        deadline = time.monotonic() + timeout
+        for mount in self._mounts.values():
+            cgroupfs.remove_tree(f"{mount}/{group}", deadline)
+
+    def oom_kills(self, group: str) -> int:
+        # v1 counts for each group alone, so those that the container made below its own are added.
+        if "memory" not in self._places:
+            return 0
+        return sum(
+            cgroupfs.counter(cgroupfs.get("memory.oom_control", fd), "oom_kill")
+            for fd, _ in cgroupfs.walk(self._directory("memory", group))
+        )
+
+    def _directory(self, controller: str, group: str) -> str:
+        return _below(self._places[controller], group)
+
+
+class Hybrid:
+    """v1's hierarchies and the cgroup2 one together; each limit goes to the side that has its controller."""
+
+    version = "hybrid"
+
+    def __init__(self, version1: Version1, version2: Version2) -> None:
+        self.version1 = version1
+        self.version2 = version2
+        self.links = version1.links
+        self.controllers = version1.controllers | version2.controllers
+
+    def supports(self, feature: str) -> bool:
+        return self.version1.supports(feature) or self.version2.supports(feature)
+
+    def hierarchies(self, group: str) -> list[Hierarchy]:
+        return self.version1.hierarchies(group) + self.version2.hierarchies(group)
+
+    def directories(self, group: str) -> list[str]:
+        return self.version1.directories(group) + self.version2.directories(group)
+
+    def prepare(self, group: str) -> list[Write]:
+        return self.version1.prepare(group) + self.version2.prepare(group)
+
+    def limits(self, group: str, limits: Limits) -> list[Write]:
+        # A controller is on one side only, and each side leaves out what it does not have.
+        return self.version1.limits(group, limits) + self.version2.limits(group, limits)
+
+    def device_program(self, group: str) -> str | None:
+        return None if self.version1.supports("devices") else self.version2.device_program(group)
+
+    def join_files(self, group: str) -> list[str]:
+        return self.version1.join_files(group)
+
+    def clone_directory(self, group: str) -> str | None:
+        return self.version2.clone_directory(group)
+
+    def processes(self, group: str) -> list[int]:
+        return list({*self.version1.processes(group), *self.version2.processes(group)})
+
+    def kill(self, group: str, timeout: float = 10.0) -> None:
+        cgroupfs.kill_until_empty(lambda: self.processes(group), lambda: self._strike(group), timeout)
+
+    def _strike(self, group: str) -> None:
+        self.version2.strike(group)
+        self.version1.thaw(group)
+        # What cgroup.kill could not see: a process that joined v1's hierarchies only, or was moved out of this one.
+        if set(self.version1.processes(group)) - set(self.version2.processes(group)):
+            self.version1.strike(group)
+
+    def remove(self, group: str, timeout: float = 2.0) -> None:
+        deadline = time.monotonic() + timeout
+        self.version1.remove(group, timeout)
+        self.version2.remove(group, max(deadline - time.monotonic(), 0.0))
+
+    def oom_kills(self, group: str) -> int:
+        return self.version1.oom_kills(group) + self.version2.oom_kills(group)
+
+
+def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:
+    """The lines for devices.allow (True) and devices.deny (False) that come to the same as the rules in their order.
+
+    v1 keeps a default and a list of exceptions from it, and a rule against the default takes only exceptions away
+    that it names exactly (Documentation/admin-guide/cgroup-v1/devices.rst). So the list is worked out here.
+    Raises `KernelError` (EINVAL) for rules that v1 has no way to express: an exception from an exception.
+    """
+    default = False
+    exceptions: dict[tuple[str, int, int], str] = {}
+    for rule in rules:
+        if rule.type == "a":
+            default, exceptions = rule.allow, {}
+            continue
+        key = (rule.type, rule.major, rule.minor)
+        if rule.allow != default:
+            exceptions[key] = _join(exceptions.get(key, ""), rule.access)
+            continue
+        for other, access in list(exceptions.items()):
+            rest = "".join(a for a in access if a not in rule.access)
+            if rest == access or not _overlap(key, other):
+                continue
+            if not _covers(key, other):
+                raise KernelError(errno.EINVAL, "cgroup v1 cannot except from a wider device rule", _line(*key, access))
+            if rest:
+                exceptions[other] = rest
+            else:
+                del exceptions[other]
+    lines = [(default, "a")]
+    wide = [(key, access) for key, access in exceptions.items() if ANY in key]
+    for key, access in exceptions.items():
+        # The kernel wants all of a request's accesses in one exception, so a narrow one takes in what wider ones give.
+        for other, more in wide:
+            if _covers(other, key):
+                access = _join(access, more)
+        lines.append((not default, _line(*key, access)))
+    return lines
+
+
+def _line(kind: str, major: int, minor: int, access: str) -> str:
+    return f"{kind} {'*' if major == ANY else major}:{'*' if minor == ANY else minor} {access}"
+
+
+def _join(one: str, other: str) -> str:
+    return "".join(a for a in "rwm" if a in one or a in other)
+
+
+def _covers(wide: tuple[str, int, int], narrow: tuple[str, int, int]) -> bool:
+    return wide[0] == narrow[0] and wide[1] in (ANY, narrow[1]) and wide[2] in (ANY, narrow[2])
+
+
+def _overlap(one: tuple[str, int, int], other: tuple[str, int, int]) -> bool:
+    return one[0] == other[0] and all(ANY in (a, b) or a == b for a, b in zip(one[1:], other[1:], strict=True))
+
+
+def _below(mount: str, group: str) -> str:
+    return f"{mount}/{group}" if group else mount

@@ -1,0 +1,298 @@
+"""Files and trees of a mounted cgroup file system: what both versions have in common.
+
+Two rules of kernfs make the walks here cheap and safe. A directory's link count is 2 plus its sub-directories, so a
+group without groups below it costs one stat. And `..` can be opened, so that a tree of any depth (a privileged
+container may have made it) is walked with one descriptor, without recursion and without paths longer than PATH_MAX.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from sampan.kernel.libc import KernelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIGKILL = 9  # the `signal` module imports enum
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class CgroupError(KernelError):
+    """The kernel refused something in a cgroup; `advice` says what to do about it ("" when nothing is known)."""
+
+    def __init__(self, errno: int, syscall: str, path: str, advice: str = "") -> None:
+        super().__init__(errno, syscall, path)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.advice})" if self.advice else super().__str__()
+
+
+def make_directory(path: str) -> None:
+    """Make a group's directory, and those above it that are missing; one that exists is fine. Raises `CgroupError`."""
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        make_directory(os.path.dirname(path))
+        make_directory(path)
+    except OSError as e:
+        raise CgroupError(e.errno or errno.EIO, "mkdir", path, advice(e.errno, path)) from None
+
+
+def advice(number: int | None, path: str) -> str:
+    """What a user can do about the errno that an access to `path`, in a cgroup, gave; "" when nothing is known."""
+    if number == errno.EROFS:
+        return (
+            "cgroups are mounted read-only here, as inside most containers: "
+            "run the outer container with --privileged or mount its /sys/fs/cgroup read-write"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return "the cgroups here belong to somebody else: root is needed, or a delegated cgroup"
+    if number == errno.EBUSY and path.endswith("memory.limit_in_bytes"):
+        return "more memory than that is in use"
+    if number == errno.ENOSPC:
+        return "the cpuset has no cpus or memory nodes, or the kernel's number of cgroups is reached"
+    if number == errno.EAGAIN:
+        return "the cgroup's pids limit is reached, or cgroup.max.depth or cgroup.max.descendants above it"
+    if number in (errno.ENOENT, errno.EOPNOTSUPP, errno.EBUSY):
+        return _advice_on_delegation(os.path.dirname(path))
+    return ""
+
+
+def _advice_on_delegation(group: str) -> str:
+    """Why a v2 group has no knobs or takes no process: mostly because of what the group above it holds."""
+    parent = os.path.dirname(group)
+    if get(f"{parent}/cgroup.controllers") is None:
+        return ""  # a v1 hierarchy, or the hierarchy's root
+    if "threaded" in (get(f"{parent}/cgroup.type") or ""):
+        return f"{parent} is a threaded cgroup, which cannot hold containers: choose another --cgroup-parent"
+    if pids(f"{parent}/cgroup.procs") and get(f"{parent}/cgroup.type") is not None:
+        return _MOVE_AWAY.format(parent)
+    if pids(f"{parent}/cgroup.procs") and not get(f"{parent}/cgroup.subtree_control"):
+        return _MOVE_AWAY.format(parent) + ", as the entrypoint of a nested container has to do at its start"
+    return f"the controller is not enabled in {parent}/cgroup.subtree_control"
+
+
+_MOVE_AWAY = (
+    "{0} holds processes of its own, and a cgroup with processes passes no controllers on: "
+    "move them into a cgroup below it (mkdir {0}/init; write their ids to {0}/init/cgroup.procs)"
+)
+
+
+def get(path: str, dir_fd: int | None = None) -> str | None:
+    """The text of a cgroup file without the last line's end; None when there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return _read_all(fd).decode("ascii", "replace").rstrip("\n")
+    except OSError as e:
+        if e.errno == errno.ENODEV:  # the group was removed after the open
+            return None
+        raise
+    finally:
+        os.close(fd)
+
+
+def put(path: str, value: str, dir_fd: int | None = None) -> None:
+    """Write a cgroup file in one write(2), as the kernel wants it. Raises `OSError`."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def put_if_there(path: str, value: str, dir_fd: int | None = None) -> bool:
+    """Write a cgroup file; False when the file or its group is not there (any more)."""
+    try:
+        put(path, value, dir_fd)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENODEV):
+            return False
+        raise
+    return True
+
+
+def counter(text: str | None, name: str) -> int:
+    """The number of the line `name` in a file of "name number" lines; 0 when there is none."""
+    for line in (text or "").splitlines():
+        key, _, number = line.partition(" ")
+        if key == name:
+            return int(number)
+    return 0
+
+
+def pids(path: str, dir_fd: int | None = None) -> list[int]:
+    """The process ids in a cgroup.procs file; [] when there is none.
+
+    Zombies are not listed. A process of another pid namespace, which cannot be named here, is shown as 0 and left out.
+    """
+    try:
+        text = get(path, dir_fd)
+    except OSError as e:
+        if e.errno == errno.EOPNOTSUPP:  # a threaded cgroup: its processes are listed at its domain's root
+            return []
+        raise
+    return [pid for pid in map(int, (text or "").split()) if pid]
+
+
+def levels(mount: str, group: str) -> list[str]:
+    """The directories from the hierarchy's root down to the group, both included."""
+    found = [mount]
+    for part in group.split("/"):
+        found.append(f"{found[-1]}/{part}")
+    return found
+
+
+def walk(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Every group at and below `path`, children before parents: (descriptor, the names of its children).
+
+    The descriptor is only good until the next item. A group that vanishes meanwhile is left out.
+    """
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        children = _children(fd)
+        levels = [(children, children.copy())]  # on each level down to fd: the children, those still to be entered
+        while True:
+            children, left = levels[-1]
+            if left:
+                try:
+                    below = os.open(left.pop(), _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    continue
+                os.close(fd)
+                fd = below
+                children = _children(fd)
+                levels.append((children, children.copy()))
+                continue
+            yield fd, children
+            levels.pop()
+            if not levels:
+                return
+            above = os.open("..", _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = above
+    finally:
+        os.close(fd)
+
+
+def processes_below(path: str) -> set[int]:
+    """The ids of the processes in the group at `path` and in the groups below it."""
+    try:
+        if os.stat(path).st_nlink == 2:
+            return set(pids(f"{path}/cgroup.procs"))
+    except FileNotFoundError:
+        return set()
+    found: set[int] = set()
+    for fd, _ in walk(path):
+        found.update(pids("cgroup.procs", fd))
+    return found
+
+
+def remove_tree(path: str, deadline: float) -> None:
+    """Remove the group at `path` and all below it. Raises `CgroupError` when it is in use until `deadline`.
+
+    A group stays busy for a moment after its last process is gone: exit is seen before the kernel lets go of it.
+    """
+    delay = 0.0005
+    while True:
+        try:
+            os.rmdir(path)  # mostly there is nothing below, and no walk is needed
+            return
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                raise CgroupError(e.errno or errno.EIO, "rmdir", path, advice(e.errno, path)) from None
+        _remove_children(path)
+        try:
+            os.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY or time.monotonic() > deadline:
+                inside = " ".join(map(str, sorted(processes_below(path))[:8]))
+                raise CgroupError(
+                    e.errno or errno.EIO, "rmdir", path, f"processes are in it: {inside}" if inside else ""
+                ) from None
+        time.sleep(delay)
+        delay = min(delay * 2, 0.02)
+
+
+def _remove_children(path: str) -> None:
+    for fd, children in walk(path):
+        for name in children:
+            try:
+                os.rmdir(name, dir_fd=fd)
+            except FileNotFoundError:
+                pass
+            except OSError as e:
+                if e.errno != errno.EBUSY:
+                    raise
+                return  # the caller tries again, and tells what is in the way
+
+
+def kill_until_empty(processes: Callable[[], list[int]], strike: Callable[[], None], timeout: float) -> None:
+    """Strike again and again until no process is left. Raises `TimeoutError` after `timeout` seconds.
+
+    One blow is not enough where a process joins from outside at the same time (`exec`), and death takes a moment.
+    """
+    deadline = time.monotonic() + timeout
+    delay = 0.0002
+    while left := processes():
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, f"processes do not die: {' '.join(map(str, sorted(left)[:8]))}")
+        strike()
+        time.sleep(delay)
+        delay = min(delay * 2, 0.02)
+
+
+def kill_each(ids: set[int]) -> None:
+    """SIGKILL to each; the ones that are gone are fine.
+
+    Between reading an id and the kill, the id may come to belong to another process, unless the group is frozen:
+    callers freeze it first where they can.
+    """
+    for pid in ids:
+        try:
+            os.kill(pid, SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Ask until the condition holds, for at most `seconds`; what it was at last."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def _children(fd: int) -> list[str]:
+    if os.fstat(fd).st_nlink == 2:
+        return []
+    with os.scandir(fd) as entries:
+        return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+
+
+def _read_all(fd: int) -> bytes:
+    # To the end, whatever the length: the kernel cuts a long list at a record's end and not at the buffer's.
+    parts = []
+    while text := os.read(fd, 65536):
+        parts.append(text)
+    return b"".join(parts)
