@@ -1,0 +1,108 @@
+"""The three files that every container gets from outside its image: /etc/hostname, /etc/hosts, /etc/resolv.conf.
+
+They are made with the container, kept in its directory, and mounted over the image's. A container that joins
+another one's network mounts that one's files instead, as Docker has it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HOST_RESOLV_CONF = "/etc/resolv.conf"
+_RESOLVED_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
+_RESOLVED_STUB = "127.0.0.53"
+_HOST_HOSTS = "/etc/hosts"
+_LIMIT = 1 << 20
+
+_LOCAL_HOSTS = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+
+
+def make(config: dict[str, Any], host: dict[str, Any]) -> dict[str, bytes]:
+    """The files of a new container by name; none for what it takes from another container.
+
+    `config` and `host` are the final Config (with its hostname) and HostConfig.
+    """
+    mode = host["NetworkMode"]
+    if mode.startswith("container:"):
+        return {}
+    return {
+        # Without the domain name, which setdomainname and /etc/hosts (of a network with an address) carry.
+        "hostname": _encode(config["Hostname"] + "\n"),
+        "hosts": _encode(_hosts(host)),
+        "resolv.conf": _encode(_resolv_conf(host)),
+    }
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an IPv4 or IPv6 address."""
+    import _socket  # the C half: the socket module imports selectors and enum
+
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, text.partition("%")[0])
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def _hosts(host: dict[str, Any]) -> str:
+    # With the host's network, its names are the ones that lead somewhere (libnetwork, buildHostsFiles).
+    text = _read(_HOST_HOSTS) if host["NetworkMode"] == "host" else _LOCAL_HOSTS
+    if text and not text.endswith("\n"):
+        text += "\n"
+    for entry in host["ExtraHosts"] or ():
+        name, _, address = entry.partition(":")
+        text += f"{address}\t{name}\n"
+    return text
+
+
+def _resolv_conf(host: dict[str, Any]) -> str:
+    """The host's resolver, or what the request says in its place.
+
+    Servers on the host's loopback are of no use in another network namespace and are left out there.
+    """
+    given = _host_resolver()
+    loopback_works = host["NetworkMode"] == "host"
+    servers = [line.split()[1] for line in given if line.startswith("nameserver") and len(line.split()) > 1]
+    if not loopback_works:
+        servers = [address for address in servers if not address.startswith("127.") and address != "::1"]
+    search = [word for line in given if line.startswith(("search", "domain")) for word in line.split()[1:]]
+    options = [word for line in given if line.startswith("options") for word in line.split()[1:]]
+    servers, search, options = host["Dns"] or servers, host["DnsSearch"] or search, host["DnsOptions"] or options
+    lines = [f"nameserver {address}" for address in servers]
+    if search and search != ["."]:
+        lines.append("search " + " ".join(search))
+    if options:
+        lines.append("options " + " ".join(options))
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _host_resolver() -> list[str]:
+    lines = [line.strip() for line in _read(_HOST_RESOLV_CONF).splitlines()]
+    servers = [line.split()[1:] for line in lines if line.startswith("nameserver")]
+    if servers == [[_RESOLVED_STUB]]:
+        # systemd-resolved's stub listens on the host's loopback only; the real servers are beside it.
+        lines = [line.strip() for line in _read(_RESOLVED_RESOLV_CONF).splitlines()] or lines
+    return lines
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LIMIT).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,248 @@
+"""What a container may be asked to be: every check of a create request that needs no disk, in Docker's words.
+
+The order is dockerd's, so that of two mistakes the same one is told first. Limits of memory, CPU and
+processes are judged in `oci.limits`; names of containers and images by those who keep them.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+from sampan.errors import InvalidParameter
+from sampan.kernel.capabilities import NAMES
+from sampan.oci import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HOST_NAME_MAX = 64
+"""Bytes of a hostname, sethostname(2)."""
+
+JOIN = "container:"
+DEFAULT_SHM_SIZE = 64 << 20
+
+_NO_NETWORK = "this version of sampan has the networks none, host and container:NAME"
+_INERT_SECURITY = ("seccomp=unconfined", "apparmor=unconfined", "label=disable")
+_TRUE, _FALSE = (
+    frozenset(("1", "t", "T", "true", "TRUE", "True")),
+    frozenset(("0", "f", "F", "false", "FALSE", "False")),
+)
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """The checks of a container's own Config; makes WorkingDir and the commands canonical in place.
+
+    Raises InvalidParameter.
+    """
+    config["WorkingDir"] = clean_working_directory(config["WorkingDir"])
+    if config["StopSignal"]:
+        signals.parse(config["StopSignal"])
+    for entry in config["Env"] or ():
+        if not entry or entry.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {entry}")
+    health = (config["Healthcheck"] or {}).get("Test")
+    if health and health != ["NONE"]:
+        raise InvalidParameter("health checks cannot be had in this version of sampan (Healthcheck)")
+    if config["Volumes"]:
+        raise InvalidParameter("volumes (-v) cannot be had in this version of sampan (Volumes)")
+    for field in ("Entrypoint", "Cmd"):
+        if isinstance(config[field], str):
+            config[field] = [config[field]]
+    for field in ("Hostname", "Domainname"):
+        _check_host_name(field.lower(), config[field])
+    if config["NetworkDisabled"]:
+        raise InvalidParameter("NetworkDisabled is not supported, use the network mode none")
+
+
+def clean_working_directory(path: str) -> str:
+    """The working directory without dots and doubled slashes; "" stays. Raises InvalidParameter for a relative one."""
+    if not path:
+        return ""
+    if not path.startswith("/"):
+        raise InvalidParameter(f"the working directory '{path}' is invalid, it needs to be an absolute path")
+    # POSIX lets normpath keep two leading slashes.
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def _check_host_name(what: str, name: str) -> None:
+    if len(name.encode("utf-8", "surrogateescape")) > HOST_NAME_MAX:
+        raise InvalidParameter(f"invalid {what}: {name}: longer than {HOST_NAME_MAX} bytes")
+    if any(c <= " " or c == "\x7f" for c in name):
+        # It goes into /etc/hosts and /etc/hostname as it is.
+        raise InvalidParameter(f"invalid {what} format: {name!r}")
+
+
+def check_host_config(host: dict[str, Any], config: dict[str, Any]) -> None:
+    """The checks of a HostConfig beside its Config; makes modes and capability names canonical in place.
+
+    Raises InvalidParameter.
+    """
+    _check_restart(host)
+    host["CapAdd"] = _capabilities("CapAdd", host["CapAdd"])
+    host["CapDrop"] = _capabilities("CapDrop", host["CapDrop"])
+    if host["Isolation"] not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation '{host['Isolation']}' on linux")
+    _check_namespaces(host)
+    _check_network(host, config)
+    if host["ShmSize"] < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+    host["ShmSize"] = host["ShmSize"] or DEFAULT_SHM_SIZE
+    if not -1000 <= host["OomScoreAdj"] <= 1000:
+        raise InvalidParameter(f"Invalid value {host['OomScoreAdj']}, range for oom score adj is [-1000, 1000]")
+    if host["Runtime"] not in ("", "sampan"):
+        raise InvalidParameter(f"unknown or invalid runtime name: {host['Runtime']}")
+    host["Runtime"] = "sampan"
+    for option in host["SecurityOpt"] or ():
+        check_security_option(option)
+    for path in host["Tmpfs"] or ():
+        _check_mount_point(path)
+    _check_log(host)
+    _check_resolver(host)
+    for key in host["Annotations"] or ():
+        if not key:
+            raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
+
+
+def _check_restart(host: dict[str, Any]) -> None:
+    policy = host["RestartPolicy"]
+    name, retries = policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
+    if name not in ("no", "always", "on-failure", "unless-stopped"):
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if host["AutoRemove"] and name != "no":
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    if name != "no":
+        raise InvalidParameter(f"the restart policy '{name}' cannot be had in this version of sampan (--restart)")
+    host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": int(retries)}
+
+
+def _capabilities(field: str, names: list[str] | None) -> list[str] | None:
+    if names is None:
+        return None
+    canonical = []
+    for given in names:
+        name = given.upper()
+        if name != "ALL":
+            name = name if name.startswith("CAP_") else f"CAP_{name}"
+            if name not in NAMES:
+                raise InvalidParameter(f'invalid {field}: unknown capability: "{name}"')
+        canonical.append(name)
+    return canonical
+
+
+def _check_namespaces(host: dict[str, Any]) -> None:
+    pid, ipc = host["PidMode"], host["IpcMode"]
+    # "private" is the default by another name, for people who know it from --ipc.
+    if pid == "private":
+        host["PidMode"] = ""
+    elif pid not in ("", "host") and not _joins(pid):
+        raise InvalidParameter(f"invalid PID mode: {pid}")
+    if ipc not in ("", "none", "private", "shareable", "host") and not _joins(ipc):
+        raise InvalidParameter(f"invalid IPC mode: {ipc}")
+    host["IpcMode"] = ipc or "private"
+    if host["UTSMode"] == "private":
+        host["UTSMode"] = ""
+    if host["UTSMode"] not in ("", "host") and not _joins(host["UTSMode"]):
+        raise InvalidParameter(f"invalid UTS mode: {host['UTSMode']}")
+    if host["CgroupnsMode"] not in ("", "private", "host"):
+        raise InvalidParameter(f"invalid cgroup namespace mode: {host['CgroupnsMode']}")
+    if host["UsernsMode"] not in ("", "host"):
+        raise InvalidParameter(f"invalid USER mode: {host['UsernsMode']}: user namespaces come in a later version")
+
+
+def _joins(mode: str) -> bool:
+    return mode.startswith(JOIN) and len(mode) > len(JOIN)
+
+
+def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
+    mode = host["NetworkMode"]
+    if mode in ("", "default"):
+        # Docker's default is its bridge. Until there is one, the default is what is safe: no network but loopback.
+        mode = host["NetworkMode"] = "none"
+    if mode.startswith(JOIN) and not _joins(mode):
+        raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
+    if host["UTSMode"] and config["Hostname"]:
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if _joins(mode):
+        if config["Hostname"]:
+            raise InvalidParameter("conflicting options: hostname and the network mode")
+        if host["Dns"]:
+            raise InvalidParameter("conflicting options: dns and the network mode")
+        if host["ExtraHosts"]:
+            raise InvalidParameter("conflicting options: custom host-to-IP mapping and the network mode")
+        if config["ExposedPorts"]:
+            raise InvalidParameter("conflicting options: port exposing and the container type network mode")
+    elif mode not in ("none", "host"):
+        raise InvalidParameter(f"network {mode} not found: {_NO_NETWORK}; bridges come in a later one")
+
+
+def check_endpoints(networking: dict[str, Any], mode: str) -> None:
+    """The networks that the request wants to be connected to besides its mode: none, so far."""
+    for name in networking.get("EndpointsConfig") or {}:
+        if name not in ("default", mode):
+            raise InvalidParameter(f"network {name} not found: {_NO_NETWORK}; bridges come in a later one")
+
+
+def check_security_option(option: str) -> None:
+    """One `--security-opt`. Raises InvalidParameter for what is unknown or cannot be honoured yet."""
+    if option == "no-new-privileges":
+        return
+    key, separator, value = option.partition("=") if "=" in option else option.partition(":")
+    if not separator:
+        raise InvalidParameter(f'invalid --security-opt 1: "{option}"')
+    if key == "no-new-privileges":
+        if value not in _TRUE and value not in _FALSE:
+            raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
+    elif key in ("seccomp", "apparmor", "label"):
+        if f"{key}={value}" not in _INERT_SECURITY:
+            raise InvalidParameter(
+                f"--security-opt {option} cannot be had in this version of sampan: it has no {key} yet"
+            )
+    else:
+        raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
+
+
+def no_new_privileges(options: list[str] | None) -> bool:
+    """What checked `--security-opt` values say of no-new-privileges; the last one counts."""
+    answer = False
+    for option in options or ():
+        key, _, value = option.replace(":", "=", 1).partition("=")
+        if key == "no-new-privileges":
+            answer = not value or value in _TRUE
+    return answer
+
+
+def _check_mount_point(path: str) -> None:
+    if not path.startswith("/"):
+        raise InvalidParameter(f"invalid mount path: '{path}' mount path must be absolute")
+    if posixpath.normpath(path).lstrip("/") == "":
+        raise InvalidParameter("invalid specification: destination can't be '/'")
+
+
+def _check_log(host: dict[str, Any]) -> None:
+    driver, options = host["LogConfig"].get("Type") or "json-file", host["LogConfig"].get("Config") or {}
+    if driver not in ("json-file", "none"):
+        raise InvalidParameter(f'logger: no log driver named "{driver}" is registered')
+    for name in options:
+        raise InvalidParameter(f"unknown log opt '{name}' for {driver} log driver")
+    host["LogConfig"] = {"Type": driver, "Config": {}}
+
+
+def _check_resolver(host: dict[str, Any]) -> None:
+    """Addresses and names that go into /etc/resolv.conf and /etc/hosts as they are."""
+    from sampan.engine.etcfiles import is_address
+
+    for address in host["Dns"]:
+        if not is_address(address):
+            raise InvalidParameter(f"bad nameserver address: {address}")
+    for word in (*host["DnsSearch"], *host["DnsOptions"]):
+        if not word or any(c.isspace() for c in word):
+            raise InvalidParameter(f"invalid dns search domain or option: {word!r}")
+    for entry in host["ExtraHosts"] or ():
+        name, _, address = entry.partition(":")
+        if not name or not address or any(c.isspace() for c in name):
+            raise InvalidParameter(f'bad format for add-host: "{entry}"')
+        if not is_address(address):
+            raise InvalidParameter(f'invalid IP address in add-host: "{address}"')
