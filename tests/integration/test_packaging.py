@@ -1,0 +1,72 @@
+"""What a user gets: from a fresh clone with an empty environment, and from a wheel that needs no compiler."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.roots import BASE, Root
+
+PROJECT = Path(__file__).parents[2]
+EMPTY = {"PATH": "/usr/bin:/bin", "HOME": "/root"}
+
+pytestmark = [pytest.mark.root, pytest.mark.long]
+
+
+def run(*args: str, cwd: Path, env: dict[str, str] | None = None) -> str:
+    result = subprocess.run(
+        args, cwd=cwd, env={**EMPTY, **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert result.returncode == 0, f"{args}: exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    run("git", "-c", f"safe.directory={PROJECT}/.git", "clone", "-q", str(PROJECT), "clone", cwd=tmp_path)
+    return tmp_path / "clone"
+
+
+@pytest.fixture
+def store() -> Iterator[Root]:
+    made = Root(BASE / "packaging")
+    yield made
+    made.delete()
+
+
+def test_make_run_in_a_fresh_clone(clone: Path, store: Root) -> None:
+    out = run("make", "run", cwd=clone, env=store.environment)
+    assert out.splitlines()[-1] == "hello"
+    assert run("git", "status", "--porcelain", cwd=clone) == ""
+
+
+def test_make_help_names_every_target_that_a_user_needs(clone: Path) -> None:
+    names = [line.split()[0] for line in run("make", cwd=clone).splitlines()]
+    assert names == ["help", "run", "test", "test-long", "check", "bench", "clean"]
+
+
+def test_a_wheel_is_installed_without_a_compiler_and_runs(clone: Path, tmp_path: Path, store: Root) -> None:
+    venv = tmp_path / "venv"
+    run("python3", "-m", "venv", str(venv), cwd=tmp_path)
+    # A compiler that is called fails.
+    run(str(venv / "bin/pip"), "install", "-q", str(clone), cwd=tmp_path, env={"CC": "/bin/false", "CXX": "/bin/false"})
+    sampan = str(venv / "bin/sampan")
+    assert run(sampan, "run", "--rm", "base", "echo", "hello", cwd=tmp_path, env=store.environment) == "hello\n"
+    library = "import sampan; print(sampan.Engine().containers.run('base', ['echo', 'hello']).stdout, end='')"
+    assert run(str(venv / "bin/python"), "-c", library, cwd=tmp_path, env=store.environment) == "hello\n"
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(clone: Path, tmp_path: Path) -> None:
+    run("python3", "-m", "venv", "venv", cwd=tmp_path)
+    run("venv/bin/pip", "wheel", "-q", "--no-deps", "-w", "wheels", str(clone), cwd=tmp_path)
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "sampan/py.typed" in names
+    assert [n for n in names if n.endswith(".data/scripts/sampan")]
+    assert {n.split("/")[0].split("-")[0] for n in names} == {"sampan"}
+    assert [n for n in names if "test" in n.lower()] == []
