@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.imports import imported, unapproved
 
-SHIM = Path(__file__).parents[2] / "src/sampan/shim"
+SHIM = Path(__file__).parents[2] / "src/sampan/shim/__main__.py"
 
 
 def test_a_shim_imports_what_is_approved() -> None:
