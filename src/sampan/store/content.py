@@ -1,0 +1,248 @@
+"""The content store: blobs named by the sha256 of their bytes.
+
+A blob comes in under a temporary name, is hashed as it is written, synced, and only then renamed to its digest: a
+name in `sha256/` always was the whole content. It is hashed again when it is used, because disks and people change
+files. Two processes that write the same content do not disturb each other: the later rename replaces equal bytes.
+
+    sha256/HEX      a blob
+    ingest/NAME     a blob on its way in; locked by its writer, so that what a killed writer left can be told
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidParameter, NotFound
+from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_all
+from sampan.oci import digest as digests
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from sampan.oci.digest import Hash
+    from sampan.steps.trace import Trace
+
+
+class ContentStore:
+    """The blobs below one directory."""
+
+    def __init__(self, directory: str, trace: Trace) -> None:
+        self.directory = directory
+        self._blobs = f"{directory}/{digests.SHA256}"
+        self._ingest = f"{directory}/ingest"
+        self._trace = trace
+
+    def path(self, digest: str) -> str:
+        """Where a blob is, if it is there. Raises `InvalidParameter` for what is no sha256 digest."""
+        return f"{self._blobs}/{digests.sha256_hex(digest)}"
+
+    def exists(self, digest: str) -> bool:
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: str) -> int:
+        """Bytes of a blob. Raises `NotFound`."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    # Reading
+
+    def read(self, digest: str, limit: int) -> bytes:
+        """A whole small blob, verified.
+
+        Raises `NotFound`, and `InvalidParameter` if there are more than `limit` bytes or they do not hash to it.
+        """
+        fd = self._open(digest)
+        try:
+            data = read_bounded(fd, limit)
+        except OSError as e:
+            raise InvalidParameter(f"content {digest} cannot be read: {e}") from None
+        finally:
+            os.close(fd)
+        if digests.of_bytes(data) != digest:
+            raise _corrupt(digest, digests.of_bytes(data))
+        return data
+
+    def open_verified(self, digest: str) -> VerifiedReader:
+        """A reader that fails at the end of the content if it was not what its name says. Raises `NotFound`."""
+        return VerifiedReader(self._open(digest), digest)
+
+    def _open(self, digest: str) -> int:
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    def list(self) -> list[str]:
+        """The digests of all blobs."""
+        return [f"{digests.SHA256}:{name}" for name in sorted(os.listdir(self._blobs)) if digests.is_id(name)]
+
+    # Changing
+
+    def writer(self) -> Ingest:
+        """Begin a new blob. What is not committed is gone when the writer is closed, or collected later."""
+        name = os.urandom(8).hex()
+        with self._trace.step("make ingest file", f"{self._ingest}/{name}"):
+            lock = FileLock.acquire(f"{self._ingest}/{name}", 0)
+        return Ingest(lock, self._blobs, self._trace)
+
+    def add(self, data: bytes) -> str:
+        """Store a small blob and return its digest."""
+        with self.writer() as ingest:
+            ingest.write(data)
+            return ingest.commit()[0]
+
+    def delete(self, digest: str) -> None:
+        """Remove a blob; nothing happens if it is not there."""
+        path = self.path(digest)
+        with self._trace.step("remove blob", path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # Another process collects the same garbage.
+
+    def collect_ingests(self) -> int:
+        """Remove what writers left that live no more; return how many that were."""
+        removed = 0
+        for name in os.listdir(self._ingest):
+            path = f"{self._ingest}/{name}"
+            try:
+                lock = FileLock.acquire(path, 0)
+            except BlockingIOError:
+                continue  # Its writer lives.
+            with lock, self._trace.step("remove dead ingest", path):
+                os.unlink(path)
+                removed += 1
+        return removed
+
+
+class Ingest:
+    """A blob on its way in. A context manager: leaving it without `commit` removes what was written."""
+
+    def __init__(self, lock: FileLock, blobs: str, trace: Trace) -> None:
+        self._lock = lock
+        self._blobs = blobs
+        self._trace = trace
+        self._hash: Hash | None = digests.new_hash()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append; returns the number of bytes. Raises OSError (a full disk)."""
+        if self._hash is None:
+            raise ValueError("write to an ingest that is closed")
+        self._hash.update(data)
+        write_all(self._lock.fd, data)
+        self.size += len(data)
+        return len(data)
+
+    def commit(self, expected_digest: str | None = None) -> tuple[str, int]:
+        """Give the blob its name; return its digest and its size.
+
+        Raises `InvalidParameter` if another digest was expected, and leaves nothing then; OSError.
+        """
+        if self._hash is None:
+            raise ValueError("commit of an ingest that is closed")
+        digest = f"{digests.SHA256}:{self._hash.hexdigest()}"
+        try:
+            if expected_digest is not None and digest != expected_digest:
+                raise _corrupt(expected_digest, digest)
+            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}")
+        except BaseException:
+            self.abort()
+            raise
+        self._hash = None
+        self._lock.release()
+        return digest, self.size
+
+    def _publish(self, path: str) -> None:
+        """Sync the bytes, then rename, then sync the directory: a name that survives a power cut has its content."""
+        with self._trace.step("sync blob", self._lock.path):
+            os.fsync(self._lock.fd)
+        with self._trace.step("name blob", path):
+            os.rename(self._lock.path, path)
+            sync_directory(self._blobs)
+
+    def abort(self) -> None:
+        """Remove what was written; nothing happens after a commit."""
+        if self._hash is None:
+            return
+        self._hash = None
+        with self._trace.step("remove ingest file", self._lock.path):
+            os.unlink(self._lock.path)
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.abort()
+
+
+class VerifiedReader:
+    """A binary stream over a blob that is hashed as it is read.
+
+    The bytes are good only once the end was reached without an error: a consumer must read to the end (`drain`),
+    and keep what it made under a temporary name until then.
+    """
+
+    _CHUNK = 1 << 20
+
+    def __init__(self, fd: int, digest: str) -> None:
+        self._fd = fd
+        self._digest = digest
+        self._hash = digests.new_hash()
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes (all that are left if negative); empty at the end.
+
+        Raises `InvalidParameter` at the end if the content does not hash to its digest.
+        """
+        if size < 0:
+            return b"".join(self._chunks())
+        if self._ended or size == 0:
+            return b""
+        data = os.read(self._fd, size)
+        if not data:
+            self._verify()
+        self._hash.update(data)
+        return data
+
+    def drain(self) -> None:
+        """Read to the end, for the sake of the verdict."""
+        for _ in self._chunks():
+            pass
+
+    def close(self) -> None:
+        """Close the file; safe to call twice. No verdict."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while data := self.read(self._CHUNK):
+            yield data
+
+    def _verify(self) -> None:
+        self._ended = True
+        found = f"{digests.SHA256}:{self._hash.hexdigest()}"
+        if found != self._digest:
+            raise _corrupt(self._digest, found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _missing(digest: str) -> NotFound:
+    return NotFound(f"content {digest} is not in the store")
+
+
+def _corrupt(expected: str, found: str) -> InvalidParameter:
+    return InvalidParameter(f"unexpected digest {found}, expected {expected}: the content is damaged")

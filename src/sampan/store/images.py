@@ -1,0 +1,146 @@
+"""The names of images, and the lock of everything that images share.
+
+An image is there as long as the record of its id is (`sha256:HEX`, the digest of its config); names are further
+records that point to it. Both are files images/HEX, the HEX being the sha256 of the reference: a lookup is one open,
+a tag is one rename. Blobs and layers belong to whichever record or container leads to them, nothing counts them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sampan.errors import InvalidParameter, System, Unavailable
+from sampan.kernel.files import FileLock, read_bounded, write_atomic
+from sampan.oci import digest as digests
+from sampan.oci import image as documents
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.oci.image import Descriptor
+    from sampan.steps.trace import Trace
+
+_LIMIT = 64 << 10
+_PATIENCE = 60.0
+_TEMPORARY = ".tmp-"
+
+
+class NameRecord(Struct):
+    """One reference and where it leads.
+
+    reference: a complete name (`docker.io/library/base:latest`, or with a digest) or an image id (`sha256:HEX`).
+    target: the manifest, or the index of several. image: the id that the target resolves to on this machine, so
+    that a start need not read the manifest. tagged: RFC 3339.
+    """
+
+    reference: str
+    target: Descriptor
+    image: str
+    tagged: str
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is the record of an image itself: complete names have a slash, ids have none."""
+        return self.reference == self.image
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        data = {**self.to_json(), "target": self.target.document()}
+        return json.dumps(data, indent=1).encode("ascii")
+
+
+class ImageNames:
+    """All image records below one directory. Holds no state: every call looks at the disk."""
+
+    def __init__(self, directory: str, trace: Trace) -> None:
+        self.directory = directory
+        self._trace = trace
+
+    def path(self, reference: str) -> str:
+        return f"{self.directory}/{digests.hex_of(reference.encode('utf-8'))}"
+
+    def get(self, reference: str) -> NameRecord | None:
+        """The record of a reference. Raises `System` if its file is damaged."""
+        record = self._read(self.path(reference))
+        if record is not None and record.reference != reference:
+            raise _damaged(self.path(reference), f"it is the record of {record.reference}")
+        return record
+
+    def set(self, record: NameRecord) -> None:
+        """Add or replace a record, whole and durable."""
+        with self._trace.step("write image name", self.path(record.reference)):
+            write_atomic(self.path(record.reference), record.to_bytes())
+
+    def delete(self, reference: str) -> None:
+        """Remove a record; nothing happens if it is not there."""
+        path = self.path(reference)
+        with self._trace.step("remove image name", path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # Another process removes the same image.
+
+    def list(self) -> list[NameRecord]:
+        """All records, sorted by reference. Raises `System` if one is damaged."""
+        found = []
+        for name in os.listdir(self.directory):
+            if not name.startswith(".") and (record := self._read(f"{self.directory}/{name}")) is not None:
+                found.append(record)
+        return sorted(found, key=lambda record: record.reference)
+
+    def collect(self) -> int:
+        """Remove what killed writers left; return how many that were. Only under the store's exclusive lock."""
+        dead = [name for name in os.listdir(self.directory) if name.startswith(_TEMPORARY)]
+        for name in dead:
+            with self._trace.step("remove dead image name", f"{self.directory}/{name}"):
+                os.unlink(f"{self.directory}/{name}")
+        return len(dead)
+
+    def _read(self, path: str) -> NameRecord | None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            data = json.loads(read_bounded(fd, _LIMIT))
+            target = documents.parse_descriptor(data["target"])
+            record = NameRecord(str(data["reference"]), target, str(data["image"]), str(data["tagged"]))
+            digests.sha256_hex(record.image)
+        except (ValueError, KeyError, TypeError, OSError, InvalidParameter) as e:
+            raise _damaged(path, e) from None
+        finally:
+            os.close(fd)
+        return record
+
+
+def _damaged(path: str, why: object) -> System:
+    return System(f"image record {path} is damaged ({why}): remove the file and bring the image in again")
+
+
+class StoreLock:
+    """Who may add to the store and who may take away from it.
+
+    Shared: whoever makes something that leads to blobs and layers (import, tag, create), from the moment it looks
+    until its record is written. Exclusive: whoever deletes what nothing leads to (rmi, collection). It is the last
+    lock of the order, after a container's and a network's, and nothing is waited for under it but the disk.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def shared(self) -> FileLock:
+        """A context manager. Raises `Unavailable` if a deletion takes longer than a minute."""
+        return self._acquire(shared=True)
+
+    def exclusive(self) -> FileLock:
+        """A context manager. Raises `Unavailable` if an import or a create takes longer than a minute."""
+        return self._acquire(shared=False)
+
+    def _acquire(self, shared: bool) -> FileLock:
+        try:
+            return FileLock.acquire(self._path, _PATIENCE, shared=shared)
+        except BlockingIOError:
+            raise Unavailable(
+                f"the image store is in use: another command has held {self._path} for {_PATIENCE:.0f} s, try again"
+            ) from None
