@@ -11,6 +11,7 @@ import posixpath
 from sampan.errors import InvalidParameter
 from sampan.kernel.capabilities import NAMES
 from sampan.oci import signals
+from sampan.oci.runtime import tmpfs_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ DEFAULT_SHM_SIZE = 64 << 20
 
 _NO_NETWORK = "this version of sampan has the networks none, host and container:NAME"
 _INERT_SECURITY = ("seccomp=unconfined", "apparmor=unconfined", "label=disable")
-_TRUE, _FALSE = (
-    frozenset(("1", "t", "T", "true", "TRUE", "True")),
-    frozenset(("0", "f", "F", "false", "FALSE", "False")),
+# strconv.ParseBool
+_TRUTH = dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), "true") | dict.fromkeys(
+    ("0", "f", "F", "false", "FALSE", "False"), "false"
 )
 
 
@@ -38,11 +39,8 @@ def check_config(config: dict[str, Any]) -> None:
     config["WorkingDir"] = clean_working_directory(config["WorkingDir"])
     if config["StopSignal"]:
         signals.parse(config["StopSignal"])
-    for entry in config["Env"] or ():
-        if not entry or entry.startswith("="):
-            raise InvalidParameter(f"invalid environment variable: {entry}")
-    health = (config["Healthcheck"] or {}).get("Test")
-    if health and health != ["NONE"]:
+    check_environment(config["Env"])
+    if (config["Healthcheck"] or {}).get("Test", ["NONE"]) != ["NONE"]:
         raise InvalidParameter("health checks cannot be had in this version of sampan (Healthcheck)")
     if config["Volumes"]:
         raise InvalidParameter("volumes (-v) cannot be had in this version of sampan (Volumes)")
@@ -53,6 +51,13 @@ def check_config(config: dict[str, Any]) -> None:
         _check_host_name(field.lower(), config[field])
     if config["NetworkDisabled"]:
         raise InvalidParameter("NetworkDisabled is not supported, use the network mode none")
+
+
+def check_environment(entries: list[str] | None) -> None:
+    """Raises InvalidParameter for an entry without a name."""
+    for entry in entries or ():
+        if not entry or entry.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {entry}")
 
 
 def clean_working_directory(path: str) -> str:
@@ -93,10 +98,11 @@ def check_host_config(host: dict[str, Any], config: dict[str, Any]) -> None:
     if host["Runtime"] not in ("", "sampan"):
         raise InvalidParameter(f"unknown or invalid runtime name: {host['Runtime']}")
     host["Runtime"] = "sampan"
-    for option in host["SecurityOpt"] or ():
-        check_security_option(option)
-    for path in host["Tmpfs"] or ():
+    if host["SecurityOpt"] is not None:
+        host["SecurityOpt"] = [security_option(option) for option in host["SecurityOpt"]]
+    for path, options in (host["Tmpfs"] or {}).items():
         _check_mount_point(path)
+        tmpfs_options(options)
     _check_log(host)
     _check_resolver(host)
     for key in host["Annotations"] or ():
@@ -144,7 +150,7 @@ def _check_namespaces(host: dict[str, Any]) -> None:
     host["IpcMode"] = ipc or "private"
     if host["UTSMode"] == "private":
         host["UTSMode"] = ""
-    if host["UTSMode"] not in ("", "host") and not _joins(host["UTSMode"]):
+    if host["UTSMode"] not in ("", "host"):
         raise InvalidParameter(f"invalid UTS mode: {host['UTSMode']}")
     if host["CgroupnsMode"] not in ("", "private", "host"):
         raise InvalidParameter(f"invalid cgroup namespace mode: {host['CgroupnsMode']}")
@@ -185,33 +191,20 @@ def check_endpoints(networking: dict[str, Any], mode: str) -> None:
             raise InvalidParameter(f"network {name} not found: {_NO_NETWORK}; bridges come in a later one")
 
 
-def check_security_option(option: str) -> None:
-    """One `--security-opt`. Raises InvalidParameter for what is unknown or cannot be honoured yet."""
+def security_option(option: str) -> str:
+    """One `--security-opt`, a truth value written out. Raises InvalidParameter for what is unknown or cannot be had yet."""
     if option == "no-new-privileges":
-        return
+        return option
     key, separator, value = option.partition("=") if "=" in option else option.partition(":")
     if not separator:
         raise InvalidParameter(f'invalid --security-opt 1: "{option}"')
-    if key == "no-new-privileges":
-        if value not in _TRUE and value not in _FALSE:
-            raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
-    elif key in ("seccomp", "apparmor", "label"):
-        if f"{key}={value}" not in _INERT_SECURITY:
-            raise InvalidParameter(
-                f"--security-opt {option} cannot be had in this version of sampan: it has no {key} yet"
-            )
-    else:
-        raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
-
-
-def no_new_privileges(options: list[str] | None) -> bool:
-    """What checked `--security-opt` values say of no-new-privileges; the last one counts."""
-    answer = False
-    for option in options or ():
-        key, _, value = option.replace(":", "=", 1).partition("=")
-        if key == "no-new-privileges":
-            answer = not value or value in _TRUE
-    return answer
+    if key == "no-new-privileges" and value in _TRUTH:
+        return f"{key}={_TRUTH[value]}"
+    if key in ("seccomp", "apparmor", "label"):
+        if f"{key}={value}" in _INERT_SECURITY:
+            return option
+        raise InvalidParameter(f"--security-opt {option} cannot be had in this version of sampan: it has no {key} yet")
+    raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
 
 
 def _check_mount_point(path: str) -> None:

@@ -20,8 +20,8 @@ STATES = (CREATED, STARTING, RUNNING, EXITED, LOST, DEAD)
 
 MEANING = {
     CREATED: "it has a record and was never started",
-    STARTING: "another command holds its record lock and its monitor does not run yet",
-    RUNNING: "its monitor holds the monitor lock",
+    STARTING: "another command holds its record lock, or its monitor is setting it up",
+    RUNNING: "its monitor holds the monitor lock, and has written down that its program runs",
     EXITED: "the newest start has an exit file",
     LOST: "the newest start has no exit file and nobody is at work on it: its monitor was killed, or the "
     "machine went down; the next command kills what is left and writes exit code 255",
@@ -29,14 +29,14 @@ MEANING = {
 }
 
 
-def derive(*, starts: int, exited: bool, monitor: bool, locked: bool) -> str:
+def derive(*, starts: int, started: bool, exited: bool, monitor: bool, locked: bool) -> str:
     """The state that follows from the facts.
 
-    `starts` is the number of the newest start (0: none), `exited` whether that start has a readable exit
-    file, `monitor` whether the monitor lock is held, `locked` whether *another* command holds the record
-    lock. The caller asks for the monitor before it looks for the exit file: a monitor writes the file
-    first and lets go of the lock last, so the other order would see neither of a container that has just
-    ended, and call it lost.
+    `starts` is the number of the newest start (0: none), `started` and `exited` whether that start has
+    those files whole, `monitor` whether the monitor lock is held, `locked` whether *another* command holds
+    the record lock. The caller asks for the monitor before it looks for the exit file: a monitor writes the
+    file first and lets go of the lock last, so the other order would see neither of a container that has
+    just ended, and call it lost.
     """
     if starts == 0:
         return CREATED
@@ -44,7 +44,7 @@ def derive(*, starts: int, exited: bool, monitor: bool, locked: bool) -> str:
         # Before the monitor: between writing the file and its own end it still flushes the log and tells clients.
         return EXITED
     if monitor:
-        return RUNNING
+        return RUNNING if started else STARTING
     return STARTING if locked else LOST
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
 
+from sampan.kernel import clock
 from sampan.kernel.files import lock_is_held, write_atomic
 from sampan.oci import lifecycle
 from sampan.structs import Struct
@@ -67,24 +67,20 @@ def observe(paths: ContainerPaths, holding: bool = False) -> Observation:
     if number == 0:
         return Observation(lifecycle.CREATED)
     start = paths.start(number)
-    # This order: see lifecycle.derive. And the monitor again at the end of a start that looks lost to somebody who
-    # does not hold the record lock: it may have come up between the two questions.
+    # This order: see lifecycle.derive. And once more if the start looks lost to somebody who does not hold the record
+    # lock: its monitor may have come up, or have ended, between the questions.
     monitor = lock_is_held(paths.monitor_lock)
     ended = read_json(start.exit)
     locked = False
     if not monitor and ended is None and not holding:
         locked = lock_is_held(paths.record_lock)
-        if not locked:
-            monitor = lock_is_held(paths.monitor_lock)
-            ended = read_json(start.exit)
-    return Observation(
-        lifecycle.derive(starts=number, exited=ended is not None, monitor=monitor, locked=locked),
-        number,
-        read_json(start.started),
-        ended,
-        monitor,
-        os.path.exists(start.stopping),
+        monitor = lock_is_held(paths.monitor_lock)
+        ended = read_json(start.exit)
+    started = read_json(start.started)
+    status = lifecycle.derive(
+        starts=number, started=started is not None, exited=ended is not None, monitor=monitor, locked=locked
     )
+    return Observation(status, number, started, ended, monitor, os.path.exists(start.stopping))
 
 
 def read_json(path: str) -> dict[str, Any] | None:
@@ -123,12 +119,12 @@ def write_stopping(start: StartPaths, signal: int, trace: Trace) -> None:
     if os.path.exists(start.stopping):
         return
     with trace.step("write stop intent", start.stopping):
-        write_atomic(start.stopping, json.dumps({"signal": signal, "time": now()}).encode())
+        write_atomic(start.stopping, json.dumps({"signal": signal, "time": clock.now()}).encode())
 
 
 def write_exit(start: StartPaths, exit_code: int, error: str, failed: bool, trace: Trace) -> dict[str, Any]:
     """Write the exit file of a start whose monitor did not (and never will). Needs the record lock."""
-    value = {"exit_code": exit_code, "finished": now(), "oom_killed": False, "error": error, "failed": failed}
+    value = {"exit_code": exit_code, "finished": clock.now(), "oom_killed": False, "error": error, "failed": failed}
     with trace.step("write exit file", start.exit):
         write_atomic(start.exit, json.dumps(value).encode())
     return value
@@ -153,15 +149,3 @@ def forget_old_starts(paths: ContainerPaths, number: int, trace: Trace) -> None:
                 for file in sorted(os.listdir(directory), key=lambda entry: entry == "exit.json"):
                     os.unlink(f"{directory}/{file}")
                 os.rmdir(directory)
-
-
-def now() -> str:
-    """The time as RFC 3339 with nanoseconds in UTC, as Docker writes it."""
-    return rfc3339(time.time_ns())
-
-
-def rfc3339(nanoseconds: int) -> str:
-    """`nanoseconds` since the epoch as RFC 3339 in UTC; trailing zeros of the fraction are left out, as Go does."""
-    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{text}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"

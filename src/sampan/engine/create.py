@@ -1,0 +1,173 @@
+"""Making a container: the request checked, the image found, the parts laid out, one rename at the end.
+
+Nothing runs yet. What is on disk before the rename is under `.creating-ID`, where nobody sees it; a command that
+dies on the way leaves it there for the next one (`engine.reconcile`).
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.engine import etcfiles, fields, resources, validate
+from sampan.errors import InvalidParameter
+from sampan.kernel import clock
+from sampan.oci.process import merge, resolve_argv
+from sampan.store.records import SCHEMA, Record, check_name, new_id
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    from sampan.kernel.cgroup import CgroupDriver
+    from sampan.steps.trace import Trace
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Creation
+
+    class Image(Protocol):
+        @property
+        def id(self) -> str: ...
+        @property
+        def config(self) -> dict[str, Any]: ...
+        @property
+        def layers(self) -> Sequence[str]: ...
+
+    class Images(Protocol):
+        def resolve(self, reference: str) -> Image: ...
+        def ensure_unpacked(self, image: Any) -> None: ...
+
+    class Snapshots(Protocol):
+        name: str
+
+        def create(self, container_id: str, chain_ids: Sequence[str]) -> None: ...
+        def remove(self, container_id: str) -> None: ...
+
+    class Records(Protocol):
+        def get(self, reference: str) -> Record: ...
+        def begin(self, container_id: str, name: str, durable: bool) -> Creation: ...
+        def finish_removal(self, paths: Any) -> None: ...
+        def release_name(self, name: str, container_id: str) -> None: ...
+
+    class Janitor(Protocol):
+        def finish_leftovers(self) -> None: ...
+
+
+class Created(Struct):
+    """A new container, its record lock still held, and Docker's warnings about the request."""
+
+    record: Record
+    lock: RecordLock
+    warnings: tuple[str, ...]
+
+
+class Creator:
+    """`POST /containers/create`."""
+
+    def __init__(
+        self,
+        records: Records,
+        images: Images,
+        snapshots: Snapshots,
+        cgroups: CgroupDriver,
+        janitor: Janitor,
+        trace: Trace,
+    ) -> None:
+        self._records = records
+        self._images = images
+        self._snapshots = snapshots
+        self._cgroups = cgroups
+        self._janitor = janitor
+        self._trace = trace
+
+    def create(self, request: dict[str, Any]) -> Created:
+        """Make the container that the body of Docker's `POST /containers/create` (with "Name" beside it) describes.
+
+        Raises InvalidParameter, NotFound (no such image), Conflict (the name is taken) in Docker's words; nothing is
+        left behind then.
+        """
+        name = check_name(request["Name"]) if request.get("Name") else ""
+        config, host, warnings = self._checked(request)
+        image = self._images.resolve(config["Image"])
+        config = self._merged(config, image.config)
+        argv = resolve_argv(config)
+        self._images.ensure_unpacked(image)
+        self._janitor.finish_leftovers()
+
+        container_id = new_id()
+        self._name_host(config, host, container_id)
+        creation = self._records.begin(container_id, name, durable=not host["AutoRemove"])
+        try:
+            with self._trace.step("create writable layer", container_id):
+                self._snapshots.create(container_id, image.layers)
+            record = Record(
+                schema=SCHEMA,
+                id=container_id,
+                name=creation.name,
+                created=clock.now(),
+                image=image.id,
+                image_ref=config["Image"],
+                layers=tuple(image.layers),
+                snapshotter=self._snapshots.name,
+                path=argv[0],
+                args=tuple(argv[1:]),
+                config=config,
+                host_config=host,
+            )
+            lock = creation.commit(record, etcfiles.make(config, host))
+        except BaseException:
+            self._undo(creation, container_id)
+            raise
+        return Created(record, lock, tuple(warnings))
+
+    def _checked(self, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+        """Config and HostConfig of the request, complete and canonical, and Docker's warnings."""
+        if not request.get("Image"):
+            raise InvalidParameter("no image specified")
+        config = fields.normalise_config(request)
+        host = fields.normalise_host_config(request.get("HostConfig") or {})
+        validate.check_config(config)
+        validate.check_host_config(host, config)
+        validate.check_endpoints(request.get("NetworkingConfig") or {}, host["NetworkMode"])
+        warnings = resources.check(host, self._cgroups)
+        self._resolve_joins(host)
+        if not host["CgroupnsMode"]:
+            # Docker's rule: private where the only hierarchy can be shown alone, the host's elsewhere.
+            host["CgroupnsMode"] = "private" if self._cgroups.version == "v2" else "host"
+        return config, host, warnings
+
+    def _resolve_joins(self, host: dict[str, Any]) -> None:
+        """`container:NAME` becomes `container:ID`: the name may be given to another container later."""
+        for field in ("NetworkMode", "PidMode", "IpcMode"):
+            mode = host[field]
+            if mode.startswith(validate.JOIN):
+                host[field] = validate.JOIN + self._records.get(mode.removeprefix(validate.JOIN)).id
+
+    def _merged(self, config: dict[str, Any], image_config: dict[str, Any]) -> dict[str, Any]:
+        merged = merge(config, image_config)
+        # The image's part has not been checked yet: it comes from anywhere.
+        merged["WorkingDir"] = validate.clean_working_directory(merged["WorkingDir"])
+        validate.check_environment(merged["Env"])
+        # A bare NAME unsets the image's variable. It must not reach the container, nor take the host's value.
+        merged["Env"] = [entry for entry in merged["Env"] or () if "=" in entry]
+        return merged
+
+    def _name_host(self, config: dict[str, Any], host: dict[str, Any], container_id: str) -> None:
+        """The host name: the joined container's, the host's, the one asked for, the short id."""
+        mode = host["NetworkMode"]
+        if mode.startswith(validate.JOIN):
+            other = self._records.get(mode.removeprefix(validate.JOIN)).config
+            config["Hostname"], config["Domainname"] = other["Hostname"], other["Domainname"]
+        elif not config["Hostname"]:
+            shares = mode == "host" or host["UTSMode"] == "host"
+            config["Hostname"] = os.uname().nodename if shares else container_id[:12]
+
+    def _undo(self, creation: Creation, container_id: str) -> None:
+        """Take back a creation that failed in the middle. If this fails too (or is killed), the next command does it."""
+        try:
+            with self._trace.step("remove writable layer", container_id):
+                self._snapshots.remove(container_id)
+            self._records.release_name(creation.name, container_id)
+            self._records.finish_removal(creation.paths)
+        finally:
+            creation.release()
