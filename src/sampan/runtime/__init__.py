@@ -1,1 +1,1 @@
-"""The parent side of one container: from a record to a plan, from a plan to a process, and a handle on it."""
+"""The parent side of one container: record -> OCI config -> plan -> launch, and a handle on what runs."""

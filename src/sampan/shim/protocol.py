@@ -55,8 +55,8 @@ LARGEST = 16 << 20
 
 CONTROL_FD = 3
 """The launcher's socket in a shim that was just started."""
-MOUNT_FD = 4
-"""A detached read-only mount of the interpreter's directory: see `runtime.launcher`."""
+LIBRARY_FD = 4
+"""A detached read-only mount of the directory of libpython, for the loader: see `runtime.launcher`."""
 
 
 class ProtocolError(Exception):
@@ -71,7 +71,7 @@ class LaunchPlan(Struct):
     what is sent along, in order. log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin,
     stdin_once: as in Docker's Config. cgroup: (driver's version, group), for OOM counts and the last kill. shared_pid:
     init is no pid 1, so that its end kills nobody else. reaper: argv of a command that settles the exit if nobody waits;
-    empty when nothing is due. settle_by_client: the client that came with the plan does that. watched: announce steps.
+    empty when nothing is due (a client that was told the exit does it otherwise). watched: announce every step.
     """
 
     version: int

@@ -73,6 +73,31 @@ class CloneTree(Step):
             mount.set_attributes(fd, self.attributes, recursive=self.recursive)
 
 
+class BorrowTree(Step):
+    """Take a directory of another container as a detached bind mount (the /dev/shm of a shared IPC namespace).
+
+    A tree can be cloned only from inside its mount namespace: go there, take it, come back.
+    """
+
+    name: str
+    namespace: str
+    path: str
+
+    def describe(self) -> str:
+        return f"open_tree clone of {self.path} in the mount namespace of the container that is joined"
+
+    def run(self, ctx: Context) -> None:
+        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespaces.setns(ctx.fds[self.namespace], namespaces.CLONE_NEWNS)
+            try:
+                ctx.put(self.name, mount.clone_tree(mount.AT_FDCWD, self.path))
+            finally:
+                namespaces.setns(own, namespaces.CLONE_NEWNS)
+        finally:
+            os.close(own)
+
+
 class BuildFilesystem(Step):
     """Make a new file system as a detached mount, kept as `name` (a devpts, whose pty the monitor needs)."""
 
@@ -177,7 +202,6 @@ class MountFilesystem(Step):
     target: str
     options: tuple[tuple[str, str], ...] = ()
     attributes: int = 0
-    copy_up: bool = False
 
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}{_options_text(self.options, self.attributes)}"
@@ -376,6 +400,22 @@ class AttachConsole(Step):
                 os.close(tree)
         finally:
             os.close(console)
+
+
+class SealMount(Step):
+    """Make the mount at a path of the container read-only, not those on it."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"remount {self.target} read-only"
+
+    def run(self, ctx: Context) -> None:
+        target = paths.open_in_root(ctx.root(), self.target, os.O_PATH | os.O_DIRECTORY)
+        try:
+            mount.set_attributes(target, mount.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(target)
 
 
 class ReadOnlyRoot(Step):

@@ -1,0 +1,264 @@
+"""A handle on a container that was started: does it live, who is its init, what was its exit code; attach, signal, exec.
+
+All of it is asked of the kernel and the disk, nothing is remembered: any process can have a handle on any container.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+
+from sampan.errors import Conflict, StartFailed, System
+from sampan.kernel import cgroup, files, process
+from sampan.shim import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket as _socket
+    from collections.abc import Iterator
+    from typing import Any, Protocol
+
+    class Paths(Protocol):
+        """What a handle has to know of a container's place on disk (`store.layout.ContainerPaths`)."""
+
+        id: str
+        monitor_lock: str
+        attach_socket: str
+        run_directory: str
+
+else:
+    import _socket
+
+STDOUT, STDERR, EXIT, REPLY, FAILED = protocol.STDOUT, protocol.STDERR, protocol.EXIT, protocol.REPLY, protocol.FAILED
+
+
+def frames_of(connection: Any) -> Iterator[tuple[int, bytes]]:
+    """The frames that come over a blocking socket, until its end."""
+    reader = protocol.Reader()
+    while data := connection.recv(1 << 16):
+        yield from reader.feed(data)
+
+
+class Attachment:
+    """A connection to a container's, or an exec's, streams.
+
+    For those who poll: wait for `fileno()` to become readable, call `receive()`. For those who do not: iterate.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._socket = connection
+        self._reader = protocol.Reader()
+        self.exit: dict[str, Any] | None = None
+        """{"exit_code": int, "oom_killed": bool} once EXIT has come."""
+        self.exec_id = ""
+
+    def fileno(self) -> int:
+        return int(self._socket.fileno())
+
+    def receive(self) -> list[tuple[int, bytes]] | None:
+        """What has come, in one read: frames of `STDOUT`, `STDERR` and others; None at the end of the connection.
+
+        The list may be empty (half a frame). EXIT is kept in `exit` too.
+        """
+        try:
+            data = self._socket.recv(1 << 18)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            return None
+        frames = self._reader.feed(data)
+        for kind, body in frames:
+            if kind == EXIT:
+                self.exit = protocol.loads(body)
+        return frames
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        while (frames := self.receive()) is not None:
+            yield from frames
+
+    def send(self, data: bytes) -> None:
+        """Standard input. Blocks while the program does not take it; raises BrokenPipeError when the container is gone."""
+        for at in range(0, len(data), 1 << 16):
+            self._socket.sendall(protocol.frame(protocol.STDIN, data[at : at + (1 << 16)]))
+
+    def close_stdin(self) -> None:
+        """Standard input is at its end; output goes on."""
+        self._quietly(protocol.frame(protocol.CLOSE_STDIN))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the terminal's size."""
+        self._quietly(protocol.message(protocol.RESIZE, rows=rows, columns=columns))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        self._quietly(protocol.message(protocol.SIGNAL, signal=number))
+
+    def _quietly(self, data: bytes) -> None:
+        """Send what does not matter any more if the process has ended."""
+        try:
+            self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def request(self, kind: int, fields: dict[str, Any]) -> dict[str, Any]:
+        """Ask something and take the answer; frames behind it are kept for `receive`."""
+        self._socket.sendall(protocol.frame(kind, protocol.dumps(fields)))
+        # One byte less than a frame's header could hold would split it: read exactly the answer.
+        header = self._exactly(protocol.HEADER_SIZE)
+        size = int.from_bytes(header[1:], "big")
+        answer: dict[str, Any] = protocol.loads(self._exactly(size))
+        if header[0] == FAILED:
+            raise StartFailed(answer.get("error") or answer["message"], answer["exit_code"])
+        return answer
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = self._socket.recv(size - len(data))
+            if not part:
+                raise System("the container's shim closed the connection")
+            data += part
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Handle:
+    """One container and its newest start, whose directory is `start` ("" if it was never started)."""
+
+    def __init__(self, paths: Paths, start: str) -> None:
+        self._paths = paths
+        self._start = start
+
+    def alive(self) -> bool:
+        """Whether a monitor holds monitor.lock: the one and only sign of a running container."""
+        return files.lock_is_held(self._paths.monitor_lock)
+
+    def started(self) -> dict[str, Any] | None:
+        """What the monitor wrote when init ran: pids, their start times, the boot, the time."""
+        return _read_json(f"{self._start}/started")
+
+    def exited(self) -> dict[str, Any] | None:
+        """What the monitor wrote when init ended, or the start had failed."""
+        return _read_json(f"{self._start}/exit.json")
+
+    def init_pid(self) -> int:
+        """The pid of init in our pid namespace, 0 if the container does not run."""
+        started = self.started()
+        return int(started["pid"]) if started is not None and self.alive() else 0
+
+    def open_init(self) -> int:
+        """A pidfd of init. Raises `ProcessLookupError` if it has ended."""
+        started = self.started()
+        if started is None or started["boot"] != process.boot_id():
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return process.open_process(started["pid"], started["pid_start"])
+
+    def signal(self, number: int) -> None:
+        """Send a signal to init, past a monitor that may hang. Raises `ProcessLookupError` if it has ended."""
+        pidfd = self.open_init()
+        try:
+            process.signal_process(pidfd, number)
+        finally:
+            os.close(pidfd)
+
+    def open_namespace(self, kind: str) -> int:
+        """A descriptor of one of init's namespaces, certainly init's. Raises `ProcessLookupError` if it has ended."""
+        from sampan.kernel import namespaces
+
+        started = self.started()
+        pidfd = self.open_init()
+        try:
+            assert started is not None
+            fd = os.open(f"/proc/{started['pid']}/ns/{namespaces.FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+            if select.select([pidfd], [], [], 0)[0]:
+                os.close(fd)  # it ended meanwhile: the number may be another's
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+            return fd
+        finally:
+            os.close(pidfd)
+
+    def wait_monitor(self, seconds: float | None) -> bool:
+        """Wait until the monitor has gone; False if it has not within the time."""
+        started = self.started()
+        if started is None:
+            return True
+        try:
+            pidfd = process.open_process(started["monitor"], started["monitor_start"])
+        except ProcessLookupError:
+            return True
+        try:
+            return _poll(pidfd, seconds)
+        finally:
+            os.close(pidfd)
+
+    def wait_init(self, seconds: float | None) -> bool:
+        """Wait until init has ended; False if it has not within the time."""
+        try:
+            pidfd = self.open_init()
+        except ProcessLookupError:
+            return True
+        try:
+            return _poll(pidfd, seconds)
+        finally:
+            os.close(pidfd)
+
+    def connect(self) -> Attachment:
+        """A fresh connection to the monitor. Raises `Conflict` if nobody is there."""
+        s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            # Through a descriptor of the directory: the path may be longer than the 107 bytes of a sun_path.
+            directory = os.open(self._paths.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                s.connect(f"/proc/self/fd/{directory}/attach.sock")
+            finally:
+                os.close(directory)
+        except OSError as e:
+            s.close()
+            if e.errno in (errno.ENOENT, errno.ECONNREFUSED):
+                raise Conflict(f"container {self._paths.id} is not running") from None
+            raise
+        return Attachment(s)
+
+    def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
+        """Listen to the container's streams from now on, feed its standard input if `stdin`."""
+        attachment = self.connect()
+        attachment.request(protocol.ATTACH, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
+        return attachment
+
+    def exec(self, plan: protocol.ExecPlan) -> Attachment:
+        """Start another process in the container. Raises `StartFailed`."""
+        attachment = self.connect()
+        try:
+            attachment.request(protocol.EXEC, plan.to_json())
+        except BaseException:
+            attachment.close()
+            raise
+        attachment.exec_id = plan.identifier
+        return attachment
+
+    def kill_group(self, group: str) -> None:
+        """Kill whatever is left in the container's cgroup and remove that."""
+        driver = cgroup.detect()
+        driver.kill(group)
+        driver.remove(group)
+
+
+def _poll(fd: int, seconds: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else int(max(0.0, seconds) * 1000)))
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as f:
+            value: dict[str, Any] = json.loads(f.read())
+            return value
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,334 @@
+"""An OCI configuration -> a `LaunchPlan`: the straight lists of kernel steps, each with its reason for being where it is.
+
+This is the heart of a start, and it is data: nothing here touches the kernel. The child side runs the lists in order
+and decides nothing (see shim.stages).
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import cgroup, namespaces
+from sampan.oci import runtime as oci
+from sampan.runtime import defaults
+from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan
+from sampan.steps import cgroups, mounts, process
+from sampan.steps.base import Step
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from sampan.kernel.cgroup import CgroupDriver
+
+CLONED = ("mount", "pid", "network", "ipc", "uts", "time")
+"""Namespaces that init is born in. The cgroup namespace comes later, when init is in its cgroup: see `JoinCgroups`."""
+
+
+class RootFilesystem(Struct):
+    """What the root is made of, as a snapshotter says: an overlay's layers, or one directory to bind.
+
+    kind: "overlay" or "bind". lower: topmost first. place: any directory of ours, for the root to be attached to.
+    """
+
+    kind: str
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    source: str
+    place: str
+
+
+class Launching(Struct):
+    """The facts of one start that are in no OCI configuration.
+
+    joined: kinds of namespaces that come as descriptors "ns.KIND", and "ns.mount" of the container whose /dev/shm is
+    shared. init: the host's program for pid 1, "" for none. group: the cgroup. The rest is as in `LaunchPlan`.
+    """
+
+    container: str
+    directory: str
+    start: str
+    run_directory: str
+    root: RootFilesystem
+    group: str
+    joined: tuple[str, ...] = ()
+    log: str = ""
+    open_stdin: bool = False
+    stdin_once: bool = False
+    init: str = ""
+    no_pivot: bool = False
+    attached: bool = False
+    reaper: tuple[str, ...] = ()
+    watched: bool = False
+
+
+def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
+    """Compose the lists. Raises what `driver` raises for limits that it cannot set."""
+    own = [oci.namespace(spec, kind) for kind in CLONED]
+    clone = sum(namespaces.FLAGS[n["type"]] for n in own if n is not None and "path" not in n)
+    descriptors = [f"ns.{kind}" for kind in facts.joined] + (["attach"] if facts.attached else [])
+    return LaunchPlan(
+        version=VERSION,
+        container=facts.container,
+        directory=facts.directory,
+        start=facts.start,
+        run_directory=facts.run_directory,
+        monitor=tuple(_monitor(spec)),
+        stage1=tuple(_stage1(spec, facts, driver)),
+        clone=clone,
+        stage2=tuple(_stage2(spec, facts, driver)),
+        descriptors=tuple(descriptors),
+        log=facts.log,
+        terminal=bool(spec["process"].get("terminal")),
+        open_stdin=facts.open_stdin,
+        stdin_once=facts.stdin_once,
+        cgroup=(driver.version, facts.group),
+        shared_pid=not clone & namespaces.CLONE_NEWPID,
+        reaper=facts.reaper,
+        watched=facts.watched,
+    )
+
+
+# the monitor
+
+
+def _monitor(spec: dict[str, Any]) -> list[Step]:
+    """The container's devpts is made by the monitor, which keeps it: terminals of later execs come from it too."""
+    steps: list[Step] = []
+    entry = next((m for m in spec["mounts"] if m["type"] == "devpts"), None)
+    if entry is not None:
+        options = oci.mount_options(entry["options"])
+        steps.append(mounts.BuildFilesystem("devpts", "devpts", options.data, options.attributes))
+        if spec["process"].get("terminal"):
+            size = spec["process"].get("consoleSize") or {}
+            steps.append(mounts.OpenTerminal("devpts", size.get("height", 0), size.get("width", 0)))
+    return steps
+
+
+# stage1: the host's view and privileges
+
+
+def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
+    steps: list[Step] = []
+    # Cgroups first: the container's own view of them, below, binds directories that have to exist.
+    steps += _make_cgroups(spec, facts.group, driver)
+    # /proc/self is this process', and what is set here goes over to init; there, /proc is the container's.
+    steps.append(process.WriteFile("/proc/self/oom_score_adj", str(spec["process"]["oomScoreAdj"]), required=False))
+    if facts.init:
+        steps.append(process.SealedProgram("init", facts.init))
+    # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
+    steps.append(_root(facts.root))
+    for index, entry in enumerate(spec["mounts"]):
+        steps += _detached(entry, index, facts, driver)
+    # Namespaces of others last, for each one takes away a part of the host's view.
+    for kind in facts.joined:
+        if kind != "mount":
+            steps.append(process.JoinNamespace(kind, f"ns.{kind}"))
+    return steps
+
+
+def _make_cgroups(spec: dict[str, Any], group: str, driver: CgroupDriver) -> list[Step]:
+    limits = _limits(spec["linux"]["resources"])
+    steps: list[Step] = [cgroups.MakeCgroup(path) for path in driver.directories(group)]
+    for write in (*driver.prepare(group), *driver.limits(group, limits)):
+        steps.append(cgroups.WriteCgroup(write.path, write.value, write.required))
+    filtered = driver.device_program(group)
+    if filtered is not None and limits.devices:
+        rules = tuple((r.allow, r.type, r.major, r.minor, r.access) for r in limits.devices)
+        steps.append(cgroups.FilterDevices(filtered, rules))
+    return [*steps, _open_cgroups(group, driver)]
+
+
+def _open_cgroups(group: str, driver: CgroupDriver) -> Step:
+    return cgroups.OpenCgroups(tuple(driver.join_files(group)), driver.clone_directory(group) or "")
+
+
+def _limits(resources: dict[str, Any]) -> cgroup.Limits:
+    memory, cpu = resources["memory"], resources["cpu"]
+    return cgroup.Limits(
+        memory=memory["limit"],
+        memory_swap=memory["swap"],
+        memory_reservation=memory["reservation"],
+        cpu_shares=cpu["shares"],
+        cpu_quota=cpu["quota"],
+        cpu_period=cpu["period"],
+        pids=resources["pids"]["limit"],
+        devices=tuple(cgroup.DeviceRule(**rule) for rule in resources["devices"]),
+    )
+
+
+def _root(root: RootFilesystem) -> Step:
+    if root.kind == "overlay":
+        return mounts.BuildOverlay("root", root.lower, root.upper, root.work)
+    return mounts.CloneTree("root", root.source)
+
+
+def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
+    """The steps that make a mount's source while the host is in view; none for what init makes itself."""
+    options = oci.mount_options(entry["options"])
+    if entry["source"] == "joined:/dev/shm":
+        return [mounts.BorrowTree(f"mount.{index}", "ns.mount", "/dev/shm")]
+    if entry["type"] == "bind":
+        return [mounts.CloneTree(f"mount.{index}", entry["source"], options.recursive, options.attributes)]
+    if entry["type"] == "cgroup" and driver.version != "v2":
+        return [
+            mounts.CloneTree(f"cgroup.mount.{h.name}", h.directory, False, options.attributes)
+            for h in driver.hierarchies(facts.group)
+        ]
+    return []
+
+
+# stage2: init, in its own namespaces
+
+
+def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
+    linux, own = spec["linux"], spec["process"]
+    steps: list[Step] = []
+    # In its cgroups before anything else: what follows is charged to the container, and a cgroup namespace is
+    # rooted where its maker is.
+    new_cgroup_namespace = oci.namespace(spec, "cgroup") is not None
+    steps.append(cgroups.JoinCgroups(len(driver.join_files(facts.group)), new_cgroup_namespace))
+    # Before the first mount: nothing done from here on gets back to the host's mount namespace.
+    steps.append(mounts.SeparateMounts("slave"))
+    # The root at once: every other target is resolved below it, in it.
+    steps.append(mounts.AttachRoot(facts.root.place))
+    for index, entry in enumerate(spec["mounts"]):
+        steps += _attached(entry, index, facts, driver)
+        if entry["destination"] == "/dev" and entry["type"] == "tmpfs":
+            # As soon as /dev is there, for masks need its null, and mounts below it their places.
+            steps += _devices(spec)
+    if own.get("terminal"):
+        steps.append(mounts.AttachConsole())
+    # The working directory after all mounts (it may lie on one), before the root becomes read-only.
+    steps.append(process.MakeWorkingDirectory(own["cwd"]))
+    # Masks and read-only paths over what was mounted; through descriptors, so before or after pivot_root is the same.
+    steps += [mounts.BindOntoItself(path) for path in linux["readonlyPaths"]]
+    steps += [mounts.MaskPath(path) for path in linux["maskedPaths"]]
+    if spec["root"]["readonly"]:
+        steps.append(mounts.ReadOnlyRoot())
+    # From here on the host's file system is out of reach.
+    steps.append(mounts.MoveRoot() if facts.no_pivot else mounts.PivotRoot())
+    network = oci.namespace(spec, "network")
+    if network is not None and "path" not in network:
+        steps.append(process.LoopbackUp())
+    if oci.namespace(spec, "uts") is not None:
+        if spec.get("hostname"):
+            steps.append(process.SetHostname(spec["hostname"]))
+        if spec.get("domainname"):
+            steps.append(process.SetDomainname(spec["domainname"]))
+    return steps + _become(own, bool(facts.init))
+
+
+def _become(own: dict[str, Any], init: bool) -> list[Step]:
+    """The end of init and of an exec alike: from a root process of ours to the user's program."""
+    steps: list[Step] = [
+        # Who it is, before anything is handed over to that user.
+        process.FindUser(own["user"]["username"], tuple(own["user"]["additionalGroups"])),
+        # The session before the terminal, which becomes the controlling one of the session's leader.
+        process.Standard(bool(own.get("terminal"))),
+        process.NewKeyring(),
+        # As root if root can, else below, as the user.
+        process.ChangeDirectory(own["cwd"]),
+    ]
+    if own.get("noNewPrivileges"):
+        steps.append(process.NoNewPrivileges())
+    return [
+        *steps,
+        process.BecomeUser(tuple(own["capabilities"]["bounding"])),
+        process.ChangeDirectory(own["cwd"], again=True),
+        # After the last change of credentials, which would have cleared it.
+        process.DieWithMonitor(),
+        process.Execute(tuple(own["args"]), tuple(own["env"]), "init" if init else ""),
+    ]
+
+
+def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
+    """The steps that put one mount into its place."""
+    target, options = entry["destination"], oci.mount_options(entry["options"])
+    if entry["type"] == "bind":
+        return [mounts.AttachMount(f"mount.{index}", target)]
+    if entry["type"] == "devpts":
+        return [mounts.AttachMount("devpts", target)]
+    if entry["type"] == "cgroup":
+        return _cgroup_view(target, options, facts, driver)
+    return [mounts.MountFilesystem(entry["type"], target, options.data, options.attributes)]
+
+
+def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, driver: CgroupDriver) -> list[Step]:
+    """/sys/fs/cgroup: v2 as one mount in the container's own namespace; v1 a directory a hierarchy, bound to its own group."""
+    if driver.version == "v2":
+        return [mounts.MountFilesystem("cgroup2", target, (), options.attributes)]
+    steps: list[Step] = [mounts.MountFilesystem("tmpfs", target, (("mode", "755"),), options.attributes & ~oci.RDONLY)]
+    for hierarchy in driver.hierarchies(facts.group):
+        steps.append(mounts.AttachMount(f"cgroup.mount.{hierarchy.name}", f"{target}/{hierarchy.name}"))
+    steps += [mounts.MakeLink(f"{target}/{name}", points_to) for name, points_to in driver.links]
+    if options.attributes & oci.RDONLY:
+        # Last, for the directories and links had to be made in it.
+        steps.append(mounts.SealMount(target))
+    return steps
+
+
+def _devices(spec: dict[str, Any]) -> list[Step]:
+    steps: list[Step] = [mounts.MakeDevice(path, "c", major, minor) for path, major, minor in defaults.DEVICES]
+    for entry in spec["linux"]["devices"]:
+        steps.append(
+            mounts.MakeDevice(
+                entry["path"],
+                entry["type"],
+                entry["major"],
+                entry["minor"],
+                entry.get("fileMode", 0o666),
+                entry.get("uid", 0),
+                entry.get("gid", 0),
+            )
+        )
+    steps += [mounts.MakeLink(path, points_to) for path, points_to in defaults.LINKS]
+    if os.path.exists(defaults.KCORE_LINK[1]):
+        steps.append(mounts.MakeLink(*defaults.KCORE_LINK))
+    return steps
+
+
+# exec
+
+
+JOINED_BY_EXEC = ("mount", "pid", "network", "ipc", "uts", "cgroup", "time")
+
+
+def make_exec_plan(
+    identifier: str,
+    process_spec: dict[str, Any],
+    group: str,
+    driver: CgroupDriver,
+    open_stdin: bool = False,
+    detach: bool = False,
+) -> ExecPlan:
+    """The plan of another process in a running container. `process_spec` is an OCI process object."""
+    joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
+    size = process_spec.get("consoleSize") or {}
+    stage1: Sequence[Step] = (
+        # The cgroups' files first: behind the setns they are the container's read-only view.
+        _open_cgroups(group, driver),
+        process.WriteFile("/proc/self/oom_score_adj", str(process_spec["oomScoreAdj"]), required=False),
+        process.JoinProcess(joined),
+    )
+    stage2 = (
+        cgroups.JoinCgroups(len(driver.join_files(group))),
+        # setns(2) into a mount namespace has made its root ours.
+        process.OpenRoot(),
+        *_become(process_spec, init=False),
+    )
+    return ExecPlan(
+        version=VERSION,
+        identifier=identifier,
+        stage1=tuple(stage1),
+        # Joining a pid namespace is for children: the clone makes one (and no new namespace).
+        clone=0,
+        stage2=stage2,
+        terminal=bool(process_spec.get("terminal")),
+        size=(size.get("height", 0), size.get("width", 0)),
+        open_stdin=open_stdin,
+        detach=detach,
+    )

@@ -1,0 +1,213 @@
+"""A container's record -> its OCI runtime configuration: Docker's words turned into the kernel's nouns.
+
+Pure but for what the machine is asked (devices for --privileged, namespaces that the kernel has). Values were checked when
+the container was created; here they are only translated.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import capabilities, namespaces
+from sampan.oci import runtime as oci
+from sampan.runtime import defaults
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_SHM_SIZE = 64 << 20
+
+
+def make_spec(
+    record: dict[str, Any],
+    files: dict[str, str],
+    cgroups_path: str,
+    cgroup_version: str,
+    joined: dict[str, str] | None = None,
+    init: str = "",
+) -> dict[str, Any]:
+    """The OCI configuration of a container.
+
+    record: as in record.json. files: what is bound over the image's ("/etc/hosts" -> a path of ours). joined: namespace
+    kinds of other containers, kind -> a path for the record's reader. init: the host's program for `--init`, "" for none.
+    """
+    host = record["host_config"]
+    privileged = bool(host.get("Privileged"))
+    return {
+        "ociVersion": oci.VERSION,
+        "process": _process(record, host, privileged, init),
+        "root": {"path": "rootfs", "readonly": bool(host.get("ReadonlyRootfs"))},
+        "hostname": "" if host.get("UTSMode") == "host" else record["config"].get("Hostname") or "",
+        "domainname": "" if host.get("UTSMode") == "host" else record["config"].get("Domainname") or "",
+        "mounts": _mounts(host, privileged, files),
+        "linux": {
+            "namespaces": _namespaces(host, cgroup_version, joined or {}),
+            "resources": _resources(host, privileged),
+            "cgroupsPath": cgroups_path,
+            "devices": defaults.host_devices() if privileged else [],
+            "rootfsPropagation": "rslave",
+            "maskedPaths": [] if privileged else list(_override(host.get("MaskedPaths"), defaults.masked_paths())),
+            "readonlyPaths": [] if privileged else list(_override(host.get("ReadonlyPaths"), defaults.READONLY_PATHS)),
+        },
+    }
+
+
+def _override(given: Any, default: Any) -> Any:
+    """A list of the request, also an empty one, instead of the default; None keeps the default."""
+    return default if given is None else given
+
+
+def _process(record: dict[str, Any], host: dict[str, Any], privileged: bool, init: str) -> dict[str, Any]:
+    config = record["config"]
+    args = [record["path"], *record["args"]]
+    if init:
+        args = ["/sbin/docker-init", "--", *args]
+    capability_set = granted_capabilities(host.get("CapAdd") or [], host.get("CapDrop") or [], privileged)
+    return {
+        "terminal": bool(config.get("Tty")),
+        "consoleSize": _console_size(host),
+        # A name, or numbers as text: they are looked up in the image's own passwd and group once its root is there.
+        "user": {"username": config.get("User") or "", "additionalGroups": list(host.get("GroupAdd") or [])},
+        "args": args,
+        "env": environment(config),
+        "cwd": config.get("WorkingDir") or "/",
+        "capabilities": {"bounding": capability_set, "effective": capability_set, "permitted": capability_set},
+        "noNewPrivileges": no_new_privileges(host),
+        "oomScoreAdj": int(host.get("OomScoreAdj") or 0),
+    }
+
+
+def _console_size(host: dict[str, Any]) -> dict[str, int]:
+    rows, columns = (host.get("ConsoleSize") or [0, 0])[:2]
+    return {"height": int(rows), "width": int(columns)}
+
+
+def environment(config: dict[str, Any]) -> list[str]:
+    """PATH, HOSTNAME and TERM as Docker sets them, the container's own entries over them, in Docker's order."""
+    base = [f"PATH={defaults.PATH}", f"HOSTNAME={config.get('Hostname') or ''}"]
+    if config.get("Tty"):
+        base.append("TERM=xterm")
+    return merge_environment(base, config.get("Env") or [])
+
+
+def merge_environment(base: list[str], over: list[str]) -> list[str]:
+    """`over` replaces entries of `base` by name; an entry without "=" takes the variable away."""
+    merged = {e.partition("=")[0]: e for e in base}
+    for entry in over:
+        name, separator, _ = entry.partition("=")
+        if separator:
+            merged[name] = entry
+        else:
+            merged.pop(name, None)
+    return [e for name, e in merged.items() if name]
+
+
+def granted_capabilities(add: list[str], drop: list[str], privileged: bool) -> list[str]:
+    """The capability names that `--cap-add` and `--cap-drop` come to (moby daemon/pkg/oci/caps): ALL in either, then names."""
+    everything = list(capabilities.NAMES[: capabilities.last() + 1]) if privileged or "ALL" in add else []
+    if privileged:
+        return everything
+    added = [c for c in add if c != "ALL"]
+    if "ALL" in add:
+        kept = [c for c in everything if c not in drop]
+    elif "ALL" in drop:
+        kept = []
+    else:
+        kept = [c for c in defaults.CAPABILITIES if c not in drop]
+    return kept + [c for c in added if c not in kept]
+
+
+def no_new_privileges(host: dict[str, Any]) -> bool:
+    """Whether --security-opt no-new-privileges is on; the last one counts."""
+    answer = False
+    for option in host.get("SecurityOpt") or []:
+        name, _, value = option.replace(":", "=", 1).partition("=")
+        if name == "no-new-privileges":
+            answer = value in ("", "true")
+    return answer
+
+
+def _mounts(host: dict[str, Any], privileged: bool, files: dict[str, str]) -> list[dict[str, Any]]:
+    read_only = bool(host.get("ReadonlyRootfs"))
+    own = defaults.mounts(int(host.get("ShmSize") or DEFAULT_SHM_SIZE))
+    ipc = host.get("IpcMode") or "private"
+    if ipc == "none":
+        own = [m for m in own if m["destination"] != "/dev/shm"]
+    elif ipc == "host":
+        _replace(
+            own,
+            {
+                "destination": "/dev/shm",
+                "type": "bind",
+                "source": "/dev/shm",
+                "options": ["rbind", "nosuid", "noexec", "nodev"],
+            },
+        )
+    elif ipc.startswith("container:"):
+        _replace(own, {"destination": "/dev/shm", "type": "bind", "source": "joined:/dev/shm", "options": ["bind"]})
+    if privileged:
+        for entry in own:
+            if entry["destination"] in ("/sys", "/sys/fs/cgroup"):
+                entry["options"].remove("ro")
+    options = ["rbind", "rprivate", "ro"] if read_only else ["rbind", "rprivate"]
+    own += [{"destination": d, "type": "bind", "source": s, "options": list(options)} for d, s in files.items()]
+    asked = [
+        {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": oci.tmpfs_options(text or "")}
+        for destination, text in (host.get("Tmpfs") or {}).items()
+    ]
+    return _override_by_destination(own, asked)
+
+
+def _replace(entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
+    index = next(i for i, e in enumerate(entries) if e["destination"] == entry["destination"])
+    entries[index] = entry
+
+
+def _override_by_destination(own: list[dict[str, Any]], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked for replaces what every container has, a /dev all below it too; parents come before children."""
+    taken = {os.path.normpath(e["destination"]) for e in asked}
+    kept = [
+        e
+        for e in own
+        if e["destination"] not in taken and not ("/dev" in taken and e["destination"].startswith("/dev/"))
+    ]
+    return kept + sorted(asked, key=lambda e: os.path.normpath(e["destination"]).count("/"))
+
+
+def _namespaces(host: dict[str, Any], cgroup_version: str, joined: dict[str, str]) -> list[dict[str, str]]:
+    """New ones but for those that a mode shares with the host, or with another container."""
+    modes = {
+        "network": host.get("NetworkMode"),
+        "pid": host.get("PidMode"),
+        "ipc": host.get("IpcMode"),
+        "uts": host.get("UTSMode"),
+        # Docker's rule: a cgroup namespace of its own only where there is nothing but v2.
+        "cgroup": host.get("CgroupnsMode") or ("private" if cgroup_version == "v2" else "host"),
+    }
+    entries: list[dict[str, str]] = [{"type": "mount"}]
+    for kind in ("network", "uts", "pid", "ipc", "cgroup", "time"):
+        if kind in joined:
+            entries.append({"type": kind, "path": joined[kind]})
+        elif modes.get(kind) != "host" and (kind != "time" or namespaces.supported("time")):
+            entries.append({"type": kind})
+    return entries
+
+
+def _resources(host: dict[str, Any], privileged: bool) -> dict[str, Any]:
+    """linux.resources; numbers of 0 stand for "not asked for"."""
+    quota, period = int(host.get("CpuQuota") or 0), int(host.get("CpuPeriod") or 0)
+    if host.get("NanoCpus"):
+        period = 100_000
+        quota = int(host["NanoCpus"]) * period // 1_000_000_000
+    rules = defaults.ALL_DEVICES if privileged else defaults.DEVICE_RULES
+    return {
+        "memory": {
+            "limit": int(host.get("Memory") or 0),
+            "swap": int(host.get("MemorySwap") or 0),
+            "reservation": int(host.get("MemoryReservation") or 0),
+        },
+        "cpu": {"shares": int(host.get("CpuShares") or 0), "quota": quota, "period": period},
+        "pids": {"limit": int(host.get("PidsLimit") or 0)},
+        "devices": [r.to_json() for r in rules],
+    }

@@ -1,0 +1,438 @@
+"""The monitor: the long-lived process of a container. It owns the streams, the log, the pty and the exit code.
+
+Its life, top to bottom in `Monitor.run`: take the plan; take monitor.lock, which says "running" to everybody for as long
+as this process lives; launch init; serve until init ends; write the exit code down; tell those who wait; go.
+
+It has one thread, imports nothing after `seal`, and holds nothing that is not on disk too but the streams: when it is
+killed, its container dies with it (PR_SET_PDEATHSIG), and the next command finds that out from the lock.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import errno
+import fcntl
+import os
+import select
+import time
+
+from sampan.kernel import cgroup, clock, process
+from sampan.shim import launch, protocol, stages, streams
+from sampan.shim.logs import JsonFile
+from sampan.shim.streams import Client, Loop, Session
+from sampan.steps.base import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any
+else:
+    import _signal  # without the enums of `signal`
+
+DRAIN_SECONDS = 2.0
+MAX_DESCRIPTORS = 64
+"""That one plan may bring along."""
+
+
+class Monitor:
+    """One container's life, from the plan to the exit code."""
+
+    def __init__(self, control: Any) -> None:
+        self.control = control
+        self.loop = Loop()
+        self.ctx = Context()
+        self.clients: list[Client] = []
+        self.execs: dict[str, Session] = {}
+        self.ended: list[Session] = []
+        self.listener: Any = None
+        self.plan: protocol.LaunchPlan
+        self.session: Session
+        self.lock = -1
+        self.log: JsonFile | None = None
+
+    def run(self) -> list[str]:
+        """Live. Returns the command to execute at the very end, [] for none."""
+        if not self._take_plan():
+            return []
+        self._take_lock()
+        outcome = self._launch()
+        if outcome.failed is not None:
+            self._conclude_failure(outcome)
+            return []
+        self._announce(outcome)
+        self._serve()
+        return self._conclude()
+
+    # the start
+
+    def _take_plan(self) -> bool:
+        """The plan and the descriptors that came with it; False if the launcher changed its mind."""
+        reader = protocol.Reader()
+        received: list[int] = []
+        frames: list[tuple[int, bytes]] = []
+        room = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+        while not frames:
+            data, ancillary, _, _ = self.control.recvmsg(1 << 18, room, _socket.MSG_CMSG_CLOEXEC)
+            for level, kind, payload in ancillary:
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                    received += array.array("i", payload[: len(payload) // 4 * 4])
+            if not data:
+                return False
+            frames = reader.feed(data)
+        self.plan = protocol.LaunchPlan.from_json(protocol.loads(frames[0][1]))
+        self.ctx.fds.update(zip(self.plan.descriptors, received, strict=True))
+        return True
+
+    def _take_lock(self) -> None:
+        """A POSIX record lock, not an flock: children do not inherit it, so that only this process' life holds it."""
+        self.lock = os.open(f"{self.plan.directory}/monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _launch(self) -> launch.Outcome:
+        plan = self.plan
+        if plan.log:
+            self.log = JsonFile(plan.log)
+        self.session = Session(self.loop, plan.container, plan.open_stdin, plan.stdin_once, plan.terminal, self.log)
+        outcome = self._own_steps()
+        if outcome.failed is None:
+            # Listening before init runs: a container that anybody sees running can be attached to.
+            os.makedirs(plan.run_directory, 0o700, exist_ok=True)
+            self.listener = streams.listen(plan.run_directory, "attach.sock")
+            self.session.prepare(self.ctx)
+            leave = self._ask_leave if plan.watched else None
+            launched = launch.launch(plan.stage1, plan.clone, plan.stage2, self.ctx, leave)
+            launched.done = outcome.done + launched.done
+            return launched
+        return outcome
+
+    def _own_steps(self) -> launch.Outcome:
+        """The steps whose results this process keeps: the devpts and the pty."""
+        outcome = launch.Outcome()
+        for index, step in enumerate(self.plan.monitor):
+            if self.plan.watched:
+                self._ask_leave({"stage": "monitor", "index": index, "pid": os.getpid()})
+            begun = time.perf_counter()
+            try:
+                step.run(self.ctx)
+            except Exception as e:
+                outcome.failed = stages.failure("monitor", index, step, e)
+                break
+            seconds = time.perf_counter() - begun
+            outcome.done.append({"stage": "monitor", "index": index, "pid": os.getpid(), "seconds": seconds})
+        return outcome
+
+    def _ask_leave(self, begun: dict[str, Any]) -> None:
+        """Announce a step to the launcher and wait until it lets us go on; a launcher that is gone lets us."""
+        self._tell(protocol.BEGIN, **begun)
+        try:
+            self.control.recv(protocol.HEADER_SIZE)
+        except OSError:
+            pass
+
+    def _tell(self, kind: int, **fields: Any) -> None:
+        """Say something to the launcher, which may have been killed: the container does not depend on it."""
+        try:
+            self.control.sendall(protocol.message(kind, **fields))
+        except OSError:
+            pass
+
+    def _announce(self, outcome: launch.Outcome) -> None:
+        """Init runs. Write down who it is, tell the launcher, and begin to serve."""
+        attached = self.ctx.fds.pop("attach", None)
+        self.session.began(outcome.pid, self.ctx, self.ended.append)
+        started = {
+            "monitor": os.getpid(),
+            "monitor_start": process.start_time(os.getpid()),
+            "pid": outcome.pid,
+            "pid_start": process.start_time(outcome.pid),
+            "boot": process.boot_id(),
+            "started": clock.now(),
+        }
+        _write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
+        _write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False)
+        for name in [n for n in self.ctx.fds if n not in ("devpts",)]:
+            self.ctx.close(name)  # descriptors of the plan: namespaces to join, sources of mounts
+        self.loop.watch(self.listener.fileno(), select.POLLIN, self._accept)
+        if attached is not None:
+            client = self._client(_socket.socket(fileno=attached))
+            client.join(self.session, {protocol.STDOUT, protocol.STDERR}, True)
+        self._tell(protocol.STARTED, **started, steps=outcome.done)
+        self.control.close()
+
+    # serving
+
+    def _serve(self) -> None:
+        while self.session not in self.ended:
+            self.loop.run_once(None)
+            for session in [s for s in self.ended if s is not self.session]:
+                self._end_exec(session)
+            self.clients = [c for c in self.clients if not c.closed]
+
+    def _accept(self, _events: int) -> None:
+        try:
+            fd, _ = self.listener._accept()
+        except OSError:
+            return  # the client has gone again, or we are out of descriptors: it will see an end of file
+        self._client(_socket.socket(fileno=fd))
+
+    def _client(self, connection: Any) -> Client:
+        client = Client(self.loop, connection, self._command)
+        self.clients.append(client)
+        return client
+
+    def _command(self, client: Client, kind: int, body: dict[str, Any]) -> None:
+        """ATTACH, WAIT and EXEC: what a client asks before it listens."""
+        if kind in (protocol.ATTACH, protocol.WAIT):
+            kinds = {k for k, name in ((protocol.STDOUT, "stdout"), (protocol.STDERR, "stderr")) if body.get(name)}
+            if client.session is not None:
+                client.kinds, client.feeds_stdin = kinds, bool(body.get("stdin"))
+            else:
+                client.join(self.session, kinds, bool(body.get("stdin")))
+            client.send(protocol.message(protocol.REPLY, pid=self.session.pid))
+        elif kind == protocol.EXEC and client.session is None:
+            self._exec(client, protocol.ExecPlan.from_json(body))
+        else:
+            raise protocol.ProtocolError(f"message {kind}")
+
+    def _exec(self, client: Client, plan: protocol.ExecPlan) -> None:
+        ctx = Context()
+        ctx.fds["init"] = self.session.pidfd
+        session = Session(self.loop, plan.identifier, plan.open_stdin, True, plan.terminal, None)
+        try:
+            if plan.terminal:
+                self._open_exec_terminal(ctx, plan)
+            session.prepare(ctx)
+            outcome = launch.launch(plan.stage1, plan.clone, plan.stage2, ctx)
+        except OSError as e:
+            client.send(
+                protocol.message(
+                    protocol.FAILED, message=f"cannot start a process in the container: {e.strerror}", exit_code=126
+                )
+            )
+            session.close()
+            client.finish()
+            return
+        if outcome.failed is not None:
+            client.send(protocol.message(protocol.FAILED, **outcome.failed))
+            session.close_program_ends(ctx)
+            session.close()
+            client.finish()
+            return
+        self.execs[plan.identifier] = session
+        session.began(outcome.pid, ctx, self.ended.append)
+        client.send(protocol.message(protocol.REPLY, pid=outcome.pid, steps=outcome.done))
+        if plan.detach:
+            client.finish()
+            client.was_told = False
+        else:
+            client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
+
+    def _open_exec_terminal(self, ctx: Context, plan: protocol.ExecPlan) -> None:
+        from sampan.steps.mounts import OpenTerminal
+
+        ctx.fds["devpts"] = self.ctx.fds["devpts"]
+        OpenTerminal("devpts", plan.size[0], plan.size[1]).run(ctx)
+        del ctx.fds["devpts"]
+
+    def _end_exec(self, session: Session) -> None:
+        self.ended.remove(session)
+        self.loop.forget(session.pidfd)
+        session.exit_code = _reap(session.pid)
+        # Not drained for long: what the program left running in the background may hold its streams for ever.
+        session.drain(DRAIN_SECONDS if session.clients else 0)
+        session.tell_exit(exit_code=session.exit_code)
+        session.close()
+        self.execs.pop(session.identifier, None)
+
+    # the end
+
+    def _conclude(self) -> list[str]:
+        """Init is dead: its code, the end of its log, exit.json; then whoever waits; then nobody needs us."""
+        session = self.session
+        self.loop.forget(session.pidfd)
+        code = _reap(session.pid)
+        driver, group = self._driver()
+        if self.plan.shared_pid and driver is not None:
+            _try(lambda: driver.kill(group))  # init was no pid 1: the others of the container are still there
+        for other in list(self.execs.values()):
+            self._end_killed_exec(other)
+        session.drain(DRAIN_SECONDS)
+        oom = bool(driver is not None and driver.oom_kills(group))
+        report = {"exit_code": code, "oom_killed": oom}
+        if self.log is not None:
+            self.log.close()
+        session.close()
+        self._write_exit(**report, finished=clock.now(), error="", failed=False)
+        if driver is not None:
+            _try(lambda: driver.remove(group))
+        self._stop_listening()
+        os.close(
+            self.lock
+        )  # from here on a new start may have the container; what is left is between us and our clients
+        session.tell_exit(**report)
+        told = any(c.was_told for c in self.clients)
+        self._linger()
+        return [] if told else list(self.plan.reaper)
+
+    def _end_killed_exec(self, session: Session) -> None:
+        """An exec whose container has ended: killed with it, where init was pid 1 or its cgroup was killed."""
+        _try(lambda: process.signal_process(session.pidfd, 9))
+        if session not in self.ended:
+            self.ended.append(session)
+        self._end_exec(session)
+
+    def _conclude_failure(self, outcome: launch.Outcome) -> None:
+        """The start has failed: leave nothing but the reason."""
+        failed = outcome.failed or {}
+        if hasattr(self, "session"):
+            self.session.close_program_ends(self.ctx)
+            self.session.close()
+        if self.log is not None:
+            self.log.close()
+        driver, group = self._driver()
+        if driver is not None:
+            _try(lambda: driver.kill(group))
+            _try(lambda: driver.remove(group))
+        if self.listener is not None:
+            self._stop_listening()
+        self._write_exit(
+            exit_code=failed["exit_code"], oom_killed=False, finished=clock.now(), error=explain(failed), failed=True
+        )
+        os.close(self.lock)
+        self._tell(protocol.FAILED, **failed, error=explain(failed), steps=outcome.done)
+
+    def crashed(self, error: BaseException) -> None:
+        """A fault of ours: leave word of it where somebody can find it, tell the launcher, and let the container be "lost"."""
+        places = []
+        trace = error.__traceback__
+        while trace is not None:  # by hand: the traceback module cannot be imported any more
+            places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+            trace = trace.tb_next
+        text = f"{type(error).__name__}: {error} ({' < '.join(reversed(places))})"
+        _try(lambda: _write_whole(f"{self.plan.start}/crash", text.encode("utf-8", "replace"), sync=False))
+        report = {"stage": "monitor", "index": 0, "step": "monitor", "errno": 0, "exit_code": 128, "message": text}
+        self._tell(protocol.FAILED, **report, error=f"the container's shim failed: {text}")
+
+    def _driver(self) -> tuple[Any, str]:
+        version, group = self.plan.cgroup
+        return (cgroup.by_version(version), group) if version else (None, "")
+
+    def _write_exit(self, **report: Any) -> None:
+        """The exit code, whole and synced, in the blocks that were reserved at the start: a full disk loses no exit code."""
+        _write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=True)
+
+    def _stop_listening(self) -> None:
+        self.loop.forget(self.listener.fileno())
+        self.listener.close()
+        for remove, path in (
+            (os.unlink, f"{self.plan.run_directory}/attach.sock"),
+            (os.rmdir, self.plan.run_directory),
+        ):
+            try:
+                remove(path)
+            except OSError:
+                pass  # removed with its container by somebody quicker
+
+    def _linger(self) -> None:
+        """Stay for as long as a client has not taken all of its bytes; a client that has gone frees us."""
+        for client in self.clients:
+            if client.session is None:
+                client.close()
+        while any(not c.closed for c in self.clients):
+            self.loop.run_once(None)
+
+
+def explain(failed: dict[str, Any]) -> str:
+    """A failed step in one line: Docker's own words where there are some, else step, system call, errno, path, advice."""
+    if failed["message"] and not failed["errno"]:
+        words: str = failed["message"]
+        if failed["exit_code"] in (126, 127):
+            return f"unable to start container process: {words}"
+        return words + (f" ({failed['advice']})" if failed["advice"] else "")
+    reason = os.strerror(failed["errno"]).lower() if failed["errno"] else failed["message"]
+    where = f" {failed['path']}" if failed["path"] else ""
+    call = f"{failed['syscall']}{where}: " if failed["syscall"] else (f"{failed['path']}: " if failed["path"] else "")
+    advice = f" ({failed['advice']})" if failed["advice"] else ""
+    return f"unable to start container process: {failed['stage']}: {failed['step']}: {call}{reason}{advice}"
+
+
+def _try(action: Any) -> None:
+    """Clean up as far as it goes: what is left is found and finished by the next command."""
+    try:
+        action()
+    except OSError:
+        pass
+
+
+def _reap(pid: int) -> int:
+    """The exit code of a child that has ended, as a shell counts it: 128 and the signal's number if one killed it."""
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _write_whole(path: str, data: bytes, sync: bool) -> None:
+    """Write a file that is there whole or not at all; over blocks that were reserved for it if there are some."""
+    temporary = f"{path}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+        os.ftruncate(fd, len(data))
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def _join_own_cgroup() -> None:
+    """Leave the caller's cgroups: neither its session's end nor its limits are the container's.
+
+    Where the cgroup file system is read-only (inside another container) we stay.
+    """
+    try:
+        driver = cgroup.detect()
+        group = f"{cgroup.DEFAULT_PARENT}/shims"
+        for directory in driver.directories(group):
+            cgroup.make_directory(directory)
+        for write in driver.prepare(group):
+            cgroup.apply(write)
+        unified = driver.clone_directory(group)
+        for path in driver.join_files(group) + ([f"{unified}/cgroup.procs"] if unified else []):
+            cgroup.apply(cgroup.Write(path, "0", False))
+    except Exception:  # Unavailable, a read-only file system: none of it keeps a container from running
+        return
+
+
+def _be_spared() -> None:
+    """Ask the out-of-memory killer to take others first; needs CAP_SYS_RESOURCE, and does without."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as f:
+            f.write("-500")
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EPERM):
+            raise
+
+
+def main(control_fd: int) -> None:
+    """The monitor from its first moment; the process is this and nothing else."""
+    os.setsid()
+    os.umask(0)
+    os.chdir("/")
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)  # the container's signals come as messages; ours end us only by SIGKILL
+    process.set_name("sampan-shim")
+    process.set_dumpable(False)
+    _be_spared()
+    _join_own_cgroup()
+    monitor = Monitor(_socket.socket(fileno=control_fd))
+    try:
+        reaper = monitor.run()
+    except BaseException as e:
+        monitor.crashed(e)
+        os._exit(1)
+    if reaper:
+        process.default_signals()
+        os.umask(0o022)
+        os.execv(reaper[0], reaper)

@@ -1,0 +1,22 @@
+"""Closes the import system: from here on no Python file is looked for, anywhere.
+
+After a process has entered a container's root, `import` would look for modules there and run what the image put
+in their place, as root (class CVE-2019-14271). So all that the shim and its children will ever run is imported
+first (see __main__), and then there is nothing left that could import.
+"""
+
+from __future__ import annotations
+
+import sys
+
+PRELOADED_CODECS = ("utf-8", "ascii", "latin-1")
+
+
+def seal() -> None:
+    """Make every further import of a module that is not loaded yet an ImportError. Cannot be undone."""
+    for name in PRELOADED_CODECS:
+        "".encode(name)  # a codec is a module too, found by name at its first use
+    sys.path_importer_cache.clear()
+    sys.path_hooks.clear()
+    sys.meta_path.clear()
+    sys.path.clear()

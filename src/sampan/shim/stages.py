@@ -1,0 +1,143 @@
+"""stage1 and stage2: the short-lived children that build a container and become its init, or an exec's process.
+
+    monitor --fork--> stage1   has the host's view and privileges: makes cgroups, builds every mount detached,
+                       |       joins namespaces that exist; clones stage2; ends
+                       '--clone3(CLONE_PARENT, new namespaces)--> stage2   attaches the mounts, changes root, drops
+                                                                   privileges, execve: a child of the monitor
+
+Both run the plan's steps in order, decide nothing, and report to the monitor over one socket that execve closes. They
+never return to their caller, never raise, and end by `os._exit`: nothing of the monitor's may run twice.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+import time
+
+from sampan.kernel import process
+from sampan.kernel.libc import KernelError
+from sampan.shim import protocol
+from sampan.steps.base import Context, Step, StepError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+class Reporter:
+    """Tells the monitor what was done; waits for leave before each step if the start is watched."""
+
+    def __init__(self, fd: int, watched: bool) -> None:
+        self.fd = fd
+        self.watched = watched
+
+    def begin(self, stage: str, index: int) -> None:
+        if self.watched:
+            os.write(self.fd, protocol.message(protocol.BEGIN, stage=stage, index=index, pid=os.getpid()))
+            if not os.read(self.fd, protocol.HEADER_SIZE):
+                os._exit(125)  # the monitor is gone
+
+    def done(self, stage: str, index: int, seconds: float) -> None:
+        os.write(self.fd, protocol.message(protocol.DONE, stage=stage, index=index, pid=os.getpid(), seconds=seconds))
+
+    def failed(self, stage: str, index: int, step: Step, seconds: float, error: BaseException) -> None:
+        os.write(
+            self.fd,
+            protocol.message(protocol.FAILED, **failure(stage, index, step, error), pid=os.getpid(), seconds=seconds),
+        )
+
+    def init(self, pid: int) -> None:
+        os.write(self.fd, protocol.message(protocol.INIT, pid=pid))
+
+
+def failure(stage: str, index: int, step: Step, error: BaseException) -> dict[str, Any]:
+    """A failed step as the data of FAILED: which, the system call, the errno, the path, what to do."""
+    number = getattr(error, "errno", None) or 0
+    report: dict[str, Any] = {
+        "stage": stage,
+        "index": index,
+        "step": step.describe(),
+        "errno": number,
+        "syscall": getattr(error, "syscall", ""),
+        "path": os.fsdecode(getattr(error, "filename", None) or ""),
+        "exit_code": 128,
+        "message": "",
+        "advice": getattr(error, "advice", "") or (step.advice(number) if number else ""),
+    }
+    if isinstance(error, StepError):
+        report["message"] = str(error)
+        report["exit_code"] = error.exit_code
+    elif not isinstance(error, OSError):
+        report["message"] = f"{type(error).__name__}: {error}"
+    return report
+
+
+def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporter) -> bool:
+    """Run `steps` in order until one fails, which is reported: False then."""
+    for index, step in enumerate(steps):
+        report.begin(stage, index)
+        begun = time.perf_counter()
+        try:
+            step.run(ctx)
+        except BaseException as e:
+            # Everything, whatever it is: a traceback would need modules that a sealed process cannot import.
+            report.failed(stage, index, step, time.perf_counter() - begun, e)
+            return False
+        report.done(stage, index, time.perf_counter() - begun)
+    return True
+
+
+def stage1(
+    steps: tuple[Step, ...], clone: int, stage2_steps: tuple[Step, ...], ctx: Context, report: Reporter
+) -> NoReturn:
+    """Run the host's side, clone init, tell its pid, and end."""
+    status = 1
+    try:
+        if run_steps("stage1", steps, ctx, report):
+            pid = _clone(clone, ctx, report)
+            if pid == 0:
+                stage2(stage2_steps, ctx, report)
+            if pid > 0:
+                report.init(pid)
+                status = 0
+    finally:
+        os._exit(status)
+
+
+class CloneInit(Step):
+    """The step between stage1's and stage2's: not in a plan's lists, but named and described like the others."""
+
+    flags: int
+
+    def describe(self) -> str:
+        return f"clone3 CLONE_PARENT with namespace flags {self.flags:#x}"
+
+    def advice(self, errno: int) -> str:
+        if errno == errno_names.ENOSPC:
+            return "too many namespaces: raise /proc/sys/user/max_*_namespaces, or end some containers"
+        if errno == errno_names.EAGAIN:
+            return "too many processes: the pids limit of a cgroup above, or ulimit -u, is reached"
+        return super().advice(errno)
+
+
+def _clone(flags: int, ctx: Context, report: Reporter) -> int:
+    """The pid of stage2, 0 in it, -1 after a failure that was reported."""
+    begun = time.perf_counter()
+    report.begin("clone", 0)
+    try:
+        pid = process.clone3(flags | process.CLONE_PARENT, ctx.fds.get("cgroup", -1))
+    except KernelError as e:
+        report.failed("clone", 0, CloneInit(flags), time.perf_counter() - begun, e)
+        return -1
+    if pid:
+        report.done("clone", 0, time.perf_counter() - begun)
+    return pid
+
+
+def stage2(steps: tuple[Step, ...], ctx: Context, report: Reporter) -> NoReturn:
+    """Become the container's program. Its last step is the execve, after which there is nobody to return."""
+    try:
+        run_steps("stage2", steps, ctx, report)
+    finally:
+        os._exit(127)

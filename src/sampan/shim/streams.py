@@ -1,0 +1,395 @@
+"""The standard streams of a container's process, those who listen to them, and the one poll loop that serves both."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+import time
+
+from sampan.kernel import process, tty
+from sampan.shim import protocol
+from sampan.steps.base import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.shim.logs import JsonFile
+
+CHUNK = 65536
+CLIENT_LIMIT = 1 << 20
+"""Bytes that wait for a client before its container's output is no longer read (the program then blocks in write)."""
+STDIN_LIMIT = 1 << 18
+"""Bytes of standard input that wait for the program before its client is no longer read."""
+
+
+class Loop:
+    """poll(2) with a function for each descriptor."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, events)
+
+    def forget(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def run_once(self, timeout_ms: int | None) -> bool:
+        """Serve what is ready; False if nothing was within the time."""
+        ready = self._poll.poll(timeout_ms)
+        for fd, events in ready:
+            handler = self._handlers.get(fd)
+            if handler is not None:  # a handler before this one may have closed it
+                handler(events)
+        return bool(ready)
+
+
+class Session:
+    """One process with its streams: the container's own, or an exec's."""
+
+    def __init__(
+        self, loop: Loop, identifier: str, open_stdin: bool, stdin_once: bool, terminal: bool, log: JsonFile | None
+    ) -> None:
+        self._loop = loop
+        self.identifier = identifier
+        self.open_stdin = open_stdin
+        self.stdin_once = stdin_once
+        self.terminal = terminal
+        self.log = log
+        self.clients: list[Client] = []
+        self.pid = 0
+        self.pidfd = -1
+        self.exit_code: int | None = None
+        self._outputs: dict[int, tuple[int, str]] = {}  # descriptor -> (kind of frame, stream's name)
+        self._input = -1
+        self._input_buffer = b""
+        self._input_ending = False
+        self._peer = -1
+        self._paused = False
+        self._draining = False
+
+    def prepare(self, ctx: Context) -> None:
+        """Make the pipes, or take the pty that a step opened: ours here, the program's in `ctx`."""
+        if self.terminal:
+            # The peer stays open here too: a terminal whose last program has closed it for a moment is not at its end.
+            self._input = ctx.fds.pop("terminal")
+            self._peer = ctx.fds["console"]
+            self._outputs[self._input] = (protocol.STDOUT, "stdout")
+            os.set_blocking(self._input, False)
+            return
+        if self.open_stdin:
+            ctx.fds["stdin"], self._input = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._input, False)
+        else:
+            ctx.fds["stdin"] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        for name, kind in (("stdout", protocol.STDOUT), ("stderr", protocol.STDERR)):
+            reading, ctx.fds[name] = os.pipe2(os.O_CLOEXEC)
+            self._outputs[reading] = (kind, name)
+
+    def began(self, pid: int, ctx: Context, ended: Callable[[Session], None]) -> None:
+        """The program runs: close its ends of the pipes, listen to ours."""
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.close_program_ends(ctx)
+        for fd in self._outputs:
+            self._watch_output(fd)
+        self._loop.watch(self.pidfd, select.POLLIN, lambda _: ended(self))
+
+    def close_program_ends(self, ctx: Context) -> None:
+        for name in ("stdin", "stdout", "stderr"):
+            ctx.close(name)
+        if self.terminal:
+            ctx.fds.pop("console", None)  # kept as self._peer
+
+    def _readable(self, fd: int, events: int) -> None:
+        if fd == self._input and events & select.POLLOUT:
+            self._feed()
+        if not events & ~select.POLLOUT:
+            return
+        kind, stream = self._outputs[fd]
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            if e.errno != errno.EIO:
+                raise
+            data = b""  # a pty without a peer
+        if not data:
+            self._ended(fd, stream)
+            return
+        if self.log is not None:
+            self.log.write(stream, data)
+        for client in self.clients:
+            if client.wants(kind):
+                client.send(protocol.frame(kind, data))
+        self.regulate()
+
+    def _ended(self, fd: int, stream: str) -> None:
+        if self.log is not None:
+            self.log.end(stream)
+        self._loop.forget(fd)
+        del self._outputs[fd]
+        if fd == self._input:
+            self._input = -1
+        os.close(fd)
+
+    def regulate(self) -> None:
+        """Read the program's output only while everybody who listens keeps up: no byte is dropped, none piles up."""
+        paused = not self._draining and any(c.waiting > CLIENT_LIMIT for c in self.clients)
+        if paused != self._paused:
+            self._paused = paused
+            for fd in self._outputs:
+                self._watch_output(fd)
+
+    def _watch_output(self, fd: int) -> None:
+        events = 0 if self._paused else select.POLLIN
+        if fd == self._input and self._input_buffer:
+            events |= select.POLLOUT
+
+        def ready(events: int) -> None:
+            self._readable(fd, events)
+
+        self._loop.watch(fd, events, ready)
+
+    def drain(self, seconds: float) -> None:
+        """Read what the ended program left in its pipes, until they end or for a bounded time.
+
+        They may not end: another process outside of the container's pid namespace can hold them. Nobody's slowness
+        counts any more: a pipe holds at most 64 KiB.
+        """
+        if self._peer >= 0:
+            os.close(self._peer)
+            self._peer = -1
+        self._draining = True
+        self.regulate()
+        deadline = time.monotonic() + seconds
+        while self._outputs and time.monotonic() < deadline:
+            self._loop.run_once(20)
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        for fd, (_, stream) in list(self._outputs.items()):
+            self._ended(fd, stream)
+        self.end_input()
+        for fd in (self.pidfd, self._peer):
+            if fd >= 0:
+                self._loop.forget(fd)
+                os.close(fd)
+        self.pidfd = self._peer = -1
+
+    # standard input
+
+    @property
+    def takes_input(self) -> bool:
+        return self._input >= 0 and len(self._input_buffer) < STDIN_LIMIT and not self._input_ending
+
+    def input(self, data: bytes) -> None:
+        """Hand bytes to the program; nobody reads them if its standard input is closed."""
+        if self._input >= 0 and not self._input_ending:
+            self._input_buffer += data
+            self._feed()
+
+    def client_ended_input(self) -> None:
+        """A client's standard input is at its end: the program's too, if it was only for one client."""
+        if self.stdin_once and not self.terminal:
+            self._input_ending = True
+            self._feed()
+
+    def _feed(self) -> None:
+        try:
+            while self._input_buffer and self._input >= 0:
+                written = os.write(self._input, self._input_buffer[:CHUNK])
+                self._input_buffer = self._input_buffer[written:]
+        except BlockingIOError:
+            pass
+        except OSError:  # EPIPE: the program has closed its standard input; EIO: the pty's is gone
+            self._input_buffer = b""
+            self.end_input()
+        if self._input >= 0 and self._input_ending and not self._input_buffer:
+            self.end_input()
+        if self._input >= 0:
+            if self._input in self._outputs:
+                self._watch_output(self._input)
+            elif self._input_buffer:
+                self._loop.watch(self._input, select.POLLOUT, lambda _: self._feed())
+            else:
+                self._loop.forget(self._input)
+        for client in self.clients:
+            client.regulate()
+
+    def end_input(self) -> None:
+        """Close the program's standard input (a pty is closed with its output)."""
+        if self._input >= 0 and self._input not in self._outputs:
+            self._loop.forget(self._input)
+            os.close(self._input)
+            self._input = -1
+
+    def resize(self, rows: int, columns: int) -> None:
+        if self.terminal and self._input >= 0:
+            tty.set_size(self._input, rows, columns)
+
+    def signal(self, number: int) -> None:
+        try:
+            process.signal_process(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def tell_exit(self, **report: Any) -> None:
+        """Give everybody the exit code as their last frame."""
+        for client in self.clients:
+            client.send(protocol.message(protocol.EXIT, **report))
+            client.finish()
+
+
+class Client:
+    """Somebody at the other end of a socket: listens to a session, feeds it, asks for an exec."""
+
+    def __init__(self, loop: Loop, connection: Any, commands: Callable[[Client, int, dict[str, Any]], None]) -> None:
+        self._loop = loop
+        self._socket = connection
+        self._commands = commands
+        self._reader = protocol.Reader()
+        self._out = bytearray()
+        self._finishing = False
+        self._events = select.POLLIN
+        self.session: Session | None = None
+        self.kinds: set[int] = set()
+        self.feeds_stdin = False
+        self.closed = False
+        self.was_told = False
+        self._socket.setblocking(False)
+        self._loop.watch(self._socket.fileno(), self._events, self._ready)
+
+    def wants(self, kind: int) -> bool:
+        return kind in self.kinds
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that this client has not taken yet."""
+        return len(self._out)
+
+    def join(self, session: Session, kinds: set[int], stdin: bool) -> None:
+        self.session, self.kinds, self.feeds_stdin = session, kinds, stdin
+        session.clients.append(self)
+
+    def send(self, data: bytes) -> None:
+        if not self.closed:
+            self._out += data
+            self._flush()
+
+    def finish(self) -> None:
+        """Close once everything has been taken."""
+        self._finishing = True
+        self.was_told = True
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.closed:
+            return
+        try:
+            while self._out:
+                with memoryview(self._out) as view:
+                    sent = self._socket.send(view[:CHUNK])
+                del self._out[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._finishing and not self._out:
+            self.close()
+        else:
+            self.regulate()
+
+    def regulate(self) -> None:
+        """Ask for what can be served: bytes from the client while its session takes them, room while some wait for it."""
+        if self.closed:
+            return
+        events = 0
+        if not self.feeds_stdin or self.session is None or self.session.takes_input or not self.session.open_stdin:
+            events |= select.POLLIN
+        if self._out:
+            events |= select.POLLOUT
+        if events != self._events:
+            self._events = events
+            self._loop.watch(self._socket.fileno(), events, self._ready)
+
+    def _ready(self, events: int) -> None:
+        if events & select.POLLOUT:
+            self._flush()
+            if self.session is not None:
+                self.session.regulate()
+        if not self.closed and events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        try:
+            for kind, body in self._reader.feed(data):
+                self._take(kind, body)
+                if self.closed:
+                    return
+        except (protocol.ProtocolError, KeyError, TypeError, ValueError):
+            self.close()  # not one of ours
+
+    def _take(self, kind: int, body: bytes) -> None:
+        session = self.session
+        if kind == protocol.STDIN:
+            if session is not None and self.feeds_stdin:
+                session.input(body)
+        elif kind == protocol.CLOSE_STDIN:
+            if session is not None and self.feeds_stdin:
+                session.client_ended_input()
+        elif kind == protocol.RESIZE:
+            size = protocol.loads(body)
+            if session is not None:
+                session.resize(int(size["rows"]), int(size["columns"]))
+        elif kind == protocol.SIGNAL:
+            if session is not None:
+                session.signal(int(protocol.loads(body)["signal"]))
+        else:
+            self._commands(self, kind, protocol.loads(body))
+
+    def close(self) -> None:
+        """The client has gone, or has all it came for. What it fed stays; its session goes on."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        session = self.session
+        if session is not None:
+            session.clients.remove(self)
+            if self.feeds_stdin and not self._finishing:
+                session.client_ended_input()
+            session.regulate()
+
+
+def listen(directory: str, name: str) -> Any:
+    """A listening socket at directory/name. Bound by its short name: the whole may be longer than a sun_path."""
+    s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    os.chdir(directory)
+    try:
+        os.unlink(name)
+    except FileNotFoundError:
+        pass
+    s.bind(name)
+    s.listen(128)
+    os.chdir("/")
+    return s
