@@ -127,10 +127,14 @@ def fsmount(fd: int, attributes: int = 0) -> int:
     return raw(SYS_FSMOUNT, "fsmount", "", fd, FSMOUNT_CLOEXEC, attributes)
 
 
-def new_filesystem(fstype: str, options: Sequence[tuple[str, str]] = (), attributes: int = 0) -> int:
-    """A detached mount of a new `fstype`; an option with an empty value is a flag."""
+def new_filesystem(fstype: str, options: Sequence[tuple[str, str]] = (), attributes: int = 0, source: str = "") -> int:
+    """A detached mount of a new `fstype`; an option with an empty value is a flag.
+
+    `source` is what mount(8) shows before "on"; without it the kernel shows "none".
+    """
     context = fsopen(fstype)
     try:
+        fsconfig_set_string(context, "source", source or fstype)
         for key, value in options:
             if value:
                 fsconfig_set_string(context, key, value)
@@ -192,7 +196,7 @@ def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: i
     try:
         if not _set_layers(context, lower, upper, work):
             return _overlay_by_mount(lower, upper, work, attributes)
-        for key, value in _OVERLAY_OPTIONS:
+        for key, value in (("source", "overlay"), *_OVERLAY_OPTIONS):
             fsconfig_set_string(context, key, value)
         fsconfig_create(context)
         return fsmount(context, attributes)
@@ -228,7 +232,8 @@ def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: i
 
     mount(2) takes one page of options, so the layers are named by descriptor numbers relative to
     /proc/self/fd (a 100 layers fit in 400 bytes). The mount is attached for a moment on a directory of this
-    process' own mount namespace and detached again at once: callers are in a private mount namespace.
+    process' own mount namespace and detached again at once: before Linux 6.7 callers have to be in a private
+    one (`namespaces.private_mounts`, `namespaces.in_private_mounts`).
     """
     opened: list[int] = []
     try:

@@ -28,6 +28,8 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_NO_NEW_P
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
+_SYS_RT_SIGACTION = by_machine(13, 134)
+_LIBRARY_SIGNALS = (32, 33)
 _AT_EMPTY_PATH = 0x1000
 _CLOSE_RANGE_CLOEXEC = 4
 _MFD_EXEC = 0x10
@@ -204,7 +206,11 @@ def default_signals() -> None:
         try:
             _signal.signal(number, _signal.SIG_DFL)
         except (OSError, ValueError):
-            continue  # SIGKILL, SIGSTOP and the two that the C library keeps for itself
+            continue  # SIGKILL, SIGSTOP and the two below
+    for number in _LIBRARY_SIGNALS:
+        # Past the C library, which keeps these two for itself; a caller may have had another library.
+        action = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, empty mask
+        raw(_SYS_RT_SIGACTION, "rt_sigaction", "", number, action, None, 8)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 

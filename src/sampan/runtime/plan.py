@@ -254,13 +254,13 @@ def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
         return [mounts.AttachMount("devpts", target)]
     if entry["type"] == "cgroup":
         return _cgroup_view(target, options, facts, driver)
-    return [mounts.MountFilesystem(entry["type"], target, options.data, options.attributes)]
+    return [mounts.MountFilesystem(entry["type"], target, options.data, options.attributes, entry["source"])]
 
 
 def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, driver: CgroupDriver) -> list[Step]:
     """/sys/fs/cgroup: v2 as one mount in the container's own namespace; v1 a directory a hierarchy, bound to its own group."""
     if driver.version == "v2":
-        return [mounts.MountFilesystem("cgroup2", target, (), options.attributes)]
+        return [mounts.MountFilesystem("cgroup2", target, (), options.attributes, "cgroup")]
     steps: list[Step] = [mounts.MountFilesystem("tmpfs", target, (("mode", "755"),), options.attributes & ~oci.RDONLY)]
     for hierarchy in driver.hierarchies(facts.group):
         steps.append(mounts.AttachMount(f"cgroup.mount.{hierarchy.name}", f"{target}/{hierarchy.name}"))

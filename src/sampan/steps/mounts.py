@@ -202,12 +202,13 @@ class MountFilesystem(Step):
     target: str
     options: tuple[tuple[str, str], ...] = ()
     attributes: int = 0
+    source: str = ""
 
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}{_options_text(self.options, self.attributes)}"
 
     def run(self, ctx: Context) -> None:
-        fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes)
+        fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes, self.source)
         try:
             self._attach(ctx, fd)
         finally:
