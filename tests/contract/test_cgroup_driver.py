@@ -1,0 +1,432 @@
+"""What every cgroup driver must do, on the real kernel: each version that this machine can show."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import Unavailable
+from sampan.kernel import cgroup
+from sampan.kernel.cgroup import CgroupDriver, CgroupError, DeviceRule, Limits
+
+from support.groups import Group
+from support.patience import patience
+
+MIB = 1024 * 1024
+
+pytestmark = [pytest.mark.root, pytest.mark.core]
+
+DENY_ALL = DeviceRule(False, "a")
+ANY_NODE = (DeviceRule(True, "c", access="m"), DeviceRule(True, "b", access="m"))
+
+
+def versions() -> list[str]:
+    try:
+        here = cgroup.detect().version
+    except Unavailable:
+        return ["v2"]  # the fixture fails with the reason
+    return ["v1", "hybrid"] if here == "hybrid" else [here]
+
+
+@pytest.fixture(params=versions())
+def driver(request: pytest.FixtureRequest) -> CgroupDriver:
+    return cgroup.by_version(request.param)
+
+
+@pytest.fixture
+def make(driver: CgroupDriver) -> Iterator[Callable[..., Group]]:
+    made: list[Group] = []
+
+    def make(limits: Limits | None = None) -> Group:
+        made.append(Group(driver, limits))
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.delete()
+
+
+def sleep() -> None:
+    time.sleep(1000)
+
+
+def error_of(action: Callable[[], object]) -> int:
+    """The errno that an action gives, 0 for none."""
+    try:
+        action()
+    except OSError as e:
+        return e.errno or -1
+    return 0
+
+
+def exits_with_error_of(action: Callable[[], object]) -> Callable[[], None]:
+    return lambda: os._exit(error_of(action))
+
+
+# --- Being in it
+
+
+def test_a_process_is_in_the_group_of_every_hierarchy(make: Callable[..., Group]) -> None:
+    group = make()
+    pid = group.run(sleep)
+    group.wait_for(1)
+    assert group.processes() == [pid]
+    places = [line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    expected = {"" if h.name == "unified" else h.name for h in group.driver.hierarchies(group.name)}
+    assert {name.removeprefix("name=") for name, path in places if path == f"/{group.name}"} == expected
+
+
+def test_children_are_in_it_too(make: Callable[..., Group]) -> None:
+    def with_child() -> None:
+        os.fork()
+        sleep()
+
+    group = make()
+    group.run(with_child)
+    group.wait_for(2)
+
+
+def test_making_and_preparing_again_is_fine(make: Callable[..., Group]) -> None:
+    group = make(Limits(memory=64 * MIB, pids=10))
+    group.set(Limits(memory=64 * MIB, pids=10))
+    assert group.outcome(lambda: None) == 0
+
+
+def test_joining_costs_no_grace_period_and_pids_is_last(driver: CgroupDriver) -> None:
+    files = driver.join_files("sampan/x")
+    assert all(path.endswith("/tasks") for path in files)
+    if files:
+        assert "pids" in files[-1]
+    assert bool(driver.clone_directory("sampan/x")) == (driver.version != "v1")
+
+
+# --- Killing
+
+
+def test_kill_takes_all_and_waits(make: Callable[..., Group]) -> None:
+    group = make()
+    pids = [group.run(sleep) for _ in range(5)]
+    group.wait_for(5)
+    group.kill()
+    assert group.processes() == []
+    for pid in pids:
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def test_kill_takes_what_ignores_all_other_signals(make: Callable[..., Group]) -> None:
+    def stubborn() -> None:
+        for number in range(1, 32):
+            if number not in (signal.SIGKILL, signal.SIGSTOP):
+                signal.signal(number, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        sleep()
+
+    group = make()
+    group.run(stubborn)
+    group.wait_for(1)
+    group.kill()
+    assert group.processes() == []
+
+
+def bomb() -> None:
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            pass
+
+
+def test_kill_ends_a_fork_bomb(make: Callable[..., Group]) -> None:
+    group = make(Limits(pids=64))
+    group.run(bomb)
+    group.wait_for(32)
+    begun = time.monotonic()
+    group.kill()
+    assert group.processes() == []
+    assert time.monotonic() - begun < patience(5)
+
+
+def test_kill_reaches_groups_that_the_container_made(make: Callable[..., Group]) -> None:
+    group = make()
+    pid = group.run(sleep)
+    for hierarchy in group.driver.hierarchies(group.name):
+        below = Path(hierarchy.directory) / "own" / "deeper"
+        below.mkdir(parents=True)
+        copy_cpuset(below)
+        (below / "cgroup.procs").write_text(str(pid))
+    assert group.processes() == [pid]
+    group.kill()
+    assert group.processes() == []
+
+
+def copy_cpuset(below: Path) -> None:
+    for knob in ("cpuset.cpus", "cpuset.mems"):
+        for directory in (below.parent, below):
+            if (directory / knob).exists() and (directory.parent / knob).exists():
+                (directory / knob).write_text((directory.parent / knob).read_text())
+
+
+def test_kill_reaches_a_process_that_left_one_hierarchy(make: Callable[..., Group]) -> None:
+    group = make()
+    pid = group.run(sleep)
+    hierarchies = group.driver.hierarchies(group.name)
+    if len(hierarchies) > 1:
+        for hierarchy in hierarchies[1:]:
+            (Path(hierarchy.mount) / "cgroup.procs").write_text(str(pid))
+    group.wait_for(1)
+    group.kill()
+    assert group.processes() == []
+
+
+def test_kill_reaches_a_paused_process(make: Callable[..., Group]) -> None:
+    group = make()
+    pid = group.run(sleep)
+    group.wait_for(1)
+    if group.driver.version == "v2":
+        (group.path("freezer") / "cgroup.freeze").write_text("1")
+    else:
+        (group.path("freezer") / "freezer.state").write_text("FROZEN")
+    group.kill()
+    assert group.processes() == []
+    assert os.waitpid(pid, 0)[0] == pid
+    group._started.remove(pid)
+
+
+def test_kill_of_what_is_not_there_does_nothing(driver: CgroupDriver) -> None:
+    driver.kill("sampan-test-nothing/there")
+    driver.remove("sampan-test-nothing/there")
+    assert driver.processes("sampan-test-nothing/there") == []
+    assert driver.oom_kills("sampan-test-nothing/there") == 0
+
+
+# --- Removing
+
+
+def test_remove_takes_groups_that_the_container_made(make: Callable[..., Group]) -> None:
+    group = make()
+    for hierarchy in group.driver.hierarchies(group.name):
+        for name in ("one/two/three", "one/four", "five"):
+            (Path(hierarchy.directory) / name).mkdir(parents=True)
+    group.driver.remove(group.name)
+    assert not [h for h in group.driver.hierarchies(group.name) if os.path.exists(h.directory)]
+    group.driver.remove(group.name)
+
+
+def test_remove_takes_a_tree_with_longer_paths_than_the_kernel_knows(make: Callable[..., Group]) -> None:
+    group = make()
+    fd = os.open(group.path("pids"), os.O_RDONLY)
+    for _ in range(30):  # 30 * 200 bytes are more than PATH_MAX
+        os.mkdir("n" * 200, dir_fd=fd)
+        below = os.open("n" * 200, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    assert group.processes() == []
+    group.driver.remove(group.name)
+    assert not group.path("pids").exists()
+
+
+def test_remove_of_a_group_in_use_fails_in_time_and_names_the_process(make: Callable[..., Group]) -> None:
+    group = make()
+    pid = group.run(sleep)
+    group.wait_for(1)
+    begun = time.monotonic()
+    with pytest.raises(CgroupError) as failure:
+        group.driver.remove(group.name, timeout=0.1)
+    assert failure.value.errno == errno.EBUSY
+    assert str(pid) in str(failure.value)
+    assert time.monotonic() - begun < patience(2)
+
+
+# --- Limits
+
+
+def eat(amount: int) -> Callable[[], None]:
+    def eat() -> None:
+        block = bytearray(amount)
+        for offset in range(0, amount, 4096):
+            block[offset] = 1
+
+    return eat
+
+
+def test_memory_limit_kills_and_is_counted(make: Callable[..., Group]) -> None:
+    group = make(Limits(memory=16 * MIB, memory_swap=16 * MIB))
+    assert group.outcome(eat(8 * MIB)) == 0
+    assert group.driver.oom_kills(group.name) == 0
+    assert group.outcome(eat(64 * MIB)) == -signal.SIGKILL
+    assert group.driver.oom_kills(group.name) == 1
+
+
+def test_an_oom_kill_below_the_group_is_counted(make: Callable[..., Group]) -> None:
+    group = make(Limits(memory=16 * MIB, memory_swap=16 * MIB))
+    below = group.path("memory") / "own"
+    below.mkdir()
+
+    def move_and_eat() -> None:
+        (below / "cgroup.procs").write_text("0")
+        eat(64 * MIB)()
+
+    assert group.outcome(move_and_eat) == -signal.SIGKILL
+    assert group.driver.oom_kills(group.name) == 1
+
+
+@pytest.mark.parametrize(
+    ("swap", "v1", "v2"),
+    [
+        (0, 128 * MIB, 64 * MIB),  # twice the memory
+        (64 * MIB, 64 * MIB, 0),  # no swap
+        (100 * MIB, 100 * MIB, 36 * MIB),
+        (-1, None, None),
+    ],
+)
+def test_swap_limit_is_docker_s(make: Callable[..., Group], swap: int, v1: int | None, v2: int | None) -> None:
+    group = make(Limits(memory=64 * MIB, memory_swap=swap))
+    if group.driver.version == "v2":
+        assert group.read("memory", "memory.max") == str(64 * MIB)
+        assert group.read("memory", "memory.swap.max") == ("max" if v2 is None else str(v2))
+    else:
+        assert group.read("memory", "memory.limit_in_bytes") == str(64 * MIB)
+        swap_limit = int(group.read("memory", "memory.memsw.limit_in_bytes"))
+        assert swap_limit == v1 if v1 else swap_limit > 1 << 60
+
+
+def test_memory_reservation(make: Callable[..., Group]) -> None:
+    group = make(Limits(memory=64 * MIB, memory_reservation=32 * MIB))
+    knob = "memory.low" if group.driver.version == "v2" else "memory.soft_limit_in_bytes"
+    assert group.read("memory", knob) == str(32 * MIB)
+
+
+def test_pids_limit(make: Callable[..., Group]) -> None:
+    group = make(Limits(pids=2))
+
+    def fork_twice() -> None:
+        assert error_of(fork_sleeper) == 0
+        assert error_of(fork_sleeper) == errno.EAGAIN
+
+    assert group.outcome(fork_twice) == 0
+
+
+def fork_sleeper() -> None:
+    if os.fork() == 0:
+        sleep()
+
+
+def test_pids_limit_of_one_can_start(make: Callable[..., Group]) -> None:
+    assert make(Limits(pids=1)).outcome(exits_with_error_of(fork_sleeper)) == errno.EAGAIN
+
+
+def test_pids_unlimited(make: Callable[..., Group]) -> None:
+    assert make(Limits(pids=-1)).read("pids", "pids.max") == "max"
+
+
+def test_cpu_quota_holds(make: Callable[..., Group]) -> None:
+    group = make(Limits(cpu_quota=10_000, cpu_period=100_000))
+
+    def spin() -> None:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            pass
+        # A tenth of 0.5 s; throttling is exact to a slice of 5 ms, and the start may fall into a period of its own.
+        os._exit(0 if time.process_time() - begun < 0.25 else 1)
+
+    begun = time.process_time()
+    assert group.outcome(spin) == 0
+    throttled = dict(line.split() for line in group.read("cpu", "cpu.stat").splitlines())
+    assert int(throttled["nr_throttled"]) > 0
+
+
+def test_cpu_knobs(make: Callable[..., Group]) -> None:
+    group = make(Limits(cpu_quota=150_000, cpu_shares=512))
+    if group.driver.version == "v2":
+        assert group.read("cpu", "cpu.max") == "150000 100000"
+        assert group.read("cpu", "cpu.weight") == "20"
+    else:
+        assert group.read("cpu", "cpu.cfs_quota_us") == "150000"
+        assert group.read("cpu", "cpu.cfs_period_us") == "100000"
+        assert group.read("cpu", "cpu.shares") == "512"
+
+
+def test_no_limits_write_nothing(driver: CgroupDriver) -> None:
+    assert driver.limits("sampan/x", Limits()) == []
+
+
+def test_nothing_is_missing_on_this_machine(driver: CgroupDriver) -> None:
+    everything = Limits(64 * MIB, -1, 32 * MIB, 512, 50_000, 100_000, 64, (DENY_ALL,))
+    assert cgroup.check(everything, driver) == []
+
+
+# --- Devices
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Callable[[int, int], str]:
+    def node(major: int, minor: int) -> str:
+        path = tmp_path / f"{major}-{minor}"
+        os.mknod(path, 0o20666, os.makedev(major, minor))
+        return str(path)
+
+    return node
+
+
+def opening(path: str, flags: int) -> Callable[[], None]:
+    return exits_with_error_of(lambda: os.open(path, flags))
+
+
+def test_only_allowed_devices_open(make: Callable[..., Group], node: Callable[[int, int], str]) -> None:
+    group = make(Limits(devices=(DENY_ALL, *ANY_NODE, DeviceRule(True, "c", 1, 3))))
+    assert group.outcome(opening(node(1, 3), os.O_RDWR)) == 0
+    assert group.outcome(opening(node(1, 5), os.O_RDONLY)) == errno.EPERM
+
+
+def test_without_rules_devices_are_left_alone(make: Callable[..., Group], node: Callable[[int, int], str]) -> None:
+    assert make().outcome(opening(node(1, 5), os.O_RDWR)) == 0
+
+
+def test_devices_can_be_made_that_cannot_be_opened(make: Callable[..., Group], tmp_path: Path) -> None:
+    group = make(Limits(devices=(DENY_ALL, *ANY_NODE)))
+    for kind in (0o20600, 0o60600):
+        path = str(tmp_path / oct(kind))
+        assert group.outcome(exits_with_error_of(lambda: os.mknod(path, kind, os.makedev(1, 1)))) == 0  # noqa: B023
+        assert group.outcome(opening(path, os.O_RDONLY)) == errno.EPERM
+
+
+def test_making_a_device_can_be_forbidden(make: Callable[..., Group], tmp_path: Path) -> None:
+    group = make(Limits(devices=(DENY_ALL, DeviceRule(True, "c", 1, 3, "rw"))))
+    make_node = exits_with_error_of(lambda: os.mknod(tmp_path / "n", 0o20600, os.makedev(1, 3)))
+    assert group.outcome(make_node) == errno.EPERM
+
+
+def test_each_access_by_itself(make: Callable[..., Group], node: Callable[[int, int], str]) -> None:
+    group = make(Limits(devices=(DENY_ALL, DeviceRule(True, "c", 1, 3, "r"), DeviceRule(True, "c", 1, 5, "w"))))
+    null, zero = node(1, 3), node(1, 5)
+    assert group.outcome(opening(null, os.O_RDONLY)) == 0
+    assert group.outcome(opening(null, os.O_WRONLY)) == errno.EPERM
+    assert group.outcome(opening(null, os.O_RDWR)) == errno.EPERM
+    assert group.outcome(opening(zero, os.O_WRONLY)) == 0
+    assert group.outcome(opening(zero, os.O_RDWR)) == errno.EPERM
+
+
+def test_wildcards(make: Callable[..., Group], node: Callable[[int, int], str]) -> None:
+    group = make(Limits(devices=(DENY_ALL, DeviceRule(True, "c", 1), DeviceRule(True, "c", 1, 3, "r"))))
+    assert group.outcome(opening(node(1, 3), os.O_RDWR)) == 0
+    assert group.outcome(opening(node(1, 5), os.O_RDWR)) == 0
+    assert group.outcome(opening(node(5, 2), os.O_RDWR)) == errno.EPERM
+
+
+def test_the_last_rule_decides(make: Callable[..., Group], node: Callable[[int, int], str]) -> None:
+    null, zero = node(1, 3), node(1, 5)
+    group = make(
+        Limits(devices=(DENY_ALL, DeviceRule(True, "c", 1, 3), DeviceRule(False, "c", 1, 3, "w"))),
+    )
+    assert group.outcome(opening(null, os.O_RDONLY)) == 0
+    assert group.outcome(opening(null, os.O_WRONLY)) == errno.EPERM
+    group = make(Limits(devices=(DENY_ALL, DeviceRule(True, "a"), DeviceRule(False, "c", 1, 5))))
+    assert group.outcome(opening(null, os.O_RDWR)) == 0
+    assert group.outcome(opening(zero, os.O_RDONLY)) == errno.EPERM
