@@ -76,3 +76,10 @@ def raw(number: int, syscall: str, path: str | bytes, *args: Any) -> int:
         syscall,
         path,
     )
+
+
+def give_memory_back() -> None:
+    """Return the heap's free pages to the kernel (malloc_trim(3)); a C library without it keeps them."""
+    trim = getattr(libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)

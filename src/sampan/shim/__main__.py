@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import sys
 
-# `python DIR` put DIR on the path; the package that it belongs to is two levels up.
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# With -I the file's directory is not put on the path: its package is two levels up.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-# All of it now: steps register themselves, drivers are chosen later, and after `seal` nothing can be imported.
-import fcntl  # noqa: E402, F401
+# All of it now: steps register themselves, and after `seal` nothing can be imported.
 import select  # noqa: E402, F401
-import termios  # noqa: E402, F401
 
-from sampan.kernel import cgroup1, cgroup2, devicefilter, process  # noqa: E402, F401
+from sampan.kernel import cgroup1, cgroup2, process  # noqa: E402, F401
 from sampan.shim import monitor, protocol, seal  # noqa: E402
 from sampan.steps import cgroups, mounts  # noqa: E402, F401
 from sampan.steps import process as _process_steps  # noqa: E402, F401
+
+if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+    # The assembler of device filters, where cgroup v2 is all there is; elsewhere it would only cost memory.
+    from sampan.kernel import devicefilter  # noqa: F401
 
 
 def main() -> None:

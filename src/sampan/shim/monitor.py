@@ -10,14 +10,16 @@ killed, its container dies with it (PR_SET_PDEATHSIG), and the next command find
 from __future__ import annotations
 
 import _socket
-import array
 import errno
 import fcntl
 import os
 import select
+import struct
 import time
 
+from sampan.errors import Unavailable
 from sampan.kernel import cgroup, clock, process
+from sampan.kernel.libc import give_memory_back
 from sampan.shim import launch, protocol, stages, streams
 from sampan.shim.logs import JsonFile
 from sampan.shim.streams import Client, Loop, Session
@@ -76,7 +78,7 @@ class Monitor:
             data, ancillary, _, _ = self.control.recvmsg(1 << 18, room, _socket.MSG_CMSG_CLOEXEC)
             for level, kind, payload in ancillary:
                 if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                    received += array.array("i", payload[: len(payload) // 4 * 4])
+                    received += struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
             if not data:
                 return False
             frames = reader.feed(data)
@@ -159,6 +161,10 @@ class Monitor:
             client.join(self.session, {protocol.STDOUT, protocol.STDERR}, True)
         self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
+        # A shim lives as long as its container: what only the start needed is given back.
+        self.plan = self.plan.replace(monitor=(), stage1=(), stage2=())
+        outcome.done.clear()
+        give_memory_back()
 
     # serving
 
@@ -401,8 +407,8 @@ def _join_own_cgroup() -> None:
         unified = driver.clone_directory(group)
         for path in driver.join_files(group) + ([f"{unified}/cgroup.procs"] if unified else []):
             cgroup.apply(cgroup.Write(path, "0", False))
-    except Exception:  # Unavailable, a read-only file system: none of it keeps a container from running
-        return
+    except (OSError, Unavailable):
+        return  # none of it keeps a container from running
 
 
 def _be_spared() -> None:
