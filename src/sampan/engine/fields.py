@@ -129,9 +129,13 @@ HOST_CONFIG: dict[str, tuple[str, Any]] = {
     "Annotations": (MAP, None),
     "MaskedPaths": (LIST, None),
     "ReadonlyPaths": (LIST, None),
+    # Ours: chroot and MS_MOVE instead of pivot_root, for roots on an initramfs (`--no-pivot`).
+    "NoPivot": (FLAG, False),
 }
 
-HOST_CONFIG_OMITTED_WHEN_EMPTY = frozenset(("Mounts", "Tmpfs", "StorageOpt", "Sysctls", "Init", "Annotations"))
+HOST_CONFIG_OMITTED_WHEN_EMPTY = frozenset(
+    ("Mounts", "Tmpfs", "StorageOpt", "Sysctls", "Init", "Annotations", "NoPivot")
+)
 
 # What the engine cannot do yet. The text is what the user asked for, in the user's words.
 _LATER = {

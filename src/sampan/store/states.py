@@ -11,7 +11,7 @@ import json
 import os
 
 from sampan.kernel import clock
-from sampan.kernel.files import lock_is_held, write_atomic
+from sampan.kernel.files import lock_is_held, write_all, write_atomic
 from sampan.oci import lifecycle
 from sampan.structs import Struct
 
@@ -101,17 +101,25 @@ def begin_start(paths: ContainerPaths, number: int, trace: Trace) -> StartPaths:
     start = paths.start(number)
     with trace.step("make directory", start.directory):
         os.mkdir(start.directory, 0o700)
-    with trace.step("reserve exit file", start.reserved_exit):
-        fd = os.open(start.reserved_exit, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, _RESERVED)
-        except OSError as e:
-            # A file system without fallocate (and libc's emulation): the exit file is then written like any other.
-            if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-        finally:
-            os.close(fd)
+    try:
+        with trace.step("reserve exit file", start.reserved_exit):
+            _reserve(start.reserved_exit)
+    except BaseException:
+        forget_start(start, trace)
+        raise
     return start
+
+
+def _reserve(path: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _RESERVED)
+    except OSError as e:
+        # A file system without fallocate (and libc's emulation): the exit file is then written like any other.
+        if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    finally:
+        os.close(fd)
 
 
 def write_stopping(start: StartPaths, signal: int, trace: Trace) -> None:
@@ -125,8 +133,17 @@ def write_stopping(start: StartPaths, signal: int, trace: Trace) -> None:
 def write_exit(start: StartPaths, exit_code: int, error: str, failed: bool, trace: Trace) -> dict[str, Any]:
     """Write the exit file of a start whose monitor did not (and never will). Needs the record lock."""
     value = {"exit_code": exit_code, "finished": clock.now(), "oom_killed": False, "error": error, "failed": failed}
+    data = json.dumps(value).encode()
     with trace.step("write exit file", start.exit):
-        write_atomic(start.exit, json.dumps(value).encode())
+        # Into the blocks that were set aside for the monitor: this works on a full disk too.
+        fd = os.open(start.reserved_exit, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, data)
+            os.ftruncate(fd, len(data))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(start.reserved_exit, start.exit)
     return value
 
 
@@ -143,9 +160,13 @@ def forget_old_starts(paths: ContainerPaths, number: int, trace: Trace) -> None:
     keep = earlier_success(paths, number)
     for name in os.listdir(paths.starts):
         if name.isdigit() and int(name) < number and int(name) != keep:
-            directory = f"{paths.starts}/{name}"
-            with trace.step("remove directory", directory):
-                # The exit file last: without it this would be a start that was lost, if it were the newest.
-                for file in sorted(os.listdir(directory), key=lambda entry: entry == "exit.json"):
-                    os.unlink(f"{directory}/{file}")
-                os.rmdir(directory)
+            forget_start(paths.start(int(name)), trace)
+
+
+def forget_start(start: StartPaths, trace: Trace) -> None:
+    """Remove the directory of a start."""
+    with trace.step("remove directory", start.directory):
+        # The exit file last: without it this would be a start that was lost, if it were the newest.
+        for file in sorted(os.listdir(start.directory), key=lambda entry: entry == "exit.json"):
+            os.unlink(f"{start.directory}/{file}")
+        os.rmdir(start.directory)

@@ -1,0 +1,101 @@
+"""Another process in a running container, and attaching to the container's own."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.engine.validate import check_environment, clean_working_directory
+from sampan.errors import InvalidParameter
+from sampan.kernel import cgroup
+from sampan.oci import lifecycle
+from sampan.runtime.handle import Handle
+from sampan.runtime.plan import make_exec_plan
+from sampan.runtime.spec import environment, granted_capabilities, merge_environment, no_new_privileges
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from sampan.kernel.cgroup import CgroupDriver
+    from sampan.runtime.handle import Attachment
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Settler(Protocol):
+        def observe(self, record: Record) -> Observation: ...
+
+
+class ExecRequest(Struct):
+    """What to run in a container (`POST /containers/{id}/exec`).
+
+    user, workdir: "" for the container's own. environment: NAME=value entries over the container's. size: rows and
+    columns of the terminal. detach: nobody listens to it.
+    """
+
+    command: tuple[str, ...]
+    user: str = ""
+    workdir: str = ""
+    environment: tuple[str, ...] = ()
+    tty: bool = False
+    stdin: bool = False
+    privileged: bool = False
+    detach: bool = False
+    size: tuple[int, int] = (0, 0)
+
+
+class Executor:
+    """`POST /containers/{id}/exec` with `/exec/{id}/start`, and `/attach`."""
+
+    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver) -> None:
+        self._records = records
+        self._settler = settler
+        self._cgroups = cgroups
+
+    def exec(self, record: Record, request: ExecRequest) -> Attachment:
+        """Start a process; the connection to its streams brings its exit code as well.
+
+        Raises Conflict if the container does not run, StartFailed (126, 127) if the program cannot be executed,
+        InvalidParameter.
+        """
+        if not request.command or not request.command[0]:
+            raise InvalidParameter("no exec command specified")
+        check_environment(list(request.environment))
+        process = self._process(record, request)
+        handle = self._running(record, lifecycle.EXEC)
+        group = cgroup.group_name(record.id, record.host_config["CgroupParent"])
+        plan = make_exec_plan(
+            os.urandom(32).hex(), process, group, self._cgroups, open_stdin=request.stdin, detach=request.detach
+        )
+        return handle.exec(plan)
+
+    def attach(self, record: Record, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
+        """Listen to the container's own process from now on. Raises Conflict if it does not run."""
+        return self._running(record, lifecycle.ATTACH).attach(stdin, stdout, stderr)
+
+    def _running(self, record: Record, verb: str) -> Handle:
+        seen = self._settler.observe(record)
+        lifecycle.check(verb, seen.status, record.id, record.name)
+        paths = self._records.paths(record.id)
+        return Handle(paths, paths.start(seen.number).directory)
+
+    def _process(self, record: Record, request: ExecRequest) -> dict[str, Any]:
+        """The OCI process object: the container's own, with what the request says in its place."""
+        config, host = record.config, record.host_config
+        privileged = request.privileged or host["Privileged"]
+        capabilities = granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], privileged)
+        return {
+            "terminal": request.tty,
+            "consoleSize": {"height": request.size[0], "width": request.size[1]},
+            "user": {"username": request.user or config["User"], "additionalGroups": list(host["GroupAdd"] or [])},
+            "args": list(request.command),
+            "env": merge_environment(environment({**config, "Tty": request.tty}), list(request.environment)),
+            "cwd": clean_working_directory(request.workdir) or config["WorkingDir"] or "/",
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            "noNewPrivileges": no_new_privileges(host),
+            "oomScoreAdj": host["OomScoreAdj"],
+        }

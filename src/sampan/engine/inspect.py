@@ -1,0 +1,276 @@
+"""Containers as the Engine API shows them: `GET /containers/{id}/json` and the items of `GET /containers/json` (1.51)."""
+
+from __future__ import annotations
+
+from sampan.engine import fields, times
+from sampan.oci import lifecycle
+from sampan.runtime import defaults
+from sampan.store import states
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class RootMount(Protocol):
+        @property
+        def kind(self) -> str: ...
+        @property
+        def lower(self) -> tuple[str, ...]: ...
+        @property
+        def upper(self) -> str: ...
+        @property
+        def work(self) -> str: ...
+
+    class Snapshots(Protocol):
+        def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount: ...
+        def usage(self, container_id: str) -> int: ...
+
+
+# Docker's words for our states.
+_STATUS = {
+    lifecycle.CREATED: "created",
+    lifecycle.STARTING: "created",
+    lifecycle.RUNNING: "running",
+    lifecycle.EXITED: "exited",
+    lifecycle.LOST: "exited",
+    lifecycle.DEAD: "dead",
+}
+
+
+class Life(Struct):
+    """A container's life as Docker tells it: one run, the newest that came as far as its own program.
+
+    A start that failed changes the exit code and the error only, and a container that never ran is "created".
+    """
+
+    status: str
+    pid: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    started: str = times.ZERO
+    finished: str = times.ZERO
+
+
+class Inspector:
+    """Shapes records and observations; changes nothing."""
+
+    def __init__(self, records: Records, snapshots: Snapshots) -> None:
+        self._records = records
+        self._snapshots = snapshots
+
+    def inspect(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
+        """`GET /containers/{id}/json`; with `size`, SizeRw and SizeRootFs in bytes too."""
+        paths = self._records.paths(record.id)
+        life = self._life(record, seen)
+        return {
+            "Id": record.id,
+            "Created": record.created,
+            "Path": record.path,
+            "Args": list(record.args),
+            "State": _state(life),
+            "Image": record.image,
+            **self._files(record, paths),
+            "LogPath": paths.log if _log_driver(record) == "json-file" else "",
+            "Name": f"/{record.name}",
+            "RestartCount": 0,
+            "Driver": record.snapshotter,
+            "Platform": "linux",
+            "MountLabel": "",
+            "ProcessLabel": "",
+            "AppArmorProfile": "",
+            "ExecIDs": None,
+            "HostConfig": _host_config(record),
+            "GraphDriver": self._graph_driver(record),
+            **(self._sizes(record) if size else {}),
+            "Mounts": [],
+            "Config": fields.shown_config(record.config),
+            "NetworkSettings": _network_settings(record),
+        }
+
+    def summary(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
+        """An item of `GET /containers/json`."""
+        life = self._life(record, seen)
+        return {
+            "Id": record.id,
+            "Names": [f"/{record.name}"],
+            "Image": record.image_ref,
+            "ImageID": record.image,
+            "Command": command_line(record),
+            "Created": times.parse(record.created) // 1_000_000_000,
+            "Ports": [],
+            **(self._sizes(record) if size else {}),
+            "Labels": record.config.get("Labels") or {},
+            "State": life.status,
+            "Status": status_text(life),
+            "HostConfig": {"NetworkMode": record.host_config.get("NetworkMode", "")},
+            "NetworkSettings": {"Networks": _networks(record)},
+            "Mounts": [],
+        }
+
+    def _life(self, record: Record, seen: Observation) -> Life:
+        if seen.status == lifecycle.DEAD:
+            return Life(_STATUS[lifecycle.DEAD], error=record.broken)
+        if seen.number == 0:
+            return Life(_STATUS[seen.status])
+        if seen.status == lifecycle.RUNNING:
+            started = seen.started or {}
+            return Life("running", pid=started["pid"], started=started["started"])
+        ended = seen.exit or {}
+        error, code = str(ended.get("error", "")), seen.exit_code if seen.exit else _unsettled_code(seen)
+        started: dict[str, Any] | None = seen.started
+        finished = ended
+        if seen.failed or started is None:
+            # What the times are of is an earlier run, if there was one.
+            started, finished = self._earlier_run(record.id, seen.number)
+        if started is None:
+            return Life("created", exit_code=code, error=error)
+        return Life(
+            _STATUS[seen.status] if seen.status != lifecycle.STARTING else "exited",
+            exit_code=code,
+            oom_killed=bool(ended.get("oom_killed")),
+            error=error,
+            started=started.get("started", times.ZERO),
+            finished=finished.get("finished", times.ZERO),
+        )
+
+    def _earlier_run(self, container_id: str, number: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        paths = self._records.paths(container_id)
+        try:
+            earlier = states.earlier_success(paths, number)
+        except FileNotFoundError:
+            return None, {}
+        if earlier == 0:
+            return None, {}
+        start = paths.start(earlier)
+        return states.read_json(start.started), states.read_json(start.exit) or {}
+
+    def _files(self, record: Record, paths: ContainerPaths) -> dict[str, str]:
+        """The paths of the three files; of the other container's, if its network is joined."""
+        mode = str(record.host_config.get("NetworkMode", ""))
+        if mode.startswith("container:"):
+            paths = self._records.paths(mode.removeprefix("container:"))
+        return {"ResolvConfPath": paths.resolv_conf, "HostnamePath": paths.hostname, "HostsPath": paths.hosts}
+
+    def _graph_driver(self, record: Record) -> dict[str, Any]:
+        if record.broken:
+            return {"Name": record.snapshotter, "Data": None}
+        root = self._snapshots.root(record.id, record.layers)
+        data = None
+        if root.kind == "overlay":
+            data = {"LowerDir": ":".join(root.lower), "UpperDir": root.upper, "WorkDir": root.work}
+        return {"Name": record.snapshotter, "Data": data}
+
+    def _sizes(self, record: Record) -> dict[str, int]:
+        written = self._snapshots.usage(record.id)
+        return {"SizeRw": written}
+
+
+def status_text(life: Life) -> str:
+    """The STATUS column of `ps` (moby container/state.go, String)."""
+    if life.status == "running":
+        return f"Up {times.since(life.started)}"
+    if life.status == "dead":
+        return "Dead"
+    if life.status == "created":
+        return "Created"
+    return f"Exited ({life.exit_code}) {times.since(life.finished)} ago"
+
+
+def command_line(record: Record) -> str:
+    """The COMMAND column: words with a blank in quotes, as Docker has it."""
+    words = [f"'{word}'" if " " in word else word for word in record.args]
+    return " ".join((record.path, *words))
+
+
+def _unsettled_code(seen: Observation) -> int:
+    return states.LOST_EXIT_CODE if seen.status == lifecycle.LOST else 0
+
+
+def _state(life: Life) -> dict[str, Any]:
+    return {
+        "Status": life.status,
+        "Running": life.status == "running",
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": life.oom_killed,
+        "Dead": life.status == "dead",
+        "Pid": life.pid,
+        "ExitCode": life.exit_code,
+        "Error": life.error,
+        "StartedAt": life.started,
+        "FinishedAt": life.finished,
+    }
+
+
+def _log_driver(record: Record) -> str:
+    return str((record.host_config.get("LogConfig") or {}).get("Type", ""))
+
+
+def _host_config(record: Record) -> dict[str, Any]:
+    shown = fields.shown_host_config(record.host_config)
+    if not shown["Privileged"]:
+        # Docker writes the defaults out, so that a reader sees what holds.
+        if shown["MaskedPaths"] is None:
+            shown["MaskedPaths"] = defaults.masked_paths()
+        if shown["ReadonlyPaths"] is None:
+            shown["ReadonlyPaths"] = list(defaults.READONLY_PATHS)
+    return shown
+
+
+def _networks(record: Record) -> dict[str, Any]:
+    """The networks that the container is connected to, by name: the ones that are no network count with Docker."""
+    mode = record.host_config.get("NetworkMode", "")
+    return {mode: _endpoint()} if mode in ("none", "host") else {}
+
+
+def _endpoint() -> dict[str, Any]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None,
+        "MacAddress": "",
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
+    }
+
+
+def _network_settings(record: Record) -> dict[str, Any]:
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": "",
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "Networks": _networks(record),
+    }

@@ -1,0 +1,106 @@
+"""Finishing what killed commands left, and settling what nobody waited for.
+
+A create or remove that is not finished shows in one directory listing; every create looks for it. Exits are
+settled for the containers that a command touches; a listing touches all of them. Nothing here is needed for a
+store to be consistent: readers see whole containers or none. It gives back names, disk and cgroups.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import NotFound, SampanError
+from sampan.oci import lifecycle
+from sampan.store.records import parse_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths, Layout
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def leftovers(self) -> list[ContainerPaths]: ...
+        def adopt(self, paths: ContainerPaths) -> RecordLock | None: ...
+        def release_stale_names(self) -> None: ...
+        def ids(self) -> list[str]: ...
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Settler(Protocol):
+        def observe(self, record: Record) -> Observation: ...
+        def settle(self, record: Record) -> Observation | None: ...
+        def dismantle(self, paths: ContainerPaths, record: Record | None) -> None: ...
+        def drop_parts(self, paths: ContainerPaths) -> None: ...
+
+
+_ID_LENGTH = 64
+
+
+class Janitor:
+    """Puts right what is left half done. Everything is idempotent and may be done by several processes at once."""
+
+    def __init__(self, layout: Layout, records: Records, settler: Settler, trace: Trace) -> None:
+        self._layout = layout
+        self._records = records
+        self._settler = settler
+        self._trace = trace
+
+    def finish_leftovers(self) -> None:
+        """Finish creates and removes whose command is dead. One directory listing if there are none."""
+        leftovers = self._records.leftovers()
+        nameless = False
+        for paths in leftovers:
+            lock = self._records.adopt(paths)
+            if lock is None:
+                continue  # its command is alive
+            with lock:
+                record = _record_in(paths)
+                nameless = nameless or record is None
+                self._settler.dismantle(paths, record)
+        if nameless:
+            # A create that was killed before it wrote its record: only the claim itself knows the name.
+            self._records.release_stale_names()
+
+    def observe(self, record: Record) -> Observation | None:
+        """A container's state, what is due being done: a lost one is settled, an exited `--rm` one is removed (None).
+
+        For listings: what cannot be put right now (a process in uninterruptible sleep, a lock that is held)
+        is shown as it is, so that one bad container does not hide the others.
+        """
+        try:
+            seen = self._settler.observe(record)
+        except NotFound:
+            return None
+        due = seen.status == lifecycle.LOST or (seen.status == lifecycle.EXITED and record.auto_remove)
+        if not due:
+            return seen
+        try:
+            return self._settler.settle(record)
+        except SampanError:
+            return seen
+
+    def sweep(self) -> None:
+        """Remove parts that belong to no container at all: none are ever made so, but files may be restored or lost.
+
+        Two directory listings, when all is well.
+        """
+        self.finish_leftovers()
+        for container_id in {*os.listdir(self._layout.snapshots), *os.listdir(self._layout.run_root)}:
+            # In the order of a container's life, so that one which moves on meanwhile is seen at its next place.
+            places = (self._layout.creating, self._layout.container, self._layout.removing)
+            if len(container_id) == _ID_LENGTH and not any(os.path.isdir(p(container_id).directory) for p in places):
+                with self._trace.step("remove orphan", container_id):
+                    self._settler.drop_parts(self._layout.container(container_id))
+
+
+def _record_in(paths: ContainerPaths) -> Record | None:
+    """The record in an unfinished container's directory, if it was written already."""
+    try:
+        with open(paths.record, "rb") as file:
+            return parse_record(paths.id, file.read(), paths.record)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,66 @@
+"""Removing a container: `rm`, with `--force` also one that runs."""
+
+from __future__ import annotations
+
+from sampan.engine.settle import await_monitor
+from sampan.errors import Conflict
+from sampan.oci import lifecycle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def lock(self, container_id: str) -> RecordLock: ...
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Settler(Protocol):
+        def observe(self, record: Record) -> Observation: ...
+        def recover(self, record: Record, lock: RecordLock) -> Observation: ...
+        def remove_locked(self, record: Record, lock: RecordLock) -> None: ...
+
+    class Killer(Protocol):
+        def kill_and_wait(self, record: Record) -> None: ...
+
+
+_ATTEMPTS = 5
+
+
+class Remover:
+    """`DELETE /containers/{id}`."""
+
+    def __init__(self, records: Records, settler: Settler, killer: Killer) -> None:
+        self._records = records
+        self._settler = settler
+        self._killer = killer
+
+    def remove(self, record: Record, force: bool = False) -> None:
+        """Remove a container; with `force` a running one is killed first.
+
+        Raises Conflict if its state or another command forbids it, NotFound if somebody else removed it first.
+        """
+        verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
+        for _ in range(_ATTEMPTS):
+            if force and self._settler.observe(record).status == lifecycle.RUNNING:
+                # Without the record lock: it is not held while a process is waited for.
+                self._kill(record)
+            await_monitor(self._records.paths(record.id))
+            with self._records.lock(record.id) as lock:
+                seen = self._settler.recover(record, lock)
+                if force and seen.status == lifecycle.RUNNING:
+                    continue  # somebody started it after our kill
+                lifecycle.check(verb, seen.status, record.id, record.name)
+                self._settler.remove_locked(record, lock)
+                return
+        raise Conflict(f"container {record.id} is started again and again by another command")
+
+    def _kill(self, record: Record) -> None:
+        try:
+            self._killer.kill_and_wait(record)
+        except Conflict:
+            pass  # It ended, or is busy, in this moment: the judgement comes under the lock.

@@ -1,0 +1,164 @@
+"""What an end leaves to do: recovering a container whose monitor was killed, `--rm`, taking a container apart.
+
+A removal is one rename; everything after it is taking parts away in an order in which each part can be taken
+away again: a command killed on the way leaves `.removing-ID` for the next one (`engine.reconcile`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import Conflict, NotFound, System
+from sampan.kernel import cgroup
+from sampan.kernel.files import lock_is_held
+from sampan.oci import lifecycle
+from sampan.store import states
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from sampan.kernel.cgroup import CgroupDriver
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def read(self, container_id: str) -> Record: ...
+        def lock(self, container_id: str) -> RecordLock: ...
+        def paths(self, container_id: str) -> ContainerPaths: ...
+        def begin_removal(self, lock: RecordLock) -> ContainerPaths: ...
+        def finish_removal(self, paths: ContainerPaths) -> None: ...
+        def release_name(self, name: str, container_id: str) -> None: ...
+
+    class Snapshots(Protocol):
+        def remove(self, container_id: str) -> None: ...
+
+
+MONITOR_PATIENCE = 10.0
+"""Seconds that a monitor may take between its exit file and its end: it flushes a log and removes a cgroup there."""
+
+
+class Settler:
+    """The one place that takes containers apart. Every function is idempotent."""
+
+    def __init__(self, records: Records, snapshots: Snapshots, cgroups: CgroupDriver, trace: Trace) -> None:
+        self._records = records
+        self._snapshots = snapshots
+        self._cgroups = cgroups
+        self._trace = trace
+
+    def settle(self, record: Record) -> Observation | None:
+        """Do what an exit leaves to do; the container's state afterwards, None if that was its removal (`--rm`).
+
+        Idempotent, and safe to be called by everybody who sees an exit: the first one does it.
+        """
+        paths = self._records.paths(record.id)
+        try:
+            seen = self.observe(record)
+            if seen.status not in (lifecycle.EXITED, lifecycle.LOST):
+                return seen
+            if seen.status == lifecycle.EXITED and not record.auto_remove:
+                return seen
+            await_monitor(paths)
+            with self._records.lock(record.id) as lock:
+                seen = self.recover(record, lock)
+                if seen.status != lifecycle.EXITED or not record.auto_remove:
+                    return seen
+                self.remove_locked(record, lock)
+        except (NotFound, FileNotFoundError):
+            pass  # Somebody else settled it.
+        return None
+
+    def recover(self, record: Record, lock: RecordLock) -> Observation:
+        """The state of a container whose lock we hold; if it was lost, kill what is left of it and write its exit.
+
+        Raises System if processes of it cannot be killed: it stays lost then.
+        """
+        if record.broken:
+            return states.Observation(lifecycle.DEAD)
+        seen = states.observe(lock.paths, holding=True)
+        if seen.status != lifecycle.LOST:
+            return seen
+        start = lock.paths.start(seen.number)
+        self.drop_processes(record)
+        self._drop_run_directory(lock.paths)
+        # Never as far as its own program, unless the monitor said so: then this is a start that failed.
+        never_ran = seen.started is None
+        error = "the command or the monitor that was starting it was killed" if never_ran else ""
+        ended = states.write_exit(start, states.LOST_EXIT_CODE, error, never_ran, self._trace)
+        return seen.replace(status=lifecycle.EXITED, exit=ended)
+
+    def drop_processes(self, record: Record) -> None:
+        """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
+        group = cgroup.group_name(record.id, str(record.host_config.get("CgroupParent") or ""))
+        try:
+            with self._trace.step("kill cgroup", group):
+                self._cgroups.kill(group)
+            with self._trace.step("remove cgroup", group):
+                self._cgroups.remove(group)
+        except TimeoutError as e:
+            raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
+
+    def dismantle(self, paths: ContainerPaths, record: Record | None) -> None:
+        """Take away every part of a container that nobody sees any more (`.creating-`, `.removing-`). Idempotent.
+
+        The directory goes last: as long as it is there, the next command knows that there is something to finish.
+        """
+        if record is not None and not record.broken:
+            self.drop_processes(record)
+        self.drop_parts(paths)
+        if record is not None:
+            self._records.release_name(record.name, paths.id)
+        self._records.finish_removal(paths)
+
+    def drop_parts(self, paths: ContainerPaths) -> None:
+        """Remove what a container has outside its own directory, but its processes. Idempotent."""
+        self._drop_run_directory(paths)
+        with self._trace.step("remove writable layer", paths.id):
+            self._snapshots.remove(paths.id)
+
+    def observe(self, record: Record) -> Observation:
+        """The container's state as it is, nothing done about it. Raises NotFound."""
+        if record.broken:
+            return states.Observation(lifecycle.DEAD)
+        try:
+            return states.observe(self._records.paths(record.id))
+        except FileNotFoundError:
+            raise NotFound(f"No such container: {record.id}") from None
+
+    def remove_locked(self, record: Record, lock: RecordLock) -> None:
+        """Remove a container whose lock we hold and whose state allows it."""
+        self.dismantle(self._records.begin_removal(lock), record)
+
+    def _drop_run_directory(self, paths: ContainerPaths) -> None:
+        """What a killed monitor left there: its socket."""
+        try:
+            entries = os.listdir(paths.run_directory)
+        except FileNotFoundError:
+            return
+        with self._trace.step("remove directory", paths.run_directory):
+            for entry in entries:
+                os.unlink(f"{paths.run_directory}/{entry}")
+            os.rmdir(paths.run_directory)
+
+
+def await_monitor(paths: ContainerPaths) -> None:
+    """Wait for the end of a monitor that has written its exit file already; do nothing for one that has not.
+
+    Raises Conflict if it takes too long.
+    """
+    try:
+        number = paths.newest_start()
+    except FileNotFoundError:
+        return
+    deadline = time.monotonic() + MONITOR_PATIENCE
+    pause = 0.0005
+    while lock_is_held(paths.monitor_lock) and os.path.exists(paths.start(number).exit):
+        if time.monotonic() > deadline:
+            raise Conflict(f"container {paths.id}: its monitor has not ended, try again")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)

@@ -1,0 +1,269 @@
+"""Starting a container: everything that is known is turned into a plan, and the plan is given to a shim.
+
+the shim's interpreter comes up ............................................. takes the plan, runs it
+record lock - state checked - starts/N made - joins opened - spec - plan -----^   answers: runs | failed
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from sampan.engine import initprogram
+from sampan.errors import Conflict, NotFound, StartFailed
+from sampan.kernel import cgroup
+from sampan.kernel.files import lock_is_held
+from sampan.oci import lifecycle
+from sampan.runtime.handle import Handle
+from sampan.runtime.plan import Launching, RootFilesystem, make_plan
+from sampan.runtime.spec import make_spec
+from sampan.store import states
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    from sampan.kernel.cgroup import CgroupDriver
+    from sampan.runtime.handle import Attachment
+    from sampan.runtime.launcher import Launch, Launcher
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths, StartPaths
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def read(self, container_id: str) -> Record: ...
+        def lock(self, container_id: str) -> RecordLock: ...
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class RootMount(Protocol):
+        @property
+        def kind(self) -> str: ...
+        @property
+        def lower(self) -> tuple[str, ...]: ...
+        @property
+        def upper(self) -> str: ...
+        @property
+        def work(self) -> str: ...
+        @property
+        def source(self) -> str: ...
+
+    class Snapshots(Protocol):
+        def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount: ...
+
+    class Settler(Protocol):
+        def observe(self, record: Record) -> Observation: ...
+        def recover(self, record: Record, lock: RecordLock) -> Observation: ...
+        def drop_processes(self, record: Record) -> None: ...
+        def settle(self, record: Record) -> Observation | None: ...
+
+
+_JOINS = (("network", "NetworkMode"), ("pid", "PidMode"), ("ipc", "IpcMode"))
+_JOIN = "container:"
+_ETC = ("hostname", "hosts", "resolv.conf")
+_SHIM_END_SECONDS = 5.0
+_FAILED_EXIT_CODE = 128
+
+
+class Starter:
+    """`POST /containers/{id}/start`."""
+
+    def __init__(
+        self,
+        records: Records,
+        snapshots: Snapshots,
+        cgroups: CgroupDriver,
+        launcher: Launcher,
+        settler: Settler,
+        roots: tuple[str, str],
+        init_path: str,
+        trace: Trace,
+    ) -> None:
+        self._records = records
+        self._snapshots = snapshots
+        self._cgroups = cgroups
+        self._launcher = launcher
+        self._settler = settler
+        self._roots = roots
+        self._init_path = init_path
+        self._trace = trace
+
+    def open(self) -> Launch:
+        """Let a shim come up while something else is done; give it to `start`, or abandon it."""
+        return self._launcher.open()
+
+    def start(
+        self, record: Record, attach: bool = False, launch: Launch | None = None, lock: RecordLock | None = None
+    ) -> Attachment | None:
+        """Start the container; with `attach`, the connection that carries its output from the first byte on.
+
+        `launch` is a shim that is up already, `lock` the container's lock if the caller has it; both are given up here.
+        Raises StartFailed, or Conflict and NotModified if its state or another command forbids it.
+        """
+        try:
+            if launch is None:
+                self._check_worth_a_shim(record)
+                launch = self.open()
+            if lock is None:
+                lock = self._records.lock(record.id)
+            attachment = self._start_locked(record, attach, launch, lock)
+        except BaseException as e:
+            if launch is not None:
+                launch.abandon()
+            if lock is not None:
+                lock.release()
+            if isinstance(e, StartFailed):
+                self._settler.settle(record)  # `--rm` holds for a start that failed too
+            raise
+        lock.release()
+        return attachment
+
+    def _check_worth_a_shim(self, record: Record) -> None:
+        """Refuse what is plain to see before an interpreter is started for it; the judgement under the lock counts."""
+        seen = self._settler.observe(record)
+        if seen.status == lifecycle.RUNNING:
+            lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
+
+    def _start_locked(self, record: Record, attach: bool, launch: Launch, lock: RecordLock) -> Attachment | None:
+        seen = self._settler.recover(record, lock)
+        lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
+        self._await_lock_of_monitor(lock.paths)
+        start = states.begin_start(lock.paths, seen.number + 1, self._trace)
+        descriptors: dict[str, int] = {}
+        try:
+            descriptors = self._open_joins(record)
+            plan = self._plan(record, lock.paths, start, tuple(descriptors), attach)
+        except BaseException as e:
+            _close(descriptors)
+            states.write_exit(start, _FAILED_EXIT_CODE, str(e), True, self._trace)
+            raise
+        try:
+            attachment = launch.start(plan, {f"ns.{kind}": fd for kind, fd in descriptors.items()})
+        except StartFailed as e:
+            self._conclude_failure(record, lock.paths, start, e)
+            raise
+        finally:
+            _close(descriptors)
+        states.forget_old_starts(lock.paths, start.number, self._trace)
+        return attachment
+
+    def _await_lock_of_monitor(self, paths: ContainerPaths) -> None:
+        """The monitor of the last run has written its exit and is about to let go of the lock that the next one needs."""
+        deadline = time.monotonic() + _SHIM_END_SECONDS
+        while lock_is_held(paths.monitor_lock):
+            if time.monotonic() > deadline:
+                raise Conflict(f"container {paths.id}: the monitor of its last run has not ended, try again")
+            time.sleep(0.001)
+
+    def _conclude_failure(self, record: Record, paths: ContainerPaths, start: StartPaths, error: StartFailed) -> None:
+        """See to it that the failure is written down: by the monitor, or by us if that was killed."""
+        deadline = time.monotonic() + _SHIM_END_SECONDS
+        while lock_is_held(paths.monitor_lock) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if states.read_json(start.exit) is None:
+            self._settler.drop_processes(record)
+            states.write_exit(start, error.container_exit_code, str(error), True, self._trace)
+
+    # What the plan is made of
+
+    def _plan(
+        self, record: Record, paths: ContainerPaths, start: StartPaths, joined: tuple[str, ...], attach: bool
+    ) -> Any:
+        host = record.host_config
+        group = cgroup.group_name(record.id, host["CgroupParent"])
+        init = initprogram.find(self._init_path) if host["Init"] else ""
+        spec = make_spec(
+            record.to_json(),
+            self._etc_files(record, paths),
+            group,
+            self._cgroups.version,
+            {kind: f"{_JOIN}{kind}" for kind in joined if kind != "mount"},
+            init,
+        )
+        root = self._snapshots.root(record.id, record.layers)
+        facts = Launching(
+            container=record.id,
+            directory=paths.directory,
+            start=start.directory,
+            run_directory=paths.run_directory,
+            root=RootFilesystem(root.kind, root.lower, root.upper, root.work, root.source, paths.directory),
+            group=group,
+            joined=joined,
+            log=paths.log if host["LogConfig"]["Type"] == "json-file" else "",
+            open_stdin=record.config["OpenStdin"],
+            stdin_once=record.config["StdinOnce"],
+            init=init,
+            no_pivot=bool(host.get("NoPivot")),
+            attached=attach,
+            reaper=self._reaper(record) if record.auto_remove else (),
+            watched=self._trace.observer is not None,
+        )
+        return make_plan(spec, facts, self._cgroups)
+
+    def _reaper(self, record: Record) -> tuple[str, ...]:
+        """What the shim executes at its end if nobody waits: only `--rm` leaves something to do then."""
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reaper.py")
+        return (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", script, *self._roots, record.id)
+
+    def _etc_files(self, record: Record, paths: ContainerPaths) -> dict[str, str]:
+        """The three files that are mounted over the image's: our own, or those of the container whose network it joins."""
+        mode = record.host_config["NetworkMode"]
+        if mode.startswith(_JOIN):
+            other = self._records.read(mode.removeprefix(_JOIN))
+            return self._etc_files(other, self._records.paths(other.id))
+        return {f"/etc/{name}": f"{paths.directory}/{name}" for name in _ETC}
+
+    def _open_joins(self, record: Record) -> dict[str, int]:
+        """Descriptors of the namespaces of other containers, by kind. Raises Conflict if one does not run."""
+        opened: dict[str, int] = {}
+        try:
+            for kind, field in _JOINS:
+                mode = record.host_config[field]
+                if mode.startswith(_JOIN):
+                    other = mode.removeprefix(_JOIN)
+                    handle = self._running(kind, other)
+                    opened[kind] = handle.open_namespace(kind)
+                    if kind == "ipc":
+                        # Its /dev/shm is part of the bargain, and is found in its mount namespace.
+                        opened["mount"] = handle.open_namespace("mount")
+        except ProcessLookupError:
+            _close(opened)
+            raise _not_running(kind, other, other) from None
+        except BaseException:
+            _close(opened)
+            raise
+        return opened
+
+    def _running(self, kind: str, container_id: str) -> Handle:
+        try:
+            record = self._records.read(container_id)
+            paths = self._records.paths(container_id)
+            seen = states.observe(paths)
+        except (NotFound, FileNotFoundError):
+            raise NotFound(f"{_reason(kind, container_id)}: No such container: {container_id}") from None
+        if not seen.running:
+            raise _not_running(kind, container_id, record.id)
+        if kind == "ipc" and record.host_config["IpcMode"] not in ("shareable", "host"):
+            raise Conflict(
+                f"{_reason(kind, container_id)}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+            )
+        return Handle(paths, paths.start(seen.number).directory)
+
+
+def _reason(kind: str, container_id: str) -> str:
+    words = {"network": "cannot join network of container", "pid": "cannot join PID namespace of container"}
+    return f"{words.get(kind, 'cannot join IPC namespace of container')} {container_id}"
+
+
+def _not_running(kind: str, container_id: str, full_id: str) -> Conflict:
+    if kind == "network":
+        return Conflict(f"cannot join network of a non running container: {container_id}")
+    return Conflict(f"{_reason(kind, container_id)}: container {full_id} is not running")
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])

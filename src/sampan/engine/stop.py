@@ -1,0 +1,147 @@
+"""Ending a container: stop (a signal, patience, then force), kill (a signal), and waiting for the end."""
+
+from __future__ import annotations
+
+from sampan.errors import Conflict, System
+from sampan.kernel import cgroup
+from sampan.oci import lifecycle, signals
+from sampan.runtime.handle import Handle
+from sampan.store import states
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from sampan.kernel.cgroup import CgroupDriver
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def lock(self, container_id: str) -> RecordLock: ...
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Settler(Protocol):
+        def observe(self, record: Record) -> Observation: ...
+        def recover(self, record: Record, lock: RecordLock) -> Observation: ...
+        def settle(self, record: Record) -> Observation | None: ...
+
+
+DEFAULT_TIMEOUT = 10
+FOREVER = -1
+
+_KILL_SECONDS = 5.0
+_CONCLUDE_SECONDS = 15.0
+
+
+class Stopper:
+    """`POST /containers/{id}/stop`, `/kill` and `/wait`."""
+
+    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver, trace: Trace) -> None:
+        self._records = records
+        self._settler = settler
+        self._cgroups = cgroups
+        self._trace = trace
+
+    def stop(self, record: Record, timeout: int | None = None, signal: str = "") -> None:
+        """End the container: its stop signal, after `timeout` seconds SIGKILL. -1 waits without end.
+
+        None takes the container's own timeout, else 10 s. Raises NotModified if it does not run.
+        """
+        number = signals.parse(signal or record.config.get("StopSignal") or "TERM")
+        if timeout is None:
+            timeout = record.config.get("StopTimeout")
+        if timeout is None:
+            timeout = DEFAULT_TIMEOUT
+        handle = self._intend(record, lifecycle.STOP, number)
+        self._signal(handle, number)
+        if not handle.wait_init(None if timeout < 0 else timeout):
+            self._force(record, handle)
+        self._conclude(record, handle)
+
+    def kill(self, record: Record, signal: str = "KILL") -> None:
+        """Send a signal; SIGKILL also waits for the end. Raises Conflict if the container does not run."""
+        number = signals.parse(signal)
+        if number == signals.SIGKILL:
+            self.kill_and_wait(record)
+            return
+        seen = self._settler.observe(record)
+        lifecycle.check(lifecycle.KILL, seen.status, record.id, record.name)
+        self._signal(self._handle(record, seen), number)
+
+    def kill_and_wait(self, record: Record) -> None:
+        """SIGKILL, and wait for the end. Raises Conflict if the container does not run."""
+        handle = self._intend(record, lifecycle.KILL, signals.SIGKILL)
+        self._force(record, handle)
+        self._conclude(record, handle)
+
+    def wait(self, record: Record) -> int:
+        """Wait until the container does not run; its exit code (0 if it was never started), as `docker wait`.
+
+        The exit is settled then. Raises NotFound if it is removed before it has an exit code.
+        """
+        while True:
+            seen = self._settler.observe(record)
+            if seen.status not in (lifecycle.RUNNING, lifecycle.STARTING):
+                settled = self._settler.settle(record)
+                return (settled or seen).exit_code
+            code = self._hear_exit(self._handle(record, seen))
+            if code is not None:
+                self._settler.settle(record)
+                return code
+
+    def _hear_exit(self, handle: Handle) -> int | None:
+        """The exit code from the monitor itself: with `--rm` the file is gone soon. None if it did not say."""
+        try:
+            attachment = handle.attach(stdout=False, stderr=False)
+        except (Conflict, System, OSError):
+            # It has just ended, or does not listen yet: look again in a moment.
+            handle.wait_monitor(0.05)
+            return None
+        try:
+            while attachment.receive() is not None and attachment.exit is None:
+                pass
+        finally:
+            attachment.close()
+        return int(attachment.exit["exit_code"]) if attachment.exit is not None else None
+
+    # Within
+
+    def _intend(self, record: Record, verb: str, signal: int) -> Handle:
+        """Check the state and write the intent down, under the record lock; the signal is sent without it."""
+        with self._records.lock(record.id) as lock:
+            seen = self._settler.recover(record, lock)
+            lifecycle.check(verb, seen.status, record.id, record.name)
+            states.write_stopping(lock.paths.start(seen.number), signal, self._trace)
+            return self._handle(record, seen)
+
+    def _signal(self, handle: Handle, number: int) -> None:
+        with self._trace.step("send signal", str(number)):
+            try:
+                handle.signal(number)
+            except ProcessLookupError:
+                pass  # It has ended by itself meanwhile, which is what was wanted.
+
+    def _force(self, record: Record, handle: Handle) -> None:
+        """SIGKILL to init, which takes its pid namespace along; then to whatever else is in the cgroup."""
+        self._signal(handle, signals.SIGKILL)
+        if handle.wait_init(_KILL_SECONDS):
+            return
+        group = cgroup.group_name(record.id, record.host_config["CgroupParent"])
+        try:
+            with self._trace.step("kill cgroup", group):
+                self._cgroups.kill(group)
+        except TimeoutError as e:
+            raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
+
+    def _conclude(self, record: Record, handle: Handle) -> None:
+        """Wait until the monitor has written the exit down, and settle it."""
+        if not handle.wait_monitor(_CONCLUDE_SECONDS) and handle.exited() is None:
+            raise System(f"container {record.id}: its monitor does not end, although its process has")
+        self._settler.settle(record)
+
+    def _handle(self, record: Record, seen: Observation) -> Handle:
+        paths = self._records.paths(record.id)
+        return Handle(paths, paths.start(seen.number).directory)

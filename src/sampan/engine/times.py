@@ -1,0 +1,70 @@
+"""Times as Docker shows them: RFC 3339 read back, and durations in words."""
+
+from __future__ import annotations
+
+import time
+
+ZERO = "0001-01-01T00:00:00Z"
+"""How Go writes "never"."""
+
+_DAY = 86400
+
+
+def parse(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time, 0 for "" and for Go's zero time. Raises ValueError.
+
+    By hand: datetime keeps microseconds only, and strptime imports `re`.
+    """
+    if not text or text == ZERO:
+        return 0
+    date, _, clock = text.partition("T")
+    year, month, day = (int(part) for part in date.split("-"))
+    clock, offset = _split_offset(clock)
+    whole, _, fraction = clock.partition(".")
+    hours, minutes, seconds = (int(part) for part in whole.split(":"))
+    total = _days(year, month, day) * _DAY + hours * 3600 + minutes * 60 + seconds - offset
+    return total * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or "0")
+
+
+def _split_offset(clock: str) -> tuple[str, int]:
+    """The time of day, and the seconds that its zone is ahead of UTC."""
+    if clock.endswith(("Z", "z")):
+        return clock[:-1], 0
+    for sign, factor in (("+", 1), ("-", -1)):
+        rest, found, zone = clock.partition(sign)
+        if found:
+            hours, _, minutes = zone.partition(":")
+            return rest, factor * (int(hours) * 3600 + int(minutes or "0") * 60)
+    raise ValueError(f"no time zone in {clock!r}")
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days since 1970-01-01 in the Gregorian calendar; years are counted from March, so that leap days come last."""
+    year -= month <= 2
+    era, of_era = divmod(year, 400)
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
+
+
+def human_duration(seconds: float) -> str:
+    """A duration as `ps` shows it: "5 seconds", "About an hour", "3 weeks" (go-units HumanDuration)."""
+    whole, hours = int(seconds), int(seconds / 3600 + 0.5)
+    minutes = whole // 60
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return "1 second" if whole == 1 else f"{whole} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    for limit, unit, name in ((24 * 14, 24, "days"), (24 * 60, 24 * 7, "weeks"), (24 * 365 * 2, 24 * 30, "months")):
+        if hours < limit:
+            return f"{hours // unit} {name}"
+    return f"{int(seconds / 3600) // (24 * 365)} years"
+
+
+def since(text: str) -> str:
+    """How long ago an RFC 3339 time was, in words; "" for none."""
+    then = parse(text)
+    return human_duration((time.time_ns() - then) / 1e9) if then else ""
