@@ -1,0 +1,87 @@
+"""`stop`, `kill`, `rm` and `wait`: verbs that do one thing to each of several containers."""
+
+from __future__ import annotations
+
+from sampan.cli.flags import Flag
+from sampan.cli.output import err, out
+from sampan.cli.verbs import Command
+from sampan.errors import NotFound, NotModified
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments
+
+
+def stop(context: Context, arguments: Arguments) -> int:
+    """Stop each container and print its name; one that does not run is stopped already."""
+    timeout = arguments["timeout"] if arguments.given("timeout") else None
+
+    def one(name: str) -> None:
+        try:
+            context.engine.containers.get(name).stop(timeout=timeout, signal=arguments["signal"])
+        except NotModified:
+            pass
+        out(name)
+
+    return context.each(arguments.words, one)
+
+
+def kill(context: Context, arguments: Arguments) -> int:
+    """Send each container a signal and print its name."""
+
+    def one(name: str) -> None:
+        context.engine.containers.get(name).kill(arguments["signal"] or "KILL")
+        out(name)
+
+    return context.each(arguments.words, one)
+
+
+def remove(context: Context, arguments: Arguments) -> int:
+    """Remove each container and print its name; with -f one that is not there is told, and is no failure."""
+    force = arguments["force"]
+
+    def one(name: str) -> None:
+        try:
+            context.engine.containers.get(name).remove(force=force, volumes=arguments["volumes"])
+        except NotFound as e:
+            if not force:
+                raise
+            err(f"Error: {e}")
+            return
+        out(name)
+
+    return context.each(arguments.words, one)
+
+
+def wait(context: Context, arguments: Arguments) -> int:
+    """Wait for each container in turn and print its exit code."""
+    return context.each(arguments.words, lambda name: out(str(context.engine.containers.get(name).wait())))
+
+
+STOP = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    stop,
+    (
+        Flag("signal", "string", "Signal to send instead of the container's own", "s"),
+        Flag("time", "int", alias_of="timeout", hidden=True, deprecated="use --timeout instead"),
+        Flag("timeout", "int", "Seconds until SIGKILL (-1: never; default: the container's own, else 10)", "t"),
+    ),
+    at_least=1,
+)
+KILL = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    kill,
+    (Flag("signal", "string", "Signal to send (default KILL)", "s"),),
+    at_least=1,
+)
+RM = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    remove,
+    (
+        Flag("force", "bool", "Kill the container first if it runs", "f"),
+        Flag("volumes", "bool", "Remove its anonymous volumes too", "v"),
+    ),
+    at_least=1,
+)
+WAIT = Command("CONTAINER [CONTAINER...]", wait, at_least=1)

@@ -1,0 +1,59 @@
+"""What every verb gets: the engine, opened when it is first asked for, and the words that it was called by."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.output import Failure, err
+from sampan.errors import SampanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sampan.engine.engine import Engine
+
+
+class Context:
+    """`path` is how the user called the verb, "sampan container run" for example."""
+
+    def __init__(self, path: str, root: str | None, run_root: str | None, config: str | None, debug: bool) -> None:
+        self.path = path
+        self.debug = debug
+        self._places = (root, run_root, config)
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. Raises `Failure` for who is not root."""
+        if self._engine is None:
+            if os.geteuid() != 0:
+                raise Failure(
+                    f"{self.path} needs root: run it with sudo (containers without root come in a later version)"
+                )
+            from sampan.engine.engine import Engine
+
+            root, run_root, config = self._places
+            self._engine = Engine(root=root, run_root=run_root, config=config)
+        return self._engine
+
+    def close(self) -> None:
+        """Close the engine; with --debug tell what was done, also when it failed."""
+        if self._engine is None:
+            return
+        engine, self._engine = self._engine, None
+        if self.debug:
+            for event in engine.trace.events:
+                err(event.line())
+        engine.close()
+
+    def each(self, words: Iterable[str], action: Callable[[str], object]) -> int:
+        """Do `action` for every word: one that fails is told and does not stop the others. The exit code."""
+        code = 0
+        for word in words:
+            try:
+                action(word)
+            except SampanError as e:
+                err(f"Error: {e}")
+                code = e.exit_code
+        return code

@@ -1,0 +1,176 @@
+"""The flags of `run` and `create`, and the body of Docker's `POST /containers/create` that they make.
+
+What is checked here is what needs the command line or its files; everything else the engine checks for all its faces.
+"""
+
+from __future__ import annotations
+
+from sampan.cli import terminal
+from sampan.cli.flags import Arguments, Flag
+from sampan.cli.variables import read_environment, read_labels
+from sampan.errors import InvalidParameter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENVIRONMENT_FLAGS = (
+    Flag("env", "variables", "Set an environment variable (a NAME alone: to its value here)", "e"),
+    Flag("env-file", "list", "Read a file of environment variables, one NAME=VALUE a line"),
+)
+
+CREATE_FLAGS = (
+    *ENVIRONMENT_FLAGS,
+    Flag("attach", "streams", "Attach to STDIN, STDOUT or STDERR", "a"),
+    Flag("cap-add", "list", "Add a capability"),
+    Flag("cap-drop", "list", "Drop a capability (ALL for all of them)"),
+    Flag("cgroup-parent", "string", "Put the container's cgroup below this one"),
+    Flag("cgroupns", "string", "Cgroup namespace: host or private (default: private with cgroup v2, else host)"),
+    Flag("cidfile", "string", "Write the container's ID to a file that is not there yet"),
+    Flag("cpu-shares", "int", "CPU time relative to other containers (1024 is one share)", "c"),
+    Flag("cpus", "cpus", "CPUs that may be used at once, 0.5 for example"),
+    Flag("domainname", "string", "NIS domain name of the container"),
+    Flag("entrypoint", "string", "Run this instead of the image's ENTRYPOINT"),
+    Flag("group-add", "list", "Add a supplementary group, by name or number"),
+    Flag("hostname", "string", "Host name of the container", "h"),
+    Flag("init", "bool", "Run an init as process 1 that forwards signals and reaps processes"),
+    Flag("interactive", "bool", "Keep standard input open", "i"),
+    Flag("ipc", "string", "IPC namespace: none, private, shareable, host or container:NAME"),
+    Flag("label", "labels", "Set a label (NAME or NAME=VALUE)", "l"),
+    Flag("label-file", "list", "Read a file of labels, one NAME=VALUE a line"),
+    Flag("memory", "bytes", "Memory limit", "m"),
+    Flag("memory-reservation", "bytes", "Memory that is left to the container when memory is short"),
+    Flag("memory-swap", "bytes or -1", "Limit of memory and swap together (-1: as much swap as there is)"),
+    Flag("name", "string", "Name of the container"),
+    Flag("net", "string", hidden=True, alias_of="network"),
+    Flag("network", "string", "Network: none, host or container:NAME", default="default"),
+    Flag("no-pivot", "bool", "Change the root by chroot where pivot_root cannot (a ramdisk)", hidden=True),
+    Flag("pid", "string", "PID namespace: host or container:NAME"),
+    Flag("pids-limit", "int", "Limit of processes and threads (-1 for none)"),
+    Flag("privileged", "bool", "Give the container all capabilities and devices, and mask nothing"),
+    Flag("quiet", "bool", "No effect: nothing is pulled yet", "q"),
+    Flag("read-only", "bool", "Make the root file system read-only"),
+    Flag("rm", "bool", "Remove the container when it has exited"),
+    Flag("security-opt", "list", "Security option: no-new-privileges, systempaths=unconfined"),
+    Flag("shm-size", "bytes", "Size of /dev/shm (default 64m)"),
+    Flag("stop-signal", "string", "Signal that stops the container"),
+    Flag("stop-timeout", "int", "Seconds between that signal and SIGKILL"),
+    Flag("tmpfs", "list", "Mount a tmpfs (PATH or PATH:OPTIONS)"),
+    Flag("tty", "bool", "Give the container a terminal", "t"),
+    Flag("user", "string", "Who runs the program: name or number, and a group behind a colon", "u"),
+    Flag("uts", "string", "UTS namespace (host and domain name): host"),
+    Flag("workdir", "string", "Directory that the program is started in", "w"),
+)
+
+
+# flag -> what it takes besides the empty word, and what messages call it. The engine says the same of the other modes.
+_MODES = (
+    ("pid", ("host", "private"), "PID"),
+    ("uts", ("host", "private"), "UTS"),
+    ("cgroupns", ("host", "private"), "CGROUP"),
+)
+
+
+def build(arguments: Arguments) -> dict[str, Any]:
+    """The request, as for a container that is attached to. Raises InvalidParameter in Docker's words."""
+    image, *command = arguments.words
+    interactive = arguments["interactive"]
+    attached = attached_streams(arguments)
+    request: dict[str, Any] = {
+        "Name": arguments["name"],
+        "Image": image,
+        "Hostname": arguments["hostname"],
+        "Domainname": arguments["domainname"],
+        "User": arguments["user"],
+        "AttachStdin": "stdin" in attached,
+        "AttachStdout": "stdout" in attached,
+        "AttachStderr": "stderr" in attached,
+        "Tty": arguments["tty"],
+        "OpenStdin": interactive,
+        # The program's input ends when the one client that feeds it goes.
+        "StdinOnce": interactive and "stdin" in attached,
+        "Env": read_environment(arguments["env-file"], arguments["env"]),
+        "Cmd": command or None,
+        "Entrypoint": _entrypoint(arguments),
+        "WorkingDir": arguments["workdir"],
+        "Labels": read_labels(arguments["label-file"], arguments["label"]),
+        "HostConfig": _host_config(arguments),
+    }
+    if arguments.given("stop-signal"):
+        request["StopSignal"] = arguments["stop-signal"]
+    if arguments.given("stop-timeout"):
+        request["StopTimeout"] = arguments["stop-timeout"]
+    return request
+
+
+def attached_streams(arguments: Arguments) -> set[str]:
+    """The streams that are attached: those of -a, and standard input with -i; without -a output and errors."""
+    streams = set(arguments["attach"]) or {"stdout", "stderr"}
+    return streams | {"stdin"} if arguments["interactive"] else streams
+
+
+def _entrypoint(arguments: Arguments) -> list[str] | None:
+    """None keeps the image's; one empty word (`--entrypoint ""`) takes it away."""
+    return [arguments["entrypoint"]] if arguments.given("entrypoint") else None
+
+
+def _host_config(arguments: Arguments) -> dict[str, Any]:
+    for flag, allowed, kind in _MODES:
+        _check_namespace(flag, arguments[flag], allowed, kind)
+    options, unmasked = _security_options(arguments["security-opt"])
+    host: dict[str, Any] = {
+        "AutoRemove": arguments["rm"],
+        "CapAdd": arguments["cap-add"],
+        "CapDrop": arguments["cap-drop"],
+        "CgroupParent": arguments["cgroup-parent"],
+        "CgroupnsMode": arguments["cgroupns"],
+        "ConsoleSize": list(terminal.size(1) or (0, 0)),
+        "ContainerIDFile": arguments["cidfile"],
+        "CpuShares": arguments["cpu-shares"],
+        "GroupAdd": arguments["group-add"],
+        "IpcMode": arguments["ipc"],
+        "Memory": arguments["memory"],
+        "MemoryReservation": arguments["memory-reservation"],
+        "MemorySwap": arguments["memory-swap"],
+        "NanoCpus": arguments["cpus"],
+        "NetworkMode": arguments["network"],
+        "PidMode": arguments["pid"],
+        "Privileged": arguments["privileged"],
+        "ReadonlyRootfs": arguments["read-only"],
+        "SecurityOpt": options,
+        "ShmSize": arguments["shm-size"],
+        "Tmpfs": dict(_split(text) for text in arguments["tmpfs"]),
+        "UTSMode": arguments["uts"],
+    }
+    if arguments.given("init"):
+        host["Init"] = arguments["init"]
+    if arguments.given("pids-limit"):
+        host["PidsLimit"] = arguments["pids-limit"]
+    if unmasked:
+        host["MaskedPaths"] = host["ReadonlyPaths"] = []
+    if arguments["no-pivot"]:
+        host["NoPivot"] = True  # ours: Docker has it only as a setting of the whole daemon (DOCKER_RAMDISK)
+    return host
+
+
+def _check_namespace(flag: str, value: str, allowed: tuple[str, ...], kind: str) -> None:
+    container, colon, name = value.partition(":")
+    joined = flag == "pid" and container == "container" and colon and name
+    if value and value not in allowed and not joined:
+        raise InvalidParameter(f"--{flag}: invalid {kind} mode")
+
+
+def _security_options(texts: list[str]) -> tuple[list[str], bool]:
+    """What goes to the engine, and whether no path is to be masked (which is no option there but two empty lists)."""
+    options, unmasked = [], False
+    for text in texts:
+        if text == "systempaths=unconfined":
+            unmasked = True
+            continue
+        options.append(text)
+    return options, unmasked
+
+
+def _split(text: str) -> tuple[str, str]:
+    path, _, options = text.partition(":")
+    return path, options

@@ -1,0 +1,126 @@
+"""`run` and `create`."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli import request as requests
+from sampan.cli import session, terminal
+from sampan.cli.flags import Flag
+from sampan.cli.output import Failure, err, out
+from sampan.cli.verbs import Command
+from sampan.errors import InvalidParameter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments
+    from sampan.engine.containers import Container
+
+DETACH_KEYS = Flag(
+    "detach-keys", "string", f"Keys that detach from the container (default {terminal.DEFAULT_DETACH_KEYS})"
+)
+SIG_PROXY = Flag("sig-proxy", "bool", "Hand received signals to the container (default true)", default=True)
+
+
+def create(context: Context, arguments: Arguments) -> int:
+    """Make a container and print its id."""
+    out(_create(context, arguments, requests.build(arguments)).id)
+    return 0
+
+
+def run(context: Context, arguments: Arguments) -> int:
+    """Make a container, start it, and stay with it unless -d says not to; its exit code."""
+    detached = arguments["detach"]
+    if detached and arguments["attach"]:
+        raise Failure("conflicting options: cannot specify both --attach and --detach")
+    keys = terminal.parse_detach_keys(arguments["detach-keys"])
+    request = requests.build(arguments)
+    if detached:
+        request |= dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
+        container = _create(context, arguments, request)
+        container.start()
+        out(container.id)
+        return 0
+    attached = requests.attached_streams(arguments)
+    session.check_terminal("stdin" in attached, arguments["tty"])
+    streams = session.streams(attached, arguments["tty"], keys)
+    with session.caught(arguments["tty"], arguments["sig-proxy"]) as held:
+        container = _create(context, arguments, request)
+        attachment = container.start(attach=True)
+        if not streams.outputs:
+            out(container.id)
+        ended = session.relay(attachment, streams, held, container.kill if arguments["sig-proxy"] else None)
+        code = session.exit_code(ended, container.wait)
+        if ended.how == "exited":
+            container.settle()
+    return code
+
+
+def _create(context: Context, arguments: Arguments, request: dict[str, Any]) -> Container:
+    with _IdFile(arguments["cidfile"]) as id_file:
+        container, warnings = context.engine.containers.create_from(request)
+        id_file.write(container.id)
+    for warning in warnings:
+        err(f"WARNING: {warning}")
+    return container
+
+
+class _IdFile:
+    """The file of --cidfile, made before the container, so that no container is made whose id cannot be told."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+        self._written = False
+
+    def __enter__(self) -> _IdFile:
+        if self._path:
+            try:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            except FileExistsError:
+                raise InvalidParameter(
+                    f"container ID file found, make sure the other container isn't running or delete {self._path}"
+                ) from None
+            except OSError as e:
+                raise InvalidParameter(
+                    f"failed to create the container ID file: open {self._path}: {(e.strerror or str(e)).lower()}"
+                ) from None
+        return self
+
+    def write(self, container_id: str) -> None:
+        if self._fd >= 0:
+            os.write(self._fd, container_id.encode())
+            self._written = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            if not self._written:
+                os.unlink(self._path)
+
+
+CREATE = Command(
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    create,
+    requests.CREATE_FLAGS,
+    at_least=1,
+    interspersed=False,
+    refused=125,
+)
+
+RUN = Command(
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    run,
+    (
+        *requests.CREATE_FLAGS,
+        Flag("detach", "bool", "Run in the background and print the container's ID", "d"),
+        DETACH_KEYS,
+        SIG_PROXY,
+    ),
+    at_least=1,
+    interspersed=False,
+    refused=125,
+)

@@ -1,0 +1,63 @@
+"""A command that stays with a container: its streams joined to ours, and what becomes of it afterwards."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli import signals
+from sampan.cli.output import Failure, err
+from sampan.cli.relay import Ended, Relay, Streams
+from sampan.errors import Conflict, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.cli.relay import Attachment
+
+DETACHED = "read escape sequence"
+
+
+def check_terminal(stdin: bool, tty: bool) -> None:
+    """A container's terminal is typed to from a terminal, or from nothing. Raises `Failure`."""
+    if stdin and tty and not os.isatty(0):
+        raise Failure("the input device is not a TTY")
+
+
+def caught(tty: bool, proxy: bool) -> signals.Signals:
+    """The signals that are not to end this process at once: those for the container, or those before which the terminal has
+    to be given back. To be in place before the container runs, so that none hits between its start and the relay."""
+    numbers = signals.FORWARDED if proxy else signals.ENDING if tty else ()
+    return signals.Signals((*numbers, signals.RESIZED, signals.CONTINUED) if tty else numbers)
+
+
+def relay(
+    attachment: Attachment, streams: Streams, held: signals.Signals, kill: Callable[[str], None] | None = None
+) -> Ended:
+    """Join the streams until one side ends. `kill` hands signals to the container; None if --sig-proxy is off."""
+    try:
+        return Relay(attachment, streams, held, None if kill is None else lambda number: _forward(kill, number)).run()
+    finally:
+        attachment.close()
+
+
+def _forward(kill: Callable[[str], None], number: int) -> None:
+    # Not over the attachment: a signal would wait there behind input that the program does not read.
+    try:
+        kill(str(number))
+    except (Conflict, NotFound):
+        pass  # it is ending anyway, and its exit code is on its way
+
+
+def exit_code(ended: Ended, wait: Callable[[], int], detached: int = 0) -> int:
+    """What this command exits with. `detached` is the code after the detach keys: 0 for who started the container."""
+    if ended.how == "exited":
+        return ended.code
+    if ended.how == "detached":
+        err(DETACHED)
+        return detached
+    if ended.how == "signalled":
+        return 128 + ended.code
+    if ended.how == "unread":
+        raise BrokenPipeError
+    return wait()

@@ -1,0 +1,112 @@
+"""The user's terminal: its size, raw mode and back, and the keys that detach from a container."""
+
+from __future__ import annotations
+
+import os
+import termios
+
+from sampan.errors import InvalidParameter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+_CONTROL = "@abcdefghijklmnopqrstuvwxyz[\\]^_"
+
+
+def size(fd: int) -> tuple[int, int] | None:
+    """Rows and columns, or None if `fd` is no terminal."""
+    try:
+        columns, rows = os.get_terminal_size(fd)
+    except OSError:
+        return None
+    return rows, columns
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """The bytes of "ctrl-x,a": letters, ctrl- and one of a-z @ [ \\ ] ^ _, or DEL, between commas.
+
+    Empty means the default. Raises InvalidParameter.
+    """
+    return bytes(_key(word, text) for word in (text or DEFAULT_DETACH_KEYS).split(","))
+
+
+def _key(word: str, text: str) -> int:
+    if len(word) == 1 and word.isascii():
+        return ord(word)
+    if word == "DEL":
+        return 127
+    letter = word.removeprefix("ctrl-")
+    if len(letter) != 1 or letter == word or letter not in _CONTROL:
+        raise InvalidParameter(f"invalid detach keys ({text}): unknown key '{word}'")
+    return _CONTROL.index(letter)
+
+
+class DetachKeys:
+    """Looks for the sequence in what is typed. What may still become the sequence is held back."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = bytearray()
+        self.seen = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What of `data`, and of what was held, goes to the program. Nothing that follows the sequence does."""
+        passed = bytearray()
+        for byte in data:
+            self._held.append(byte)
+            while not self._keys.startswith(self._held):
+                passed.append(self._held.pop(0))
+            if self._held == self._keys:
+                self.seen = True
+                break
+        return bytes(passed)
+
+    def end(self) -> bytes:
+        """What was held when the input ended."""
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+
+class RawMode:
+    """A terminal in raw mode, and as it was before at the end of the `with` block, whatever ends it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> RawMode:
+        self._before = termios.tcgetattr(self._fd)
+        self.set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            try:
+                # Now, not after the output has drained or the input is thrown away: what was typed ahead is the shell's.
+                termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+            except termios.error:
+                pass  # the terminal has been hung up: nobody is there to see its mode
+
+    def set(self) -> None:
+        """Every byte goes through as it is (termios(3), cfmakeraw). Again after a stop: shells restore what they know."""
+        mode = termios.tcgetattr(self._fd)
+        mode[0] &= ~(
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
+        )
+        mode[1] &= ~termios.OPOST
+        mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        mode[6] = list(mode[6])
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._fd, termios.TCSANOW, mode)

@@ -1,0 +1,88 @@
+"""What the texts of flags mean: numbers, sizes, processors, streams, variables, labels.
+
+Each function raises ValueError or InvalidParameter with the text that Docker has; some of these are those of Go's own library.
+"""
+
+from __future__ import annotations
+
+import os
+
+_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
+_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
+_LARGEST = (1 << 63) - 1
+
+
+def boolean(text: str) -> bool:
+    """The spellings that Go's ParseBool takes."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def integer(text: str) -> int:
+    """A whole number of 64 bits: decimal, or 0x, 0o, 0b, 0 for another base, as Go's ParseInt with base 0."""
+    digits = text.lstrip("+-")
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567_"
+    try:
+        if len(text) - len(digits) > 1 or text != text.strip() or not text.isascii():
+            raise ValueError
+        value = int(text, 8 if octal else 0)
+    except ValueError:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not -_LARGEST - 1 <= value <= _LARGEST:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes: "256m", "1.5GiB", "64 kb", "1024"; units of 1024."""
+    from sampan.engine.options import parse_size  # in here: most verbs have no such flag
+
+    return _in_range(text, parse_size(text))
+
+
+def size_or_unlimited(text: str) -> int:
+    """Bytes, or -1 for no limit."""
+    from sampan.engine.options import parse_swap
+
+    return _in_range(text, parse_swap(text))
+
+
+def nano_cpus(text: str) -> int:
+    """Processors in billionths: "0.5", "1e1", "1/2"."""
+    from sampan.engine.options import parse_cpus
+
+    return _in_range(text, parse_cpus(text))
+
+
+def _in_range(text: str, value: int) -> int:
+    if not -_LARGEST - 1 <= value <= _LARGEST:
+        raise ValueError(f"invalid size: '{text}'")
+    return value
+
+
+def stream(text: str) -> str:
+    """The name of a standard stream, in lower case."""
+    name = text.lower()
+    if name not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return name
+
+
+def variable(text: str) -> str:
+    """NAME=VALUE; a NAME alone takes the caller's value, and stays alone if there is none (it unsets the image's)."""
+    name, equals, _ = text.partition("=")
+    if not name:
+        raise ValueError(f"invalid environment variable: {text}")
+    if not equals and name in os.environ:
+        return f"{name}={os.environ[name]}"
+    return text
+
+
+def label(text: str) -> str:
+    """NAME=VALUE or NAME."""
+    if not text.partition("=")[0]:
+        raise ValueError(f"invalid label '{text}': empty name")
+    return text

@@ -1,0 +1,103 @@
+"""Which verbs there are: a static table, so that finding one costs no import but that of its own module."""
+
+from __future__ import annotations
+
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments, Flag
+
+
+class Command(Struct):
+    """A verb as its module defines it.
+
+    usage: what follows the name in the help. action: does it and gives the exit code. at_least, at_most: how many words
+    it takes (at_most -1: any number). interspersed: see `flags.parse`. refused: the exit code when the engine says no.
+    """
+
+    usage: str
+    action: Callable[[Context, Arguments], int]
+    flags: tuple[Flag, ...] = ()
+    at_least: int = 0
+    at_most: int = -1
+    interspersed: bool = True
+    refused: int = 1
+
+
+class Entry(Struct):
+    """One line of the table: where the `Command` is, and what the list of verbs says of it."""
+
+    module: str
+    attribute: str
+    summary: str
+    common: bool = False
+
+
+VERBS = {
+    "run": Entry("sampan.cli.run", "RUN", "Create a container from an image and run it", common=True),
+    "exec": Entry("sampan.cli.exec", "EXEC", "Run a command in a running container", common=True),
+    "ps": Entry("sampan.cli.ps", "PS", "List containers", common=True),
+    "images": Entry("sampan.cli.images", "IMAGES", "List images", common=True),
+    "version": Entry("sampan.cli.system", "VERSION", "Show the version of sampan and of what it runs on", common=True),
+    "info": Entry("sampan.cli.system", "INFO", "Show what this installation has and can do", common=True),
+    "attach": Entry("sampan.cli.attach", "ATTACH", "Attach this terminal to a running container"),
+    "create": Entry("sampan.cli.run", "CREATE", "Create a container without starting it"),
+    "import": Entry("sampan.cli.images", "IMPORT", "Make an image of a tar archive of a file system"),
+    "inspect": Entry("sampan.cli.inspect", "INSPECT", "Show everything known of containers and images as JSON"),
+    "kill": Entry("sampan.cli.containers", "KILL", "Send a signal to running containers, SIGKILL by default"),
+    "logs": Entry("sampan.cli.logs", "LOGS", "Show what a container has written"),
+    "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
+    "rmi": Entry("sampan.cli.images", "RMI", "Remove images"),
+    "start": Entry("sampan.cli.start", "START", "Start stopped containers"),
+    "stop": Entry("sampan.cli.containers", "STOP", "Stop running containers"),
+    "tag": Entry("sampan.cli.images", "TAG", "Give an image another name"),
+    "wait": Entry("sampan.cli.containers", "WAIT", "Wait until containers stop, then print their exit codes"),
+}
+
+# The verbs by what they work on, as Docker groups them: the word behind the group's name -> the verb.
+GROUPS = {
+    "container": (
+        "Manage containers",
+        {
+            **{v: v for v in ("attach", "create", "exec", "kill", "logs", "rm", "run", "start", "stop", "wait")},
+            "inspect": "container inspect",
+            "ls": "ps",
+        },
+    ),
+    "image": ("Manage images", {"import": "import", "inspect": "image inspect", "ls": "images", "rm": "rmi", "tag": "tag"}),
+    "system": ("Manage sampan", {"info": "info"}),
+}  # fmt: skip
+
+# Other words for the same, not in the lists.
+ALIASES = {
+    ("container", "list"): "ls",
+    ("container", "ps"): "ls",
+    ("container", "remove"): "rm",
+    ("image", "list"): "ls",
+    ("image", "remove"): "rm",
+}
+
+# Verbs that exist in a group only.
+GROUP_VERBS = {
+    "container inspect": Entry(
+        "sampan.cli.inspect", "CONTAINER_INSPECT", "Show everything known of containers as JSON"
+    ),
+    "image inspect": Entry("sampan.cli.inspect", "IMAGE_INSPECT", "Show everything known of images as JSON"),
+}
+
+
+def entry(name: str) -> Entry:
+    """The table's line for a verb."""
+    return VERBS.get(name) or GROUP_VERBS[name]
+
+
+def load(name: str) -> Command:
+    """Import a verb's module and give its command."""
+    found = entry(name)
+    # __import__ and not importlib, whose package would be imported for nothing else.
+    command: Command = getattr(__import__(found.module, fromlist=[found.attribute]), found.attribute)
+    return command
