@@ -35,7 +35,7 @@ ANY = -1
 
 
 class DeviceRule(Struct):
-    """One rule on devices; of the rules that match, the last one decides.
+    """One rule on devices: for every access, the last rule that matches decides; without one it is denied.
 
     type: "a" (both kinds), "b" or "c"; major, minor: `ANY` for all; access: some of "rwm".
     """
@@ -45,6 +45,9 @@ class DeviceRule(Struct):
     major: int = ANY
     minor: int = ANY
     access: str = "rwm"
+
+    def matches_everything(self) -> bool:
+        return self.type == "a" and self.major == self.minor == ANY and set(self.access) == set("rwm")
 
 
 class Limits(Struct):

@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.kernel.cgroup2 import Version2
 
+    _Device = tuple[str, int, int]  # type, major, minor
+
 _KNOBS = {
     "memory": ("memory", "memory.limit_in_bytes"),
     "swap": ("memory", "memory.memsw.limit_in_bytes"),
@@ -243,25 +245,17 @@ def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:
     Raises `KernelError` (EINVAL) for rules that v1 has no way to express: an exception from an exception.
     """
     default = False
-    exceptions: dict[tuple[str, int, int], str] = {}
+    exceptions: dict[_Device, str] = {}
     for rule in rules:
-        if rule.type == "a":
+        if rule.matches_everything():
             default, exceptions = rule.allow, {}
             continue
-        key = (rule.type, rule.major, rule.minor)
-        if rule.allow != default:
-            exceptions[key] = _join(exceptions.get(key, ""), rule.access)
-            continue
-        for other, access in list(exceptions.items()):
-            rest = "".join(a for a in access if a not in rule.access)
-            if rest == access or not _overlap(key, other):
-                continue
-            if not _covers(key, other):
-                raise KernelError(errno.EINVAL, "cgroup v1 cannot except from a wider device rule", _line(*key, access))
-            if rest:
-                exceptions[other] = rest
+        for kind in "bc" if rule.type == "a" else rule.type:
+            device = (kind, rule.major, rule.minor)
+            if rule.allow != default:
+                exceptions[device] = _join(exceptions.get(device, ""), rule.access)
             else:
-                del exceptions[other]
+                _take_away(exceptions, device, rule.access)
     lines = [(default, "a")]
     wide = [(key, access) for key, access in exceptions.items() if ANY in key]
     for key, access in exceptions.items():
@@ -273,6 +267,19 @@ def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:
     return lines
 
 
+def _take_away(exceptions: dict[_Device, str], device: _Device, access: str) -> None:
+    for other, given in list(exceptions.items()):
+        rest = "".join(a for a in given if a not in access)
+        if rest == given or not _overlap(device, other):
+            continue
+        if not _covers(device, other):
+            raise KernelError(errno.EINVAL, "cgroup v1 cannot except from a wider device rule", _line(*other, given))
+        if rest:
+            exceptions[other] = rest
+        else:
+            del exceptions[other]
+
+
 def _line(kind: str, major: int, minor: int, access: str) -> str:
     return f"{kind} {'*' if major == ANY else major}:{'*' if minor == ANY else minor} {access}"
 
@@ -281,11 +288,11 @@ def _join(one: str, other: str) -> str:
     return "".join(a for a in "rwm" if a in one or a in other)
 
 
-def _covers(wide: tuple[str, int, int], narrow: tuple[str, int, int]) -> bool:
+def _covers(wide: _Device, narrow: _Device) -> bool:
     return wide[0] == narrow[0] and wide[1] in (ANY, narrow[1]) and wide[2] in (ANY, narrow[2])
 
 
-def _overlap(one: tuple[str, int, int], other: tuple[str, int, int]) -> bool:
+def _overlap(one: _Device, other: _Device) -> bool:
     return one[0] == other[0] and all(ANY in (a, b) or a == b for a, b in zip(one[1:], other[1:], strict=True))
 
 

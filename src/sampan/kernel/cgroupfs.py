@@ -53,6 +53,8 @@ def advice(number: int | None, path: str) -> str:
             "cgroups are mounted read-only here, as inside most containers: "
             "run the outer container with --privileged or mount its /sys/fs/cgroup read-write"
         )
+    if number == errno.EPERM and path.endswith("/devices.allow"):
+        return "the group above may not use the device itself, as inside a container that is not privileged"
     if number in (errno.EACCES, errno.EPERM):
         return "the cgroups here belong to somebody else: root is needed, or a delegated cgroup"
     if number == errno.EBUSY and path.endswith("memory.limit_in_bytes"):

@@ -4,7 +4,7 @@ The kernel runs the program at each open and mknod of a device with a `struct bp
 u32 access_type (the accesses in the upper half: 1 mknod, 2 read, 4 write; the type in the lower: 1 block, 2 char),
 u32 major, u32 minor. It answers 1 to allow, 0 to deny.
 
-For every access that is asked for, the last rule that matches decides; without one it is denied. The program goes
+For every access that is asked for, the last rule that matches decides. The program goes
 through the rules from the last to the first and keeps the accesses that are undecided: a rule that allows takes its
 accesses away from them, a rule that denies one of them ends it.
 
@@ -69,18 +69,14 @@ def assemble(rules: tuple[DeviceRule, ...]) -> bytes:
     ]
     for rule in reversed(rules):
         program.append(_rule(rule))
-        if _is_final(rule):  # nothing can come behind it, and the kernel refuses a program with dead ends
+        if rule.matches_everything():  # nothing can come behind it, and the kernel refuses a program with dead ends
             return b"".join(program)
     program.append(_answer(False))
     return b"".join(program)
 
 
-def _is_final(rule: DeviceRule) -> bool:
-    return rule.type == "a" and rule.major == ANY and rule.minor == ANY and _mask(rule) == ALL
-
-
 def _rule(rule: DeviceRule) -> bytes:
-    if _is_final(rule):
+    if rule.matches_everything():
         return _answer(rule.allow)
     action = _allow(_mask(rule)) if rule.allow else _deny(_mask(rule))
     tests = []
