@@ -44,7 +44,7 @@ check-types:
 	@$(bin)/mypy --no-error-summary
 
 check-unit:
-	@$(pytest) -q --no-header -m "not root and not long" tests/unit
+	@$(pytest) -q --no-header --hypothesis-profile=check -m "not root and not long" tests/unit
 
 bench: ## start, many and import against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench

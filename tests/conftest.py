@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from support import debian
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     import sampan
 
     from support.command import Command
+
+# Properties are tried with the same examples in every run, so that a failure belongs to the change that is tested, and
+# without a time limit for each, which a busy machine breaks. `make check` tries a few of them (--hypothesis-profile).
+hypothesis.settings.register_profile("full", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("check", derandomize=True, deadline=None, max_examples=15)
+hypothesis.settings.load_profile("full")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -82,7 +82,9 @@ SPAWNS = frozenset(
 )
 PROCESS_MODULES = frozenset({"subprocess", "multiprocessing", "_posixsubprocess", "pty"})
 # Modules that may import one of those, with the reason.
-PROCESS_MODULE_USERS: dict[str, str] = {}
+PROCESS_MODULE_USERS: dict[str, str] = {
+    f"{PACKAGE}.engine.machine": "asks the host's busybox for its applets, once, when `base` is made; no container's process",
+}
 PROCESS = f"{PACKAGE}.kernel.process"
 LIBC = f"{PACKAGE}.kernel.libc"
 

@@ -41,10 +41,14 @@ class Result:
 
 
 class Command:
-    """`cli("run", "base", "true")` runs the command to its end; `cli.start(...)` gives the Popen."""
+    """`cli("run", "base", "true")` runs the command to its end; `cli.start(...)` gives the Popen.
 
-    def __init__(self, environment: Mapping[str, str], program: str = SAMPAN) -> None:
+    `before` are the flags that come before every verb.
+    """
+
+    def __init__(self, environment: Mapping[str, str], program: str = SAMPAN, before: tuple[str, ...] = ()) -> None:
         self.program = program
+        self.before = before
         self.environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
@@ -85,7 +89,7 @@ class Command:
         self, *args: str | bytes, env: Mapping[str, str] | None = None, **popen: object
     ) -> subprocess.Popen[bytes]:
         """Start it and do not wait; `popen` goes to subprocess.Popen."""
-        return subprocess.Popen([self.program, *args], env={**self.environment, **(env or {})}, **popen)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen([self.program, *self.before, *args], env={**self.environment, **(env or {})}, **popen)  # type: ignore[call-overload,no-any-return]
 
     @staticmethod
     def _shown(args: tuple[str | bytes, ...]) -> tuple[str, ...]:

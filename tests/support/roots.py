@@ -37,9 +37,8 @@ class Root:
         self.environment = {
             "SAMPAN_ROOT": str(self.root),
             "SAMPAN_RUN_ROOT": str(self.run_root),
-            "SAMPAN_CONFIG": str(self.config),
         }
-        self.cli = Command(self.environment)
+        self.cli = Command(self.environment, before=("--config", str(self.config)))
 
     def engine(self, **options: Any) -> sampan.Engine:
         """A new Engine on this root."""
@@ -50,7 +49,7 @@ class Root:
     def terminal(self, *args: str, rows: int = 24, columns: int = 80, env: dict[str, str] | None = None) -> Terminal:
         """The command on a terminal."""
         environment = {**self.cli.environment, "TERM": "xterm", **(env or {})}
-        return Terminal([self.cli.program, *args], environment, rows, columns)
+        return Terminal([self.cli.program, *self.cli.before, *args], environment, rows, columns)
 
     def state(self) -> Leftovers:
         return Leftovers(self)

@@ -39,7 +39,7 @@ def test_a_command_that_does_not_end_is_killed_and_fails_the_test() -> None:
 
 
 def test_a_terminal_is_a_terminal() -> None:
-    program = "import os; print(os.get_terminal_size(), os.isatty(0), os.tcgetpgrp(0) == os.getpgrp()); print(input())"
+    program = "import os; print(os.get_terminal_size(), os.isatty(0), os.tcgetpgrp(0) == os.getpgrp()); import sys; print(sys.stdin.readline().strip())"
     with Terminal([sys.executable, "-c", program], os.environ, rows=7, columns=31) as terminal:
         terminal.expect(r"columns=31, lines=7\) True True")
         terminal.send("caf\xe9\n")
