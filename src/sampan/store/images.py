@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 
-from sampan.errors import InvalidParameter, System, Unavailable
+from sampan.errors import InvalidParameter, NotFound, System, Unavailable
 from sampan.kernel.files import FileLock, read_bounded, write_atomic
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
+from sampan.oci import reference
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -114,6 +115,12 @@ class ImageNames:
         return record
 
 
+def no_such_image(name: str) -> NotFound:
+    """Docker's error for a name that leads nowhere."""
+    image_id = reference.parse_id(name)
+    return NotFound(f"No such image: {image_id or reference.parse(name).tagged().familiar}")
+
+
 def _damaged(path: str, why: object) -> System:
     return System(f"image record {path} is damaged ({why}): remove the file and bring the image in again")
 
@@ -131,16 +138,24 @@ class StoreLock:
 
     def shared(self) -> FileLock:
         """A context manager. Raises `Unavailable` if a deletion takes longer than a minute."""
-        return self._acquire(shared=True)
+        return _acquire(self._path, shared=True)
 
     def exclusive(self) -> FileLock:
         """A context manager. Raises `Unavailable` if an import or a create takes longer than a minute."""
-        return self._acquire(shared=False)
+        return _acquire(self._path, shared=False)
 
-    def _acquire(self, shared: bool) -> FileLock:
-        try:
-            return FileLock.acquire(self._path, _PATIENCE, shared=shared)
-        except BlockingIOError:
-            raise Unavailable(
-                f"the image store is in use: another command has held {self._path} for {_PATIENCE:.0f} s, try again"
-            ) from None
+    def making(self, what: str) -> FileLock:
+        """A context manager that lets one process at a time make a certain thing, so that others wait for it.
+
+        Taken before the shared lock or under it; never under the exclusive one. Raises `Unavailable`.
+        """
+        return _acquire(f"{os.path.dirname(self._path)}/making-{what}.lock", shared=False)
+
+
+def _acquire(path: str, shared: bool) -> FileLock:
+    try:
+        return FileLock.acquire(path, _PATIENCE, shared=shared)
+    except BlockingIOError:
+        raise Unavailable(
+            f"the image store is in use: another command has held {path} for {_PATIENCE:.0f} s, try again"
+        ) from None

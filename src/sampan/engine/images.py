@@ -1,0 +1,334 @@
+"""Images: found by name, digest or id, brought in, tagged; unpacked when a container needs them.
+
+What leads to an image's content is written last and taken away first, so that whatever is named is whole: blobs,
+unpacked layers, the record of the image, its names. Whoever writes a record holds the store's lock shared from the
+moment it looked until the record is there; `imageremoval` deletes under the exclusive one.
+
+`resolve` is on the way of every start: a name, a config, and the layers are there or not.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import InvalidParameter
+from sampan.kernel import clock
+from sampan.oci import digest as digests
+from sampan.oci import image as documents
+from sampan.oci import platform as platforms
+from sampan.oci import reference
+from sampan.oci.image import Descriptor, Index, Manifest
+from sampan.store.images import NameRecord, no_such_image
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, BinaryIO, Protocol
+
+    from sampan.engine.imageremoval import Removal
+    from sampan.engine.imageviews import Views
+    from sampan.kernel.files import FileLock
+    from sampan.oci.reference import Reference
+    from sampan.steps.trace import Trace
+    from sampan.store.content import Ingest, VerifiedReader
+
+    class Content(Protocol):
+        """Where blobs are; see `store.content.ContentStore`."""
+
+        def path(self, digest: str) -> str: ...
+        def exists(self, digest: str) -> bool: ...
+        def size(self, digest: str) -> int: ...
+        def read(self, digest: str, limit: int) -> bytes: ...
+        def open_verified(self, digest: str) -> VerifiedReader: ...
+        def list(self) -> list[str]: ...
+        def writer(self) -> Ingest: ...
+        def add(self, data: bytes) -> str: ...
+        def delete(self, digest: str) -> None: ...
+        def collect_ingests(self) -> int: ...
+
+    class Names(Protocol):
+        """Where records of images and of their names are; see `store.images.ImageNames`."""
+
+        def get(self, reference: str) -> NameRecord | None: ...
+        def set(self, record: NameRecord) -> None: ...
+        def delete(self, reference: str) -> None: ...
+        def list(self) -> list[NameRecord]: ...
+        def collect(self) -> int: ...
+
+    class LayerInfo(Protocol):
+        @property
+        def diff_id(self) -> str: ...
+        @property
+        def chain_id(self) -> str: ...
+        @property
+        def size(self) -> int: ...
+
+    class Snapshotter(Protocol):
+        """Where layers are unpacked; see `store.snapshots`."""
+
+        name: str
+
+        def unpack(
+            self, parent_chain_ids: Sequence[str], stream: Any, expected_diff_id: str | None = None
+        ) -> LayerInfo: ...
+        def has(self, chain_id: str) -> bool: ...
+        def layer_size(self, chain_id: str) -> int: ...
+        def layers(self) -> list[str]: ...
+        def remove_layer(self, chain_id: str) -> None: ...
+
+    class Lock(Protocol):
+        """The lock of everything that images share; see `store.images.StoreLock`."""
+
+        def shared(self) -> FileLock: ...
+        def exclusive(self) -> FileLock: ...
+        def making(self, what: str) -> FileLock: ...
+
+    class ImageUsers(Protocol):
+        """The containers, as far as images care. Those that are being made or removed count."""
+
+        def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
+            """The id of each container made from the image, and whether it runs."""
+
+        def layers_in_use(self) -> set[str]:
+            """The chain ids of all layers that containers stand on."""
+
+
+BASE = "docker.io/library/base:latest"
+"""The image that needs no download: made out of the machine's own programs when it is named and not there."""
+
+
+class Image(Struct):
+    """An image as a container is made from it.
+
+    id: digest of the config. reference: the complete name by which it was found, or its id. config: Docker's
+    `Config`, as far as the image has one. layers: chain ids, bottom first. document: the whole OCI config.
+    target: the manifest or index that the reference leads to.
+    """
+
+    id: str
+    reference: str
+    config: dict[str, Any]
+    layers: tuple[str, ...]
+    diff_ids: tuple[str, ...]
+    document: dict[str, Any]
+    target: Descriptor
+
+
+class Images:
+    """The images of one root. `notify` is given one line of text when something takes noticeable time."""
+
+    def __init__(
+        self,
+        content: Content,
+        names: Names,
+        snapshots: Snapshotter,
+        lock: Lock,
+        users: ImageUsers,
+        trace: Trace,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._content = content
+        self._names = names
+        self._snapshots = snapshots
+        self._lock = lock
+        self._users = users
+        self._trace = trace
+        self._notify = notify
+
+    # Finding
+
+    def resolve(self, name: str) -> Image:
+        """The image that a name, a name with a digest, an id or the beginning of one means.
+
+        `base` is made if it is not there. Raises `NotFound` and `InvalidParameter` in Docker's words; the config is
+        verified against its digest.
+        """
+        record = self.find(name)
+        if record is None and _is_base(name):
+            self._make_base()
+            record = self.find(name)
+        if record is None:
+            raise no_such_image(name)
+        return self.load(record)
+
+    def find(self, name: str) -> NameRecord | None:
+        """The record that a name leads to, None if there is none. Raises `InvalidParameter` for what is no name."""
+        if image_id := reference.parse_id(name):
+            return self._names.get(image_id)
+        wanted = reference.parse(name).canonical()
+        record = self._names.get(str(wanted))
+        if record is None and wanted.digest:
+            return next((r for r in self._names.list() if _has_digest(r, wanted)), None)
+        return record or self._find_by_prefix(name)
+
+    def _find_by_prefix(self, name: str) -> NameRecord | None:
+        prefix = reference.id_prefix(name)
+        if prefix is None:
+            return None
+        found = [r for r in self._names.list() if r.is_image and r.image.startswith(f"sha256:{prefix}")]
+        # One that fits two images names neither, as Docker has it.
+        return found[0] if len(found) == 1 else None
+
+    def load(self, record: NameRecord) -> Image:
+        """The image of a record. Raises `NotFound` or `InvalidParameter` if its config is gone or damaged."""
+        config = documents.parse_config(self._content.read(record.image, documents.CONFIG_LIMIT))
+        return Image(
+            record.image,
+            record.reference,
+            config.config,
+            documents.chain_ids(config.diff_ids),
+            config.diff_ids,
+            config.document,
+            record.target,
+        )
+
+    def manifest(self, target: Descriptor) -> Manifest:
+        """The manifest that a descriptor leads to, for this machine if it is an index of several.
+
+        Raises `NotFound` or `InvalidParameter` if a document is not in the store or is damaged.
+        """
+        found = documents.parse_manifest(self._content.read(target.digest, documents.MANIFEST_LIMIT), target.media_type)
+        if isinstance(found, Index):
+            chosen = found.select(platforms.here())
+            found = documents.parse_manifest(
+                self._content.read(chosen.digest, documents.MANIFEST_LIMIT), chosen.media_type
+            )
+        if isinstance(found, Index):
+            raise InvalidParameter(f"index {target.digest} leads to another index")
+        return found
+
+    # Unpacking
+
+    def hold(self) -> FileLock:
+        """Keep everything that is there now from being deleted: a context manager.
+
+        Whoever makes a container from an image holds it from `resolve` until the container's record is written.
+        """
+        return self._lock.shared()
+
+    def ensure_unpacked(self, image: Image) -> tuple[str, ...]:
+        """Unpack the layers that are missing; return all chain ids, bottom first.
+
+        Raises `NotFound` or `InvalidParameter` if a blob is gone or is not what its digest says, OSError.
+        """
+        missing = [i for i, chain_id in enumerate(image.layers) if not self._snapshots.has(chain_id)]
+        if missing:
+            with self._lock.shared():
+                self._unpack(image, missing)
+        return image.layers
+
+    def _unpack(self, image: Image, positions: Sequence[int]) -> None:
+        blobs = self.manifest(image.target).layers
+        if len(blobs) != len(image.diff_ids):
+            raise InvalidParameter(f"image {image.id} has {len(image.diff_ids)} layers, its manifest {len(blobs)}")
+        for i in positions:
+            # The diff id says what the plain archive must be, and so, whatever packed it, what the blob is good for.
+            with self._content.open_verified(blobs[i].digest) as blob:
+                self._snapshots.unpack(image.layers[:i], blob, image.diff_ids[i])
+
+    # Adding
+
+    def publish(self, config: bytes, layers: Sequence[Descriptor], name: Reference | None) -> Image:
+        """Add an image whose layer blobs are in the store: config, manifest, layers, its record, its name.
+
+        The caller holds the store's lock shared since before the blobs were named. An image that had the name
+        before keeps its record, and is listed without a name.
+        """
+        image_id = self._content.add(config)
+        manifest = Manifest(
+            documents.OCI_MANIFEST, Descriptor(documents.OCI_CONFIG, image_id, len(config)), tuple(layers)
+        ).document()
+        target = Descriptor(documents.OCI_MANIFEST, self._content.add(manifest), len(manifest))
+        record = NameRecord(image_id, target, image_id, clock.now())
+        image = self.load(record)
+        # Unpacked before, but perhaps collected since by a command that saw no record of it.
+        self.ensure_unpacked(image)
+        self._names.set(record)
+        if name is not None:
+            self._names.set(record.replace(reference=str(name)))
+        return image
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image another name; the image that had it before keeps its record.
+
+        Raises `NotFound` and `InvalidParameter` in Docker's words.
+        """
+        name = new_name(target)
+        with self._lock.shared():
+            found = self.resolve(source)
+            self._names.set(NameRecord(str(name), found.target, found.id, clock.now()))
+
+    def import_(
+        self, stream: BinaryIO, name: str = "", changes: Sequence[str] = (), message: str = "", platform: str = ""
+    ) -> str:
+        """Make an image of one layer out of a tar archive, plain or compressed; return its id.
+
+        `changes` are Dockerfile instructions, `message` is the comment. Raises `InvalidParameter` in Docker's words;
+        then nothing is left behind.
+        """
+        from sampan.engine.importing import Importer
+
+        importer = Importer(self._content, self._snapshots, self._lock, self)
+        return importer.run(stream, name, changes, message, platform).id
+
+    def _make_base(self) -> None:
+        from sampan.engine.baseimage import BaseImage
+
+        BaseImage(self._content, self._snapshots, self._lock, self, self._notify).make(reference.parse(BASE))
+
+    # Removing and telling: not on the way of a start
+
+    def remove(self, name: str, force: bool = False) -> list[dict[str, str]]:
+        """Take a name away, and the image with its last one: Docker's `[{"Untagged": ...}, {"Deleted": ...}]`.
+
+        Raises `NotFound` and `Conflict` in Docker's words.
+        """
+        with self._lock.exclusive():
+            return self._removal().remove(name, force)
+
+    def collect(self) -> None:
+        """Delete what nothing leads to: what killed commands left, and content of images that are gone."""
+        with self._lock.exclusive():
+            self._removal().collect()
+
+    def _removal(self) -> Removal:
+        from sampan.engine.imageremoval import Removal
+
+        return Removal(self._content, self._names, self._snapshots, self._users, self)
+
+    def _views(self) -> Views:
+        from sampan.engine.imageviews import Views
+
+        return Views(self._names, self._snapshots, self)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """An image as `GET /images/{name}/json` shows it. Raises as `resolve`."""
+        return self._views().inspect(self.resolve(name))
+
+    def list(self, name: str = "", dangling: bool | None = None) -> list[dict[str, Any]]:
+        """The images as `GET /images/json` lists them, newest first.
+
+        `name` is a reference with wildcards, as `images debian` and `--filter reference=` have it. `dangling`: only
+        those without a name, or only those with one.
+        """
+        return self._views().summaries(name, dangling)
+
+
+def new_name(text: str) -> Reference:
+    """The name that a tag or an import is to give. Raises `InvalidParameter` in Docker's words."""
+    found = reference.parse(text)
+    if found.digest:
+        raise InvalidParameter("refusing to create a tag with a digest reference")
+    if found.familiar_name == digests.SHA256:
+        raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
+    return found.tagged()
+
+
+def _is_base(name: str) -> bool:
+    return not reference.parse_id(name) and str(reference.parse(name).canonical()) == BASE
+
+
+def _has_digest(record: NameRecord, wanted: Reference) -> bool:
+    """Whether a record's repository has the digest that a reference names."""
+    if record.is_image or record.target.digest != wanted.digest:
+        return False
+    return reference.parse(record.reference).name == wanted.name
