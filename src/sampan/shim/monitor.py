@@ -316,7 +316,8 @@ class Monitor:
             places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
             trace = trace.tb_next
         text = f"{type(error).__name__}: {error} ({' < '.join(reversed(places))})"
-        _try(lambda: _write_whole(f"{self.plan.start}/crash", text.encode("utf-8", "replace"), sync=False))
+        if hasattr(self, "plan"):
+            _try(lambda: _write_whole(f"{self.plan.start}/crash", text.encode("utf-8", "replace"), sync=False))
         report = {"stage": "monitor", "index": 0, "step": "monitor", "errno": 0, "exit_code": 128, "message": text}
         self._tell(protocol.FAILED, **report, error=f"the container's shim failed: {text}")
 
@@ -441,4 +442,5 @@ def main(control_fd: int) -> None:
     if reaper:
         process.default_signals()
         os.umask(0o022)
-        os.execv(reaper[0], reaper)
+        # Without our environment, whose LD_LIBRARY_PATH names a descriptor of the past.
+        os.execve(reaper[0], reaper, {"PATH": os.environ.get("PATH", "")})
