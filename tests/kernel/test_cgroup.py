@@ -181,11 +181,20 @@ def test_controllers_are_enabled_from_the_root_down_where_they_are_not(tmp_path:
     plan = [(w.path.removeprefix(f"{tmp_path}/"), w.value) for w in driver.prepare("a/b/c")]
     assert plan == [
         ("cgroup.subtree_control", "+pids"),
-        *((f"{level}/cgroup.subtree_control", c) for level in ("a", "a/b") for c in ("+cpu", "+memory", "+pids")),
+        ("a/cgroup.subtree_control", "+cpu +memory +pids"),
+        ("a/b/cgroup.subtree_control", "+cpu +memory +pids"),
     ]
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/cgroup.subtree_control").write_text("cpu memory pids\n")
     assert driver.prepare("a/b/c") == []
+
+
+def test_a_group_with_processes_is_not_made_a_threaded_one(tmp_path: Path) -> None:
+    driver = cgroup.detect(plant(tmp_path, unified=""))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/cgroup.type").write_text("domain\n")
+    (tmp_path / "a/cgroup.procs").write_text("1\n")
+    assert [w.path for w in driver.prepare("a/b")] == [f"{tmp_path}/cgroup.subtree_control"]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +291,8 @@ def test_only_some_errors_are_passed_over_and_only_when_not_required(tmp_path: P
 @pytest.mark.parametrize(
     ("files", "advice"),
     [
-        ({"cgroup.procs": "17\n"}, "{parent} holds processes of its own"),
+        ({"cgroup.procs": "17\n"}, "the controller is not enabled in {parent}/cgroup.subtree_control"),  # the root
+        ({"cgroup.procs": "0\n", "cgroup.type": "domain\n"}, "{parent} holds processes of its own"),
         ({"cgroup.procs": "17\n", "cgroup.type": "domain\n"}, "{parent} holds processes of its own"),
         ({"cgroup.type": "domain threaded\n"}, "{parent} is a threaded cgroup"),
         ({"cgroup.type": "domain\n"}, "the controller is not enabled in {parent}/cgroup.subtree_control"),

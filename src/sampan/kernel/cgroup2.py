@@ -37,17 +37,18 @@ class Version2:
         return [self._directory(group)]
 
     def prepare(self, group: str) -> list[Write]:
-        # Controllers pass down level by level, so every group above must enable them for those below it. One write
-        # each: the kernel refuses a line as a whole, and one controller that cannot be had (cpu beside real-time
-        # processes) must not take the others along. What is missing is told when a limit needs it.
+        # Controllers pass down level by level, so every group above must enable them for those below it.
         writes: list[Write] = []
         for directory in reversed(cgroupfs.levels(self._mount, group)[:-1]):
             path = f"{directory}/cgroup.subtree_control"
             enabled = (cgroupfs.get(path) or "").split()
-            missing = [c for c in sorted(self.controllers) if c not in enabled]
+            missing = [f"+{c}" for c in sorted(self.controllers) if c not in enabled]
             if not missing:  # then they are enabled in all groups above, too
                 break
-            writes[:0] = [Write(path, f"+{c}", required=False) for c in missing]
+            # A group with processes would take cpu and pids alone, and be a threaded one from then on, in which no
+            # container can be. One line for all also fails as a whole. What is missing is told when a limit needs it.
+            if cgroupfs.passes_controllers(directory):
+                writes.insert(0, Write(path, " ".join(missing), required=False))
         return writes
 
     def limits(self, group: str, limits: Limits) -> list[Write]:

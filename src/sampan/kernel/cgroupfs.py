@@ -69,23 +69,34 @@ def advice(number: int | None, path: str) -> str:
 
 
 def _advice_on_delegation(group: str) -> str:
-    """Why a v2 group has no knobs or takes no process: mostly because of what the group above it holds."""
-    parent = os.path.dirname(group)
-    if get(f"{parent}/cgroup.controllers") is None:
-        return ""  # a v1 hierarchy, or the hierarchy's root
-    if "threaded" in (get(f"{parent}/cgroup.type") or ""):
-        return f"{parent} is a threaded cgroup, which cannot hold containers: choose another --cgroup-parent"
-    if pids(f"{parent}/cgroup.procs") and get(f"{parent}/cgroup.type") is not None:
-        return _MOVE_AWAY.format(parent)
-    if pids(f"{parent}/cgroup.procs") and not get(f"{parent}/cgroup.subtree_control"):
-        return _MOVE_AWAY.format(parent) + ", as the entrypoint of a nested container has to do at its start"
+    """Why a v2 group has no knobs or takes no process: mostly because of what a group above it is or holds."""
+    parent = above = os.path.dirname(group)
+    while get(f"{above}/cgroup.controllers") is not None:
+        kind = get(f"{above}/cgroup.type") or ""
+        if "threaded" in kind:
+            return f"{above} is a threaded cgroup, which cannot hold containers: choose another --cgroup-parent"
+        if kind == "domain" and get(f"{above}/cgroup.procs"):
+            return _MOVE_AWAY.format(above)
+        above = os.path.dirname(above)
+    if above == parent:
+        return ""  # not a v2 hierarchy
     return f"the controller is not enabled in {parent}/cgroup.subtree_control"
 
 
 _MOVE_AWAY = (
-    "{0} holds processes of its own, and a cgroup with processes passes no controllers on: "
-    "move them into a cgroup below it (mkdir {0}/init; write their ids to {0}/init/cgroup.procs)"
+    "{0} holds processes of its own, and a cgroup with processes passes no controllers on: move them into a cgroup "
+    "below it (mkdir {0}/init; write their ids to {0}/init/cgroup.procs), as a nested container's entrypoint has to do"
 )
+
+
+def passes_controllers(group: str) -> bool:
+    """Whether a v2 group can pass controllers on to groups below it: it has no processes, or is the root of all.
+
+    The root of a cgroup namespace is no root in this sense. The text is looked at and not the ids: 0 stands for
+    each process of another pid namespace.
+    """
+    kind = get(f"{group}/cgroup.type")
+    return kind is None or (kind == "domain" and not get(f"{group}/cgroup.procs"))
 
 
 def get(path: str, dir_fd: int | None = None) -> str | None:
