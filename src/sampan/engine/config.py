@@ -49,8 +49,10 @@ _KEYS = {
 def load(path: str | None = None, root: str | None = None, run_root: str | None = None) -> Config:
     """The configuration: arguments before SAMPAN_ROOT and SAMPAN_RUN_ROOT before the file before the defaults.
 
-    `path` must exist if it is given. Raises InvalidParameter naming the file, and the key if it is one.
+    A file that is named, by `path` or SAMPAN_CONFIG, must exist. Raises InvalidParameter naming the file, and the key
+    if it is one.
     """
+    path = path or os.environ.get("SAMPAN_CONFIG") or None
     config = _read(path or DEFAULT_PATH, required=path is not None)
     root = root or os.environ.get("SAMPAN_ROOT")
     run_root = run_root or os.environ.get("SAMPAN_RUN_ROOT")

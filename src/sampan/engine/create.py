@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import etcfiles, fields, resources, validate
+from sampan.engine import etcfiles, fields, initprogram, resources, validate
 from sampan.errors import InvalidParameter
 from sampan.kernel import clock
 from sampan.oci.process import merge, resolve_argv
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.config import Config
     from sampan.kernel.cgroup import CgroupDriver
+    from sampan.kernel.files import FileLock
     from sampan.steps.trace import Trace
     from sampan.store.locks import RecordLock
     from sampan.store.records import Creation
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
         def layers(self) -> Sequence[str]: ...
 
     class Images(Protocol):
+        def hold(self) -> FileLock: ...
         def resolve(self, reference: str) -> Image: ...
-        def ensure_unpacked(self, image: Any) -> None: ...
+        def ensure_unpacked(self, image: Any) -> tuple[str, ...]: ...
 
     class Snapshots(Protocol):
         name: str
@@ -71,6 +74,7 @@ class Creator:
         snapshots: Snapshots,
         cgroups: CgroupDriver,
         janitor: Janitor,
+        settings: Config,
         trace: Trace,
     ) -> None:
         self._records = records
@@ -78,6 +82,7 @@ class Creator:
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._janitor = janitor
+        self._settings = settings
         self._trace = trace
 
     def create(self, request: dict[str, Any]) -> Created:
@@ -88,14 +93,22 @@ class Creator:
         """
         name = check_name(request["Name"]) if request.get("Name") else ""
         config, host, warnings = self._checked(request)
-        image = self._images.resolve(config["Image"])
-        config = self._merged(config, image.config)
-        argv = resolve_argv(config)
-        self._images.ensure_unpacked(image)
         self._janitor.finish_leftovers()
+        # Until the record is there, nothing says that the image's layers are in use.
+        with self._images.hold():
+            image = self._images.resolve(config["Image"])
+            config = self._merged(config, image.config)
+            resolve_argv(config)
+            self._images.ensure_unpacked(image)
+            record, lock = self._lay_out(name, image, config, host)
+        return Created(record, lock, tuple(warnings))
 
+    def _lay_out(
+        self, name: str, image: Image, config: dict[str, Any], host: dict[str, Any]
+    ) -> tuple[Record, RecordLock]:
         container_id = new_id()
         self._name_host(config, host, container_id)
+        path, *args = resolve_argv(config)
         creation = self._records.begin(container_id, name, durable=not host["AutoRemove"])
         try:
             with self._trace.step("create writable layer", container_id):
@@ -109,16 +122,15 @@ class Creator:
                 image_ref=config["Image"],
                 layers=tuple(image.layers),
                 snapshotter=self._snapshots.name,
-                path=argv[0],
-                args=tuple(argv[1:]),
+                path=path,
+                args=tuple(args),
                 config=config,
                 host_config=host,
             )
-            lock = creation.commit(record, etcfiles.make(config, host))
+            return record, creation.commit(record, etcfiles.make(config, host))
         except BaseException:
             self._undo(creation, container_id)
             raise
-        return Created(record, lock, tuple(warnings))
 
     def _checked(self, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         """Config and HostConfig of the request, complete and canonical, and Docker's warnings."""
@@ -131,6 +143,10 @@ class Creator:
         validate.check_endpoints(request.get("NetworkingConfig") or {}, host["NetworkMode"])
         warnings = resources.check(host, self._cgroups)
         self._resolve_joins(host)
+        # Settled here once: the configuration may be another one when the container is started or killed.
+        host["CgroupParent"] = host["CgroupParent"] or self._settings.cgroup_parent
+        if host["Init"]:
+            initprogram.find(self._settings.init_path)
         if not host["CgroupnsMode"]:
             # Docker's rule: private where the only hierarchy can be shown alone, the host's elsewhere.
             host["CgroupnsMode"] = "private" if self._cgroups.version == "v2" else "host"

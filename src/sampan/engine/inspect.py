@@ -10,7 +10,6 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Protocol
 
     from sampan.store.layout import ContainerPaths
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
         def work(self) -> str: ...
 
     class Snapshots(Protocol):
-        def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount: ...
-        def usage(self, container_id: str) -> int: ...
+        def root(self, record: Record) -> RootMount: ...
+        def usage(self, record: Record) -> int: ...
 
 
 # Docker's words for our states.
@@ -69,7 +68,7 @@ class Inspector:
         self._snapshots = snapshots
 
     def inspect(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
-        """`GET /containers/{id}/json`; with `size`, SizeRw and SizeRootFs in bytes too."""
+        """`GET /containers/{id}/json`; with `size`, the bytes of its writable layer (SizeRw) too."""
         paths = self._records.paths(record.id)
         life = self._life(record, seen)
         return {
@@ -123,23 +122,22 @@ class Inspector:
         if seen.number == 0:
             return Life(_STATUS[seen.status])
         if seen.status == lifecycle.RUNNING:
-            started = seen.started or {}
-            return Life("running", pid=started["pid"], started=started["started"])
+            running = seen.started or {}
+            return Life("running", pid=running["pid"], started=running["started"])
         ended = seen.exit or {}
         error, code = str(ended.get("error", "")), seen.exit_code if seen.exit else _unsettled_code(seen)
-        started: dict[str, Any] | None = seen.started
-        finished = ended
-        if seen.failed or started is None:
+        begun, finished = seen.started, ended
+        if seen.failed or begun is None:
             # What the times are of is an earlier run, if there was one.
-            started, finished = self._earlier_run(record.id, seen.number)
-        if started is None:
+            begun, finished = self._earlier_run(record.id, seen.number)
+        if begun is None:
             return Life("created", exit_code=code, error=error)
         return Life(
-            _STATUS[seen.status] if seen.status != lifecycle.STARTING else "exited",
+            "exited",
             exit_code=code,
             oom_killed=bool(ended.get("oom_killed")),
             error=error,
-            started=started.get("started", times.ZERO),
+            started=begun.get("started", times.ZERO),
             finished=finished.get("finished", times.ZERO),
         )
 
@@ -164,14 +162,14 @@ class Inspector:
     def _graph_driver(self, record: Record) -> dict[str, Any]:
         if record.broken:
             return {"Name": record.snapshotter, "Data": None}
-        root = self._snapshots.root(record.id, record.layers)
+        root = self._snapshots.root(record)
         data = None
         if root.kind == "overlay":
             data = {"LowerDir": ":".join(root.lower), "UpperDir": root.upper, "WorkDir": root.work}
         return {"Name": record.snapshotter, "Data": data}
 
     def _sizes(self, record: Record) -> dict[str, int]:
-        written = self._snapshots.usage(record.id)
+        written = self._snapshots.usage(record)
         return {"SizeRw": written}
 
 

@@ -61,21 +61,19 @@ class LogReader:
         record: Record,
         follow: bool = False,
         tail: int | None = None,
-        timestamps: bool = False,
         since: str = "",
         until: str = "",
     ) -> Iterator[LogEntry]:
         """The log's entries: the last `tail` ones (None: all), then, with `follow`, those to come until the container ends.
 
-        `timestamps` puts the time and a blank before the data of each. `since` and `until` are RFC 3339 times.
-        Raises Conflict for a container whose log cannot be read (driver none).
+        `since` and `until` are RFC 3339 times. Raises Conflict for a container whose log cannot be read (driver none).
         """
         if record.host_config.get("LogConfig", {}).get("Type") == "none":
             raise Conflict("configured logging driver does not support reading")
         self._settler.observe(record)  # NotFound now, and not when the first entry is asked for
         first, last = times.parse(since), times.parse(until)
         entries = self._entries(record, follow, tail)
-        return (_stamped(e) if timestamps else e for e in entries if _within(e, first, last))
+        return (e for e in entries if _within(e, first, last))
 
     def _entries(self, record: Record, follow: bool, tail: int | None) -> Iterator[LogEntry]:
         paths = self._records.paths(record.id)
@@ -162,10 +160,6 @@ def _tail_offset(fd: int, count: int) -> int:
         newlines -= found
         position = begin
     return 0
-
-
-def _stamped(entry: LogEntry) -> LogEntry:
-    return entry.replace(data=entry.time.encode() + b" " + entry.data)
 
 
 def _within(entry: LogEntry, first: int, last: int) -> bool:

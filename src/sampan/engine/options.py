@@ -90,7 +90,7 @@ def _cpus(value: str | float) -> int:
     return parse_cpus(value if isinstance(value, str) else repr(value))
 
 
-def _environment(value: Mapping[str, str | None] | Sequence[str]) -> list[str]:
+def environment_entries(value: Mapping[str, str | None] | Sequence[str]) -> list[str]:
     """KEY=VALUE lines; a key without a value takes the caller's own, and none if there is none (docker run -e KEY)."""
     if not hasattr(value, "items"):
         return list(value)
@@ -110,7 +110,7 @@ def _hosts(value: Mapping[str, str] | Sequence[str]) -> list[str]:
     return list(value) if not hasattr(value, "items") else [f"{name}:{address}" for name, address in value.items()]
 
 
-def _command(value: str | Sequence[str]) -> list[str]:
+def command_words(value: str | Sequence[str]) -> list[str]:
     """A command as a list; a string is split as a shell would, without running one (docker-py does so)."""
     if isinstance(value, str):
         import shlex
@@ -125,8 +125,8 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "attach_stdout": ("", "AttachStdout", _same),
     "attach_stderr": ("", "AttachStderr", _same),
     "domainname": ("", "Domainname", _same),
-    "entrypoint": ("", "Entrypoint", _command),
-    "environment": ("", "Env", _environment),
+    "entrypoint": ("", "Entrypoint", command_words),
+    "environment": ("", "Env", environment_entries),
     "hostname": ("", "Hostname", _same),
     "labels": ("", "Labels", _labels),
     "stdin_open": ("", "OpenStdin", _same),
@@ -181,7 +181,7 @@ def request(
     """The body of `POST /containers/create`, with "Name" beside it. Raises InvalidParameter for an unknown option."""
     body: dict[str, Any] = {"Image": image, "HostConfig": {}}
     if command is not None:
-        body["Cmd"] = _command(command)
+        body["Cmd"] = command_words(command)
     if name:
         body["Name"] = name
     for option, value in options.items():

@@ -22,7 +22,6 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
         def source(self) -> str: ...
 
     class Snapshots(Protocol):
-        def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount: ...
+        def root(self, record: Record) -> RootMount: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -183,7 +182,7 @@ class Starter:
             {kind: f"{_JOIN}{kind}" for kind in joined if kind != "mount"},
             init,
         )
-        root = self._snapshots.root(record.id, record.layers)
+        root = self._snapshots.root(record)
         facts = Launching(
             container=record.id,
             directory=paths.directory,

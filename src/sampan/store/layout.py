@@ -110,6 +110,7 @@ class Layout:
         self.names = f"{self.root}/names"
         self.locks = f"{self.root}/locks"
         self.names_lock = f"{self.locks}/names.lock"
+        self.images_lock = f"{self.locks}/images.lock"
 
     def container(self, container_id: str) -> ContainerPaths:
         return ContainerPaths(container_id, f"{self.containers}/{container_id}", self.run_directory(container_id))

@@ -112,6 +112,13 @@ class Records:
             return _broken(container_id, f"{paths.record}: No such file or directory")
         return parse_record(container_id, data, paths.record)
 
+    def try_read(self, container_id: str) -> Record | None:
+        """As `read`, None for a container that has gone meanwhile."""
+        try:
+            return self.read(container_id)
+        except NotFound:
+            return None
+
     def ids(self) -> list[str]:
         """All containers, in no order. One directory is read, no record."""
         return [entry for entry in os.listdir(self._layout.containers) if not entry.startswith(".")]

@@ -1,0 +1,183 @@
+"""One container, as the library hands it out: an id with verbs. Nothing is remembered but its record."""
+
+from __future__ import annotations
+
+from sampan.engine.results import ExecResult, collect
+from sampan.errors import Conflict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from sampan.engine.create import Creator
+    from sampan.engine.exec import Executor
+    from sampan.engine.inspect import Inspector
+    from sampan.engine.logs import LogEntry, LogReader
+    from sampan.engine.reconcile import Janitor
+    from sampan.engine.remove import Remover
+    from sampan.engine.settle import Settler
+    from sampan.engine.start import Starter
+    from sampan.engine.stop import Stopper
+    from sampan.runtime.handle import Attachment
+    from sampan.store.records import Record, Records
+    from sampan.store.states import Observation
+
+    class Verbs(Protocol):
+        """The use cases, each made when it is first asked for: a verb pays for the imports of its own only."""
+
+        @property
+        def records(self) -> Records: ...
+        @property
+        def creator(self) -> Creator: ...
+        @property
+        def starter(self) -> Starter: ...
+        @property
+        def stopper(self) -> Stopper: ...
+        @property
+        def remover(self) -> Remover: ...
+        @property
+        def settler(self) -> Settler: ...
+        @property
+        def janitor(self) -> Janitor: ...
+        @property
+        def executor(self) -> Executor: ...
+        @property
+        def logs(self) -> LogReader: ...
+        @property
+        def inspector(self) -> Inspector: ...
+
+
+class Container:
+    """A container of an engine. May be used by many threads, and long after somebody else has removed it (NotFound)."""
+
+    __slots__ = ("_record", "_reference", "_verbs")
+
+    def __init__(self, verbs: Verbs, record: Record, reference: str = "") -> None:
+        self._verbs = verbs
+        self._record = record
+        self._reference = reference or record.name
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self._record.id
+
+    @property
+    def short_id(self) -> str:
+        return self._record.id[:12]
+
+    @property
+    def name(self) -> str:
+        """Without Docker's slash."""
+        return self._record.name
+
+    @property
+    def status(self) -> str:
+        """Docker's word for its state now: "created", "running", "exited", "dead". Raises NotFound."""
+        return str(self.summary()["State"])
+
+    def __repr__(self) -> str:
+        return f"<Container {self.short_id} {self.name}>"
+
+    def start(self, attach: bool = False) -> Attachment | None:
+        """Start it; with `attach`, the connection to its streams from the first byte on.
+
+        Raises StartFailed, NotModified if it runs, Conflict.
+        """
+        return self._verbs.starter.start(self._record, attach=attach)
+
+    def stop(self, timeout: int | None = None, signal: str = "") -> None:
+        """End it: its stop signal, and SIGKILL after `timeout` seconds (None: its own, else 10; -1: never).
+
+        Raises NotModified if it does not run.
+        """
+        self._verbs.stopper.stop(self._record, timeout, signal)
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Send a signal ("HUP", "SIGHUP", "1"). Raises Conflict if it does not run."""
+        try:
+            self._verbs.stopper.kill(self._record, signal)
+        except Conflict as e:
+            raise Conflict(f"cannot kill container: {self._reference}: {e}") from None
+
+    def remove(self, force: bool = False, volumes: bool = False) -> None:
+        """Remove it; with `force` also if it runs. Raises Conflict, NotFound.
+
+        `volumes` is there for `rm -v`: there are no volumes yet.
+        """
+        self._verbs.remover.remove(self._record, force)
+
+    def wait(self) -> int:
+        """Wait until it does not run; its exit code (0 if it was never started)."""
+        return self._verbs.stopper.wait(self._record)
+
+    def exec_start(
+        self,
+        cmd: str | Sequence[str],
+        *,
+        user: str = "",
+        workdir: str = "",
+        environment: Mapping[str, str] | Sequence[str] = (),
+        tty: bool = False,
+        stdin: bool = False,
+        privileged: bool = False,
+        detach: bool = False,
+        size: tuple[int, int] = (0, 0),
+    ) -> Attachment:
+        """Start another process in it; the connection to its streams, which ends with its exit code.
+
+        `size` is rows and columns of the terminal. Raises Conflict if the container does not run, StartFailed.
+        """
+        from sampan.engine.exec import ExecRequest
+        from sampan.engine.options import command_words, environment_entries
+
+        request = ExecRequest(
+            command=tuple(command_words(cmd)),
+            user=user,
+            workdir=workdir,
+            environment=tuple(environment_entries(environment)),
+            tty=tty,
+            stdin=stdin,
+            privileged=privileged,
+            detach=detach,
+            size=size,
+        )
+        return self._verbs.executor.exec(self._record, request)
+
+    def exec(self, cmd: str | Sequence[str], *, input: bytes | str | None = None, **options: Any) -> ExecResult:
+        """Run another process in it to its end, with `input` as its standard input; options as `exec_start`."""
+        attachment = self.exec_start(cmd, stdin=input is not None, **options)
+        return collect(attachment, input)
+
+    def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
+        """Listen to its own process from now on. Raises Conflict if it does not run."""
+        return self._verbs.executor.attach(self._record, stdin, stdout, stderr)
+
+    def logs(
+        self, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+    ) -> Iterator[LogEntry]:
+        """What it wrote: the last `tail` entries (None: all), with `follow` also those to come until it ends."""
+        return self._verbs.logs.read(self._record, follow, tail, since, until)
+
+    def inspect(self, size: bool = False) -> dict[str, Any]:
+        """`GET /containers/{id}/json`. Raises NotFound."""
+        self._record = self._verbs.records.read(self.id)
+        return self._verbs.inspector.inspect(self._record, self._observed(), size)
+
+    def summary(self, size: bool = False) -> dict[str, Any]:
+        """An item of `GET /containers/json`. Raises NotFound."""
+        return self._verbs.inspector.summary(self._record, self._observed(), size)
+
+    def settle(self) -> None:
+        """Do what its exit left to do, if nobody has yet: with `--rm` that is its removal. Idempotent."""
+        self._verbs.settler.settle(self._record)
+
+    def _observed(self) -> Observation:
+        """Its state now; a lost container is settled by this, and an exited one with `--rm` is gone."""
+        from sampan.errors import NotFound
+
+        seen = self._verbs.janitor.observe(self._record)
+        if seen is None:
+            raise NotFound(f"No such container: {self._reference}")
+        return seen

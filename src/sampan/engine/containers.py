@@ -1,0 +1,125 @@
+"""The containers of an engine: making, running, finding and listing them."""
+
+from __future__ import annotations
+
+from sampan.engine.container import Container
+from sampan.oci import lifecycle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from sampan.engine.container import Verbs
+    from sampan.engine.results import RunResult
+    from sampan.runtime.handle import Attachment
+
+__all__ = ["Container", "Containers"]
+
+
+class Containers:
+    """`engine.containers`."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    def create(
+        self, image: str, command: str | Sequence[str] | None = None, *, name: str | None = None, **options: Any
+    ) -> Container:
+        """Make a container, without starting it. The options have docker-py's names; see `engine.options`.
+
+        Raises NotFound (no such image), InvalidParameter, Conflict (the name is taken).
+        """
+        from sampan.engine.options import request
+
+        return self.create_from(request(image, command, name, options))[0]
+
+    def create_from(self, request: dict[str, Any]) -> tuple[Container, list[str]]:
+        """Make the container of a body of Docker's `POST /containers/create`, with "Name" beside it; and the warnings."""
+        created = self._verbs.creator.create(request)
+        created.lock.release()
+        return Container(self._verbs, created.record), list(created.warnings)
+
+    def launch(
+        self,
+        request: dict[str, Any],
+        attach: bool = False,
+        created: Callable[[Container, list[str]], None] | None = None,
+    ) -> tuple[Container, Attachment | None]:
+        """Make a container and start it: faster than one after the other, for its shim comes up meanwhile.
+
+        `created` is called with the container and the warnings before it is started. A container whose start fails
+        stays (unless AutoRemove is set), as with `docker run`.
+        """
+        starter = self._verbs.starter
+        launch = starter.open()
+        try:
+            made = self._verbs.creator.create(request)
+            try:
+                container = Container(self._verbs, made.record)
+                if created is not None:
+                    created(container, list(made.warnings))
+            except BaseException:
+                made.lock.release()
+                raise
+        except BaseException:
+            launch.abandon()
+            raise
+        return container, starter.start(made.record, attach, launch, made.lock)
+
+    def run(
+        self,
+        image: str,
+        command: str | Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        input: bytes | str | None = None,
+        check: bool = False,
+        remove: bool = True,
+        **options: Any,
+    ) -> RunResult:
+        """Run a command in a new container to its end; what it wrote and its exit code.
+
+        The container is removed afterwards unless `remove` is False. `check` makes another exit code than 0 raise
+        RunFailed. Raises StartFailed, and what `create` raises.
+        """
+        from sampan.engine.options import request
+        from sampan.engine.results import RunFailed, RunResult, collect
+
+        body = request(image, command, name, {"auto_remove": remove, **options})
+        body.update(AttachStdout=True, AttachStderr=True)
+        if input is not None:
+            body.update(AttachStdin=True, OpenStdin=True, StdinOnce=True)
+        container, attachment = self.launch(body, attach=True)
+        assert attachment is not None
+        try:
+            ended = collect(attachment, input)
+        except BaseException:
+            # As subprocess.run: whoever is interrupted here has nothing in hand to end it with.
+            container.remove(force=True)
+            raise
+        container.settle()
+        result = RunResult(ended.exit_code, ended.stdout_bytes, ended.stderr_bytes, container.name, container.id)
+        if check and result.exit_code:
+            raise RunFailed(result)
+        return result
+
+    def get(self, reference: str) -> Container:
+        """The container with that id, name, or unique beginning of an id. Raises NotFound, InvalidParameter."""
+        return Container(self._verbs, self._verbs.records.get(reference), reference)
+
+    def list(self, all: bool = False) -> list[Container]:
+        """The containers that run, newest first; with `all` every one.
+
+        What killed commands and monitors left is put right on the way.
+        """
+        records, janitor = self._verbs.records, self._verbs.janitor
+        janitor.sweep()
+        found = []
+        for container_id in records.ids():
+            record = records.try_read(container_id)
+            seen = janitor.observe(record) if record is not None else None
+            if record is not None and seen is not None and (all or seen.status == lifecycle.RUNNING):
+                found.append(record)
+        found.sort(key=lambda record: record.created, reverse=True)
+        return [Container(self._verbs, record) for record in found]

@@ -1,0 +1,78 @@
+"""The Engine: the library's front door, with no behaviour of its own.
+
+Opening it costs one look at the disk: no scan, no thread, no socket. All truth is on disk: any number of processes
+and threads may have an Engine on the same root at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.engine.config import Config, load
+from sampan.engine.containers import Containers
+from sampan.engine.wiring import Wiring
+from sampan.errors import Forbidden
+from sampan.steps.trace import Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from sampan.engine.images import Images
+    from sampan.engine.system import System
+    from sampan.steps.trace import Event
+
+
+class Engine:
+    """One root of containers and images.
+
+    >>> with Engine() as engine:
+    ...     print(engine.containers.run("base", ["uname", "-a"]).stdout)
+
+    `root`, `run_root`: where state is (before SAMPAN_ROOT and SAMPAN_RUN_ROOT). `config`: a configuration file, or a
+    Config. `observer` is called before and after every action on the disk and the kernel; `notify` with one line of text
+    when something takes noticeable time (by default it goes to standard error). Raises Forbidden without root.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        run_root: str | None = None,
+        config: str | Config | None = None,
+        observer: Callable[[Event], None] | None = None,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        if os.geteuid() != 0:
+            raise Forbidden("sampan needs root: run it with sudo (containers without root come in a later version)")
+        settings = config if isinstance(config, Config) else load(config, root, run_root)
+        self.trace = Trace(observer)
+        self._wiring = Wiring(settings, self.trace, notify or _to_stderr)
+        self.containers = Containers(self._wiring)
+
+    @property
+    def images(self) -> Images:
+        """Images: resolve, list, inspect, tag, remove, import_."""
+        images: Images = self._wiring.images
+        return images
+
+    @property
+    def system(self) -> System:
+        """version() and info()."""
+        system: System = self._wiring.system
+        return system
+
+    def close(self) -> None:
+        """Nothing is held open between calls; this is for symmetry."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,65 @@
+"""The containers as images see them: who stands on an image, and on which layers."""
+
+from __future__ import annotations
+
+from sampan.errors import NotFound
+from sampan.oci import lifecycle
+from sampan.store.records import parse_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Protocol
+
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.records import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def ids(self) -> list[str]: ...
+        def try_read(self, container_id: str) -> Record | None: ...
+        def leftovers(self) -> list[ContainerPaths]: ...
+
+    class Settler(Protocol):
+        def observe(self, record: Record) -> Observation: ...
+
+
+class ImageUsers:
+    """Every container counts, also one that is being made or removed."""
+
+    def __init__(self, records: Records, settler: Settler) -> None:
+        self._records = records
+        self._settler = settler
+
+    def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
+        """The id of each container made from the image, and whether it runs."""
+        found = []
+        for record in self._all():
+            if record.image == image_id:
+                found.append((record.id, self._runs(record)))
+        return found
+
+    def layers_in_use(self) -> set[str]:
+        """The chain ids of all layers that containers stand on."""
+        return {chain_id for record in self._all() for chain_id in record.layers}
+
+    def _all(self) -> Iterator[Record]:
+        for container_id in self._records.ids():
+            record = self._records.try_read(container_id)
+            if record is not None:
+                yield record
+        # After the others: a container moves from `.creating-` to its own name, and from there to `.removing-`.
+        # One that is moved in between is seen twice, or is being removed, never overlooked while it is made: that
+        # happens under the image store's shared lock.
+        for paths in self._records.leftovers():
+            try:
+                with open(paths.record, "rb") as file:
+                    yield parse_record(paths.id, file.read(), paths.record)
+            except FileNotFoundError:
+                continue
+
+    def _runs(self, record: Record) -> bool:
+        try:
+            return self._settler.observe(record).status in (lifecycle.RUNNING, lifecycle.STARTING)
+        except NotFound:
+            return False

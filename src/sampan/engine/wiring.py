@@ -1,0 +1,117 @@
+"""Which service gets which neighbours. Each is made when it is first asked for: a verb imports what it uses and nothing else."""
+
+from __future__ import annotations
+
+from sampan.store.layout import Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.engine.config import Config
+    from sampan.steps.trace import Trace
+
+
+class Wiring:
+    """Who gets whom. A name that is asked for is made by the method `_name` and kept.
+
+    Two threads may make the same service at once; services keep no state, so either will do.
+    """
+
+    def __init__(self, settings: Config, trace: Trace, notify: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.trace = trace
+        self.notify = notify
+        self.layout = Layout(settings.root, settings.run_root)
+        self.layout.make(trace)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        service = getattr(self, f"_{name}")()
+        setattr(self, name, service)
+        return service
+
+    def _records(self) -> Any:
+        from sampan.store.records import Records
+
+        return Records(self.layout, self.trace)
+
+    def _cgroups(self) -> Any:
+        from sampan.kernel.cgroup import detect
+
+        return detect()
+
+    def _snapshots(self) -> Any:
+        from sampan.engine.snapshots import Snapshots
+
+        return Snapshots(self.layout, self.settings.snapshotter, self.trace)
+
+    def _images(self) -> Any:
+        from sampan.engine.images import Images
+        from sampan.engine.users import ImageUsers
+        from sampan.store.content import ContentStore
+        from sampan.store.images import ImageNames, StoreLock
+
+        layout, trace = self.layout, self.trace
+        content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
+        users = ImageUsers(self.records, self.settler)
+        lock = StoreLock(layout.images_lock)
+        return Images(content, names, self.snapshots.layers, lock, users, trace, self.notify)
+
+    def _settler(self) -> Any:
+        from sampan.engine.settle import Settler
+
+        return Settler(self.records, self.snapshots, self.cgroups, self.trace)
+
+    def _janitor(self) -> Any:
+        from sampan.engine.reconcile import Janitor
+
+        return Janitor(self.layout, self.records, self.settler, self.trace)
+
+    def _creator(self) -> Any:
+        from sampan.engine.create import Creator
+
+        return Creator(self.records, self.images, self.snapshots, self.cgroups, self.janitor, self.settings, self.trace)
+
+    def _starter(self) -> Any:
+        from sampan.engine.start import Starter
+        from sampan.runtime.launcher import ExecLauncher
+
+        roots = (self.layout.root, self.layout.run_root)
+        launcher = ExecLauncher(self.trace)
+        init = self.settings.init_path
+        return Starter(self.records, self.snapshots, self.cgroups, launcher, self.settler, roots, init, self.trace)
+
+    def _stopper(self) -> Any:
+        from sampan.engine.stop import Stopper
+
+        return Stopper(self.records, self.settler, self.cgroups, self.trace)
+
+    def _remover(self) -> Any:
+        from sampan.engine.remove import Remover
+
+        return Remover(self.records, self.settler, self.stopper)
+
+    def _executor(self) -> Any:
+        from sampan.engine.exec import Executor
+
+        return Executor(self.records, self.settler, self.cgroups)
+
+    def _logs(self) -> Any:
+        from sampan.engine.logs import LogReader
+
+        return LogReader(self.records, self.settler)
+
+    def _inspector(self) -> Any:
+        from sampan.engine.inspect import Inspector
+
+        return Inspector(self.records, self.snapshots)
+
+    def _system(self) -> Any:
+        from sampan.engine.system import System
+
+        return System(
+            self.layout, self.records, self.janitor, self.images, self.cgroups, self.settings, self.snapshots.name
+        )
