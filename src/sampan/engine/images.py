@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 
         def shared(self) -> FileLock: ...
         def exclusive(self) -> FileLock: ...
+        def exclusive_now(self) -> FileLock | None: ...
         def making(self, what: str) -> FileLock: ...
 
     class ImageUsers(Protocol):
@@ -289,6 +290,13 @@ class Images:
         """Delete what nothing leads to: what killed commands left, and content of images that are gone."""
         with self._lock.exclusive():
             self._removal().collect()
+
+    def collect_now(self) -> None:
+        """As `collect`, unless somebody uses the store: then it is left for the next collection."""
+        lock = self._lock.exclusive_now()
+        if lock is not None:
+            with lock:
+                self._removal().collect()
 
     def _removal(self) -> Removal:
         from sampan.engine.imageremoval import Removal

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     class Publisher(Protocol):
         def publish(self, config: bytes, layers: Sequence[Descriptor], name: Reference | None) -> Image: ...
-        def collect(self) -> None: ...
+        def collect_now(self) -> None: ...
 
 
 _CHUNK = 1 << 18
@@ -82,8 +82,9 @@ class Importer:
                     config = describe(digest)
                     return self._images.publish(config, [Descriptor(documents.OCI_LAYER, digest, size)], name)
             except BaseException:
-                # The layer is unpacked, and perhaps a blob has its name: nothing leads to them.
-                self._images.collect()
+                # The layer is unpacked, and perhaps a blob has its name: nothing leads to them. Not waited for, since
+                # whoever makes a container of `base` holds the lock while the image is made.
+                self._images.collect_now()
                 raise
 
 

@@ -87,7 +87,8 @@ class ContentStore:
         """Begin a new blob. What is not committed is gone when the writer is closed, or collected later."""
         name = os.urandom(8).hex()
         with self._trace.step("make ingest file", f"{self._ingest}/{name}"):
-            lock = FileLock.acquire(f"{self._ingest}/{name}", 0)
+            # Waits only for a collector that found the file before it was locked; then another file is made.
+            lock = FileLock.acquire(f"{self._ingest}/{name}")
         return Ingest(lock, self._blobs, self._trace)
 
     def add(self, data: bytes) -> str:

@@ -144,6 +144,13 @@ class StoreLock:
         """A context manager. Raises `Unavailable` if an import or a create takes longer than a minute."""
         return _acquire(self._path, shared=False)
 
+    def exclusive_now(self) -> FileLock | None:
+        """The exclusive lock if nobody holds either, not even this process; else None."""
+        try:
+            return FileLock.acquire(self._path, 0)
+        except BlockingIOError:
+            return None
+
     def making(self, what: str) -> FileLock:
         """A context manager that lets one process at a time make a certain thing, so that others wait for it.
 
