@@ -39,17 +39,23 @@ def test_a_command_that_does_not_end_is_killed_and_fails_the_test() -> None:
 
 
 def test_a_terminal_is_a_terminal() -> None:
-    program = "import os; print(os.get_terminal_size(), os.isatty(0), os.tcgetpgrp(0) == os.getpgrp()); import sys; print(sys.stdin.readline().strip())"
+    program = (
+        "import os, sys\n"
+        "print(os.get_terminal_size(), os.isatty(0), os.tcgetpgrp(0) == os.getpgrp())\n"
+        "print(sys.stdin.readline().strip())"
+    )
     with Terminal([sys.executable, "-c", program], os.environ, rows=7, columns=31) as terminal:
-        terminal.expect(r"columns=31, lines=7\) True True")
+        terminal.expect(r"columns=31, lines=7\) True True\r\n")
         terminal.send("caf\xe9\n")
         terminal.expect("caf\xe9\r\ncaf\xe9")
         assert terminal.wait() == 0
 
 
 def test_ctrl_c_on_a_terminal_interrupts() -> None:
-    with Terminal(["/bin/sh", "-c", "echo ready; sleep 60"], os.environ) as terminal:
-        terminal.expect("ready")
+    # No shell: dash forgets a SIGINT that comes while it forks.
+    program = "import time; print('ready'); time.sleep(60)"
+    with Terminal([sys.executable, "-c", program], os.environ) as terminal:
+        terminal.expect("ready\r\n")
         terminal.send("\x03")
         assert terminal.wait() == -signal.SIGINT
 
