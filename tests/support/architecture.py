@@ -26,6 +26,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "runtime": frozenset({"kernel", "steps", "oci", "store", "shim"}),
     "engine": frozenset({"kernel", "steps", "oci", "store", "shim", "runtime"}),
     "cli": frozenset({"oci", "engine"}),
+    "__main__": frozenset({"cli"}),
 }
 BELOW_ALL = frozenset({"structs", "errors"})
 FACES = frozenset({"cli"})
