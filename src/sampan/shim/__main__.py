@@ -9,12 +9,12 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 # All of it now: steps register themselves, and after `seal` nothing can be imported.
-import select  # noqa: E402, F401
+import select  # noqa: F401
 
-from sampan.kernel import cgroup1, cgroup2, process  # noqa: E402, F401
-from sampan.shim import monitor, protocol, seal  # noqa: E402
-from sampan.steps import cgroups, mounts  # noqa: E402, F401
-from sampan.steps import process as _process_steps  # noqa: E402, F401
+from sampan.kernel import cgroup1, cgroup2, process  # noqa: F401
+from sampan.shim import monitor, protocol, seal
+from sampan.steps import cgroups, mounts  # noqa: F401
+from sampan.steps import process as _process_steps  # noqa: F401
 
 if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
     # The assembler of device filters, where cgroup v2 is all there is; elsewhere it would only cost memory.
