@@ -262,6 +262,9 @@ def test_rules_on_devices_are_not_left_out(tmp_path: Path) -> None:
     driver = cgroup.detect(plant(tmp_path, "memory"))
     with pytest.raises(Unavailable, match="the devices cgroup is not mounted"):
         cgroup.check(Limits(devices=(DeviceRule(False, "a"),)), driver)
+    privileged = Limits(devices=(DeviceRule(False, "a"), DeviceRule(True, "a")))
+    assert cgroup.check(privileged, driver) == []
+    assert driver.limits("x", privileged) == []
     hybrid = cgroup.detect(plant(tmp_path, unified="unified"))
     assert cgroup.check(Limits(devices=(DeviceRule(False, "a"),)), hybrid) == []
     assert hybrid.device_program("x") == f"{tmp_path}/unified/x"

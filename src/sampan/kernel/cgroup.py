@@ -5,8 +5,6 @@ at `unified` beside them, which gives `cgroup.kill`), and *v2* (one hierarchy). 
 to make and which files to write; the steps of a start do so one by one, with `make_directory` and `apply`, so that
 each can be described, timed and named in an error. Only killing and removing are whole operations here.
 
-A *group* is a path below the root of every hierarchy, without a leading slash: "sampan/<container id>".
-
 Sources: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst of Linux, cgroups(7).
 """
 
@@ -17,139 +15,41 @@ import os
 
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.kernel import cgroupfs
-from sampan.kernel.cgroupfs import CgroupError as CgroupError
-from sampan.kernel.cgroupfs import make_directory as make_directory
-from sampan.structs import Struct
+from sampan.kernel.cgroup1 import Hybrid, Version1
+from sampan.kernel.cgroup2 import Version2
+from sampan.kernel.cgroupfs import CgroupError, make_directory
+from sampan.kernel.cgroupmodel import (
+    ANY,
+    CONTROLLERS,
+    DEFAULT_PARENT,
+    MAX_SHARES,
+    MIN_SHARES,
+    CgroupDriver,
+    DeviceRule,
+    Hierarchy,
+    Limits,
+    Write,
+)
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object
+__all__ = [
+    "ANY",
+    "DEFAULT_PARENT",
+    "ROOT",
+    "CgroupDriver",
+    "CgroupError",
+    "DeviceRule",
+    "Hierarchy",
+    "Limits",
+    "Write",
+    "apply",
+    "by_version",
+    "check",
+    "detect",
+    "group_name",
+    "make_directory",
+]
 
 ROOT = "/sys/fs/cgroup"
-DEFAULT_PARENT = "sampan"
-
-ANY = -1
-"""A device rule's major or minor number that stands for all."""
-
-
-class DeviceRule(Struct):
-    """One rule on devices: for every access, the last rule that matches decides; without one it is denied.
-
-    type: "a" (both kinds), "b" or "c"; major, minor: `ANY` for all; access: some of "rwm".
-    """
-
-    allow: bool
-    type: str
-    major: int = ANY
-    minor: int = ANY
-    access: str = "rwm"
-
-    def matches_everything(self) -> bool:
-        return self.type == "a" and self.major == self.minor == ANY and set(self.access) == set("rwm")
-
-
-class Limits(Struct):
-    """What a container may use; 0 means "not asked for".
-
-    memory, memory_reservation: bytes. memory_swap: bytes of memory and swap together, -1 for no limit; 0 with
-    memory set means twice the memory, as Docker has it. cpu_shares: v1's scale (2 to 262144). cpu_quota,
-    cpu_period: microseconds. pids: tasks, -1 for no limit. devices: an empty tuple leaves devices alone.
-    """
-
-    memory: int = 0
-    memory_swap: int = 0
-    memory_reservation: int = 0
-    cpu_shares: int = 0
-    cpu_quota: int = 0
-    cpu_period: int = 0
-    pids: int = 0
-    devices: tuple[DeviceRule, ...] = ()
-
-
-class Write(Struct):
-    """One write into a file of a cgroup.
-
-    required: False where the kernel may lack the knob or forbid it, and the container is no worse a container
-    without: `apply` then passes over the errors of `TOLERATED`.
-    """
-
-    path: str
-    value: str
-    required: bool = True
-
-
-class Hierarchy(Struct):
-    """One mounted hierarchy and a group's place in it.
-
-    mount: the mount point on the host. name: the directory's name below a container's /sys/fs/cgroup, such as
-    "memory" or "cpu,cpuacct"; "" for v2, whose hierarchy is /sys/fs/cgroup itself. directory: the group's own
-    directory on the host, which is what a container sees there.
-    """
-
-    mount: str
-    name: str
-    directory: str
-
-
-class CgroupDriver(Protocol):
-    """What a start, a kill and a removal need of cgroups. Every `group` is relative ("sampan/<id>")."""
-
-    version: str
-    """"v1", "hybrid" or "v2"."""
-    controllers: frozenset[str]
-    """The controllers that can be had here."""
-    links: tuple[tuple[str, str], ...]
-    """Symbolic links beside the hierarchies, (name, target): ("cpu", "cpu,cpuacct")."""
-
-    def supports(self, feature: str) -> bool:
-        """Whether the kernel has the knob: "memory", "swap", "reservation", "shares", "quota", "pids", "devices"."""
-
-    def hierarchies(self, group: str) -> list[Hierarchy]:
-        """Every hierarchy with the group's directory in it, for the container's own view."""
-
-    def directories(self, group: str) -> list[str]:
-        """The group's directories; `make_directory` makes them, with the parents that are missing."""
-
-    def prepare(self, group: str) -> list[Write]:
-        """What must be written when the directories are there, before limits and processes.
-
-        Computed from what the groups above hold, so that it can be asked before the directories are made.
-        """
-
-    def limits(self, group: str, limits: Limits) -> list[Write]:
-        """The writes that set the limits, in an order that the kernel takes; nothing for what `check` discards."""
-
-    def device_program(self, group: str) -> str | None:
-        """v2: the directory to attach the device program to (`devicefilter.attach`); v1: None, `limits` has it."""
-
-    def join_files(self, group: str) -> list[str]:
-        """The files that a single-threaded process writes "0" to, to move itself in; pids is the last.
-
-        What `clone_directory` covers is not among them.
-        """
-
-    def clone_directory(self, group: str) -> str | None:
-        """The directory whose descriptor clone3(CLONE_INTO_CGROUP) takes, where there is a cgroup2 hierarchy."""
-
-    def processes(self, group: str) -> list[int]:
-        """The ids of all processes in the group and below it, in no order; [] when there is no such group."""
-
-    def kill(self, group: str, timeout: float = 10.0) -> None:
-        """SIGKILL every process of the group and below it, and wait until none is left.
-
-        Raises `TimeoutError` when some are left after `timeout` seconds (uninterruptible sleep).
-        """
-
-    def remove(self, group: str, timeout: float = 2.0) -> None:
-        """Remove the group with all groups below it; what is gone already is fine.
-
-        Raises `OSError` (EBUSY) when processes are in it after `timeout` seconds.
-        """
-
-    def oom_kills(self, group: str) -> int:
-        """How many processes the out-of-memory killer took in the group; 0 when nothing counts them."""
 
 
 def group_name(container_id: str, parent: str = "") -> str:
@@ -180,8 +80,6 @@ def apply(write: Write) -> int:
         raise CgroupError(e.errno or errno.EIO, f"write {write.value!r} to", write.path, advice) from None
     return 0
 
-
-MIN_SHARES, MAX_SHARES = 2, 262144
 
 _DISCARDED = (
     (
@@ -217,7 +115,8 @@ def check(limits: Limits, driver: CgroupDriver) -> list[str]:
     mount = driver.hierarchies("")[0].mount  # the others are mounted alike
     if not os.access(mount, os.W_OK):
         raise Unavailable(_NOT_WRITABLE.format(mount))
-    if limits.devices and not driver.supports("devices"):
+    restricted = limits.devices and not (limits.devices[-1].allow and limits.devices[-1].matches_everything())
+    if restricted and not driver.supports("devices"):
         raise Unavailable(
             "the devices cgroup is not mounted, so that a container cannot be kept from the host's devices: "
             "mount it, or use --privileged"
@@ -248,12 +147,9 @@ _NOT_WRITABLE = (
 def detect(root: str = ROOT, mountinfo: str = "/proc/self/mountinfo") -> CgroupDriver:
     """The driver for what is mounted at `root`, the usual place; elsewhere only if nothing is there.
 
-    It costs some 50 us: a directory is listed, and what holds a cgroup.procs is a hierarchy. The list of all mounts,
+    It costs some 0.15 ms: a directory is listed, and what holds a cgroup.procs is a hierarchy. The list of all mounts,
     which may be thousands, is only read when that finds none. Raises `Unavailable` when no hierarchy is mounted.
     """
-    from sampan.kernel.cgroup1 import Hybrid, Version1
-    from sampan.kernel.cgroup2 import Version2
-
     if os.access(f"{root}/cgroup.controllers", os.F_OK):
         return Version2(root)
     mounts, unified, links = _find(root)
@@ -275,8 +171,6 @@ def by_version(version: str, root: str = ROOT) -> CgroupDriver:
 
     "v1" on a hybrid machine leaves the cgroup2 hierarchy alone.
     """
-    from sampan.kernel.cgroup1 import Hybrid
-
     driver = detect(root)
     if isinstance(driver, Hybrid) and version == "v1":
         return driver.version1
@@ -330,24 +224,3 @@ def _hierarchy_name(options: list[str]) -> str:
         if option.startswith("name="):
             return option[5:]
     return ",".join(o for o in options if o in CONTROLLERS)
-
-
-CONTROLLERS = frozenset(
-    [
-        "blkio",
-        "cpu",
-        "cpuacct",
-        "cpuset",
-        "devices",
-        "freezer",
-        "hugetlb",
-        "memory",
-        "misc",
-        "net_cls",
-        "net_prio",
-        "perf_event",
-        "pids",
-        "rdma",
-    ]
-)
-"""The controllers of v1; what else names a directory is a hierarchy without controllers, as systemd's."""

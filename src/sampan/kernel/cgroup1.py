@@ -13,7 +13,7 @@ import os
 import time
 
 from sampan.kernel import cgroupfs
-from sampan.kernel.cgroup import ANY, CONTROLLERS, DeviceRule, Hierarchy, Limits, Write
+from sampan.kernel.cgroupmodel import ANY, CONTROLLERS, DeviceRule, Hierarchy, Limits, Write
 from sampan.kernel.libc import KernelError
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ import os
 import time
 
 from sampan.kernel import cgroupfs
-from sampan.kernel.cgroup import DEFAULT_PARENT, MAX_SHARES, MIN_SHARES, Hierarchy, Limits, Write
+from sampan.kernel.cgroupmodel import DEFAULT_PARENT, MAX_SHARES, MIN_SHARES, Hierarchy, Limits, Write
 
 _DEFAULT_PERIOD = 100_000  # microseconds
 

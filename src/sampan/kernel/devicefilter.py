@@ -20,7 +20,8 @@ import resource
 import struct
 import sys
 
-from sampan.kernel.cgroup import ANY, CgroupError, DeviceRule
+from sampan.kernel.cgroupfs import CgroupError
+from sampan.kernel.cgroupmodel import ANY, DeviceRule
 from sampan.kernel.libc import KernelError, by_machine, raw
 
 SYS_BPF = by_machine(321, 280)
