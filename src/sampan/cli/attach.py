@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
+    from sampan.cli.relay import Attachment
 
 
 def attach(context: Context, arguments: Arguments) -> int:
@@ -27,13 +28,14 @@ def attach(context: Context, arguments: Arguments) -> int:
     attachment = container.attach(stdin="stdin" in attached)
     session.check_terminal("stdin" in attached, tty)
     with session.caught(tty, proxy) as held:
+        held.hold()
         if tty:
             _make_redraw(attachment)
         ended = session.relay(attachment, session.streams(attached, tty, keys), held, container.kill if proxy else None)
         return session.exit_code(ended, container.wait, detached=1)
 
 
-def _make_redraw(attachment: session.Attachment) -> None:
+def _make_redraw(attachment: Attachment) -> None:
     """A size that the terminal does not have, before the relay sets the true one: the program notices and draws anew."""
     size = terminal.size(1) or terminal.size(0)
     if size is not None:

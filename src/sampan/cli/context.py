@@ -1,10 +1,10 @@
-"""What every verb gets: the engine, opened when it is first asked for, and the words that it was called by."""
+"""What every verb gets: the engine, opened when it is first asked for, and what all verbs do alike."""
 
 from __future__ import annotations
 
 import os
 
-from sampan.cli.output import Failure, err
+from sampan.cli.output import err
 from sampan.errors import SampanError
 
 TYPE_CHECKING = False
@@ -15,25 +15,21 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """`path` is how the user called the verb, "sampan container run" for example."""
+    """`debug`: tell every step at the end."""
 
-    def __init__(self, path: str, root: str | None, run_root: str | None, config: str | None, debug: bool) -> None:
-        self.path = path
+    def __init__(self, root: str | None, run_root: str | None, config: str | None, debug: bool) -> None:
         self.debug = debug
         self._places = (root, run_root, config)
         self._engine: Engine | None = None
 
     @property
     def engine(self) -> Engine:
-        """The engine. Raises `Failure` for who is not root."""
+        """The engine. Raises Forbidden for who is not root, InvalidParameter for a bad configuration."""
         if self._engine is None:
-            if os.geteuid() != 0:
-                raise Failure(
-                    f"{self.path} needs root: run it with sudo (containers without root come in a later version)"
-                )
             from sampan.engine.engine import Engine
 
             root, run_root, config = self._places
+            config = config or os.environ.get("SAMPAN_CONFIG")
             self._engine = Engine(root=root, run_root=run_root, config=config)
         return self._engine
 
@@ -50,6 +46,7 @@ class Context:
     def each(self, words: Iterable[str], action: Callable[[str], object]) -> int:
         """Do `action` for every word: one that fails is told and does not stop the others. The exit code."""
         code = 0
+        self.engine  # noqa: B018  (what fails here would fail for each of them)
         for word in words:
             try:
                 action(word)

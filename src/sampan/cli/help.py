@@ -56,7 +56,7 @@ def of_group(name: str) -> str:
 
 def of_verb(path: str, verb: str, command: Command) -> str:
     """What `sampan run --help` prints. `path` is what the user called it, "sampan container run" for example."""
-    lines = [f"Usage:  {path} {command.usage}", "", entry(verb).summary]
+    lines = [f"Usage:  {path} {command.usage}".rstrip(), "", entry(verb).summary]
     names = _other_names(verb)
     if len(names) > 1:
         lines += ["", "Aliases:", "  " + ", ".join(names)]

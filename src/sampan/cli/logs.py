@@ -15,13 +15,9 @@ if TYPE_CHECKING:
 def logs(context: Context, arguments: Arguments) -> int:
     """Print what a container has written, each stream to ours of the same name."""
     container = context.engine.containers.get(arguments.words[0])
-    timestamps = arguments["timestamps"]
-    for entry in container.logs(
-        follow=arguments["follow"], tail=_number_of_lines(arguments["tail"]), timestamps=timestamps
-    ):
-        data = entry.data
-        if timestamps:
-            data = f"{entry.time} ".encode() + data
+    stamped = arguments["timestamps"]
+    for entry in container.logs(follow=arguments["follow"], tail=_number_of_lines(arguments["tail"])):
+        data = f"{entry.time} ".encode() + entry.data if stamped else entry.data
         write(2 if entry.stream == "stderr" else 1, data)
     return 0
 

@@ -12,7 +12,7 @@ from sampan.cli import verbs
 from sampan.cli.context import Context
 from sampan.cli.flags import Arguments, Flag, HelpWanted, UsageError, parse
 from sampan.cli.output import Failure, WriteFailed, err, out
-from sampan.errors import SampanError, StartFailed
+from sampan.errors import Forbidden, SampanError, StartFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,11 +89,15 @@ def _read(path: str, usage: str, flags: tuple[Flag, ...], args: list[str], inter
             err("Flag shorthand -h has been deprecated, use --help")
         return None
     except UsageError as e:
-        err(f"{e}\n\nUsage:  {path} {usage}\n\nRun '{path} --help' for more information")
+        err(f"{e}\n\n{_usage(path, usage)}\n\nRun '{path} --help' for more information")
         raise _Told(USAGE_ERROR) from None
     for notice in arguments.notices:
         err(notice)
     return arguments
+
+
+def _usage(path: str, usage: str) -> str:
+    return f"Usage:  {path} {usage}".rstrip()
 
 
 def _dispatch(flags: Arguments) -> int:
@@ -103,13 +107,13 @@ def _dispatch(flags: Arguments) -> int:
         out(f"sampan version {__version__}")
         return 0
     words = flags.words
-    if not words or words == ["help"]:
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
+    if not words or words[0] == "--help":
         from sampan.cli import help
 
         out(help.general(GLOBAL_FLAGS))
         return 0
-    if words[0] == "help":
-        words = [*words[1:], "--help"]
     return _group(flags, words) if words[0] in verbs.GROUPS else _verb(flags, "sampan", words[0], words[1:])
 
 
@@ -144,7 +148,7 @@ def _verb(flags: Arguments, above: str, verb: str, args: list[str], word: str = 
         out(help.of_verb(path, verb, command))
         return 0
     _check_count(path, command, len(arguments.words))
-    context = Context(path, flags["root"] or None, flags["run-root"] or None, flags["config"] or None, flags["debug"])
+    context = Context(flags["root"] or None, flags["run-root"] or None, flags["config"] or None, flags["debug"])
     try:
         return command.action(context, arguments)
     except SampanError as e:
@@ -163,12 +167,15 @@ def _check_count(path: str, command: verbs.Command, count: int) -> None:
         needs = f"requires at least {least} argument{'s' * (least != 1)}"
     else:
         needs = f"requires at most {most} argument{'s' * (most != 1)}"
-    err(f"sampan: '{path}' {needs}\n\nUsage:  {path} {command.usage}\n\nRun '{path} --help' for more information")
+    err(f"sampan: '{path}' {needs}\n\n{_usage(path, command.usage)}\n\nRun '{path} --help' for more information")
     raise _Told(1)
 
 
 def _refused(path: str, command: verbs.Command, error: SampanError) -> int:
     """Tell what the engine refused. Docker has "Error response from daemon: " there; the text behind it is the same."""
+    if isinstance(error, Forbidden):
+        err(str(error))
+        return command.refused
     if command.refused == 1:
         err(f"Error: {error}")
         return error.exit_code

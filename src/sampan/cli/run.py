@@ -13,8 +13,6 @@ from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
     from sampan.engine.containers import Container
@@ -27,45 +25,59 @@ SIG_PROXY = Flag("sig-proxy", "bool", "Hand received signals to the container (d
 
 def create(context: Context, arguments: Arguments) -> int:
     """Make a container and print its id."""
-    out(_create(context, arguments, requests.build(arguments)).id)
+    request = requests.build(arguments)
+    with _IdFile(arguments["cidfile"]) as id_file:
+        container, warnings = context.engine.containers.create_from(request)
+        id_file.write(container.id)
+    _warn(warnings)
+    out(container.id)
     return 0
 
 
 def run(context: Context, arguments: Arguments) -> int:
     """Make a container, start it, and stay with it unless -d says not to; its exit code."""
-    detached = arguments["detach"]
-    if detached and arguments["attach"]:
-        raise Failure("conflicting options: cannot specify both --attach and --detach")
+    if arguments["detach"]:
+        return _run_detached(context, arguments)
     keys = terminal.parse_detach_keys(arguments["detach-keys"])
     request = requests.build(arguments)
-    if detached:
-        request |= dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
-        container = _create(context, arguments, request)
-        container.start()
-        out(container.id)
-        return 0
     attached = requests.attached_streams(arguments)
     session.check_terminal("stdin" in attached, arguments["tty"])
-    streams = session.streams(attached, arguments["tty"], keys)
-    with session.caught(arguments["tty"], arguments["sig-proxy"]) as held:
-        container = _create(context, arguments, request)
-        attachment = container.start(attach=True)
-        if not streams.outputs:
+    joined = session.streams(attached, arguments["tty"], keys)
+    with (
+        _IdFile(arguments["cidfile"]) as id_file,
+        session.caught(arguments["tty"], arguments["sig-proxy"]) as held,
+    ):
+
+        def created(container: Container, warnings: list[str]) -> None:
+            id_file.write(container.id)
+            _warn(warnings)
+            held.hold()
+
+        container, attachment = context.engine.containers.launch(request, attach=True, created=created)
+        if not joined.outputs:
             out(container.id)
-        ended = session.relay(attachment, streams, held, container.kill if arguments["sig-proxy"] else None)
-        code = session.exit_code(ended, container.wait)
-        if ended.how == "exited":
-            container.settle()
-    return code
+        return session.stay(container, attachment, joined, held, arguments["sig-proxy"])
 
 
-def _create(context: Context, arguments: Arguments, request: dict[str, Any]) -> Container:
+def _run_detached(context: Context, arguments: Arguments) -> int:
+    if arguments["attach"]:
+        raise Failure("conflicting options: cannot specify both --attach and --detach")
+    request = requests.build(arguments)
+    request |= dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
     with _IdFile(arguments["cidfile"]) as id_file:
-        container, warnings = context.engine.containers.create_from(request)
-        id_file.write(container.id)
+
+        def created(container: Container, warnings: list[str]) -> None:
+            id_file.write(container.id)
+            _warn(warnings)
+
+        container, _ = context.engine.containers.launch(request, created=created)
+    out(container.id)
+    return 0
+
+
+def _warn(warnings: list[str]) -> None:
     for warning in warnings:
         err(f"WARNING: {warning}")
-    return container
 
 
 class _IdFile:

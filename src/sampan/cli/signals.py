@@ -53,7 +53,7 @@ FORWARDED = tuple(n for n in (*range(1, 32), *range(_signal.SIGRTMIN, _signal.SI
 
 
 class Signals:
-    """While the `with` block lasts, the given signals do nothing but to be read from `fileno()`.
+    """After `hold()`, until the end of the `with` block, the given signals do nothing but to be read from `fileno()`.
 
     One that is ignored stays so: `nohup sampan run ...` goes on without its terminal.
     """
@@ -65,14 +65,19 @@ class Signals:
         self._reading = self._writing = -1
 
     def __enter__(self) -> Signals:
+        return self
+
+    def hold(self) -> None:
+        """From now on. What has come before did what it usually does."""
         self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._old_wakeup = _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in self._numbers:
             if _signal.getsignal(number) is not _signal.SIG_IGN:
                 self._before[number] = _signal.signal(number, _ignore)
-        return self
 
     def __exit__(self, *_: object) -> None:
+        if self._reading < 0:
+            return
         for number, handler in self._before.items():
             _signal.signal(number, handler)
         _signal.set_wakeup_fd(self._old_wakeup)

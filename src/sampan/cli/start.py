@@ -51,6 +51,7 @@ def _start_and_stay(context: Context, arguments: Arguments) -> int:
         attached.add("stdin")
     session.check_terminal("stdin" in attached, tty)
     with session.caught(tty, not tty) as held:
+        held.hold()
         try:
             attachment = container.start(attach=True)
         except NotModified:
@@ -58,11 +59,7 @@ def _start_and_stay(context: Context, arguments: Arguments) -> int:
         except StartFailed as e:
             err(f"Error: {e}")
             return e.container_exit_code if e.container_exit_code in (126, 127) else 1
-        ended = session.relay(attachment, session.streams(attached, tty, keys), held, None if tty else container.kill)
-        code = session.exit_code(ended, container.wait)
-        if ended.how == "exited":
-            container.settle()
-    return code
+        return session.stay(container, attachment, session.streams(attached, tty, keys), held, proxy=not tty)
 
 
 START = Command(
