@@ -25,7 +25,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_files_of_the_source_are_there(document: Path) -> None:
     named = re.findall(r"`((?:[\w.]+/)*\w+\.py)`", document.read_text())
     places = (PROJECT, PROJECT / "src", PROJECT / "src/sampan")
-    assert [n for n in named if not any((p / n).exists() for p in places)] == []
+    known = {path.name for path in PROJECT.glob("src/**/*.py")}  # a page that is in a room already names the file alone
+    assert [n for n in named if n not in known and not any((p / n).exists() for p in places)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names)
