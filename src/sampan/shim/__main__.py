@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 import select  # noqa: F401
 
 from sampan.kernel import cgroup1, cgroup2, process  # noqa: F401
-from sampan.shim import monitor, protocol, seal
+from sampan.shim import monitor, placement, protocol, seal
 from sampan.steps import cgroups, mounts  # noqa: F401
 from sampan.steps import process as _process_steps  # noqa: F401
 
@@ -23,7 +23,7 @@ if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
 
 def main() -> None:
     """Forked twice, so that the launcher has no child to wait for and the monitor no parent to lose."""
-    if process.fork():
+    if not placement.fork_away():
         os._exit(0)
     process.close_range(protocol.CONTROL_FD + 1)
     seal.seal()

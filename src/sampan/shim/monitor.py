@@ -17,7 +17,6 @@ import select
 import struct
 import time
 
-from sampan.errors import Unavailable
 from sampan.kernel import cgroup, clock, process
 from sampan.kernel.libc import give_memory_back
 from sampan.shim import launch, protocol, stages, streams
@@ -393,25 +392,6 @@ def _write_whole(path: str, data: bytes, sync: bool) -> None:
     os.rename(temporary, path)
 
 
-def _join_own_cgroup() -> None:
-    """Leave the caller's cgroups: neither its session's end nor its limits are the container's.
-
-    Where the cgroup file system is read-only (inside another container) we stay.
-    """
-    try:
-        driver = cgroup.detect()
-        group = f"{cgroup.DEFAULT_PARENT}/shims"
-        for directory in driver.directories(group):
-            cgroup.make_directory(directory)
-        for write in driver.prepare(group):
-            cgroup.apply(write)
-        unified = driver.clone_directory(group)
-        for path in driver.join_files(group) + ([f"{unified}/cgroup.procs"] if unified else []):
-            cgroup.apply(cgroup.Write(path, "0", False))
-    except (OSError, Unavailable):
-        return  # none of it keeps a container from running
-
-
 def _be_spared() -> None:
     """Ask the out-of-memory killer to take others first; needs CAP_SYS_RESOURCE, and does without."""
     try:
@@ -432,7 +412,6 @@ def main(control_fd: int) -> None:
     process.set_name("sampan-shim")
     process.set_dumpable(False)
     _be_spared()
-    _join_own_cgroup()
     monitor = Monitor(_socket.socket(fileno=control_fd))
     try:
         reaper = monitor.run()
