@@ -1,7 +1,7 @@
 """cgroup v1: one hierarchy per controller; and hybrid, where a cgroup2 hierarchy is mounted beside them.
 
 Joining is by the file `tasks` and not `cgroup.procs`. A write of "0" there moves only the calling thread, and the
-kernel (since 5.4) then leaves out the lock on all thread groups, whose RCU grace period costs 6 to 15 ms; a
+kernel (since 5.5) then leaves out the lock on all thread groups, whose RCU grace period costs 6 to 15 ms; a
 single-threaded process is moved whole for 10 us. The cgroup2 hierarchy of a hybrid machine has no such way (its
 `cgroup.threads` stays within a domain), but clone3(CLONE_INTO_CGROUP) enters it for nothing, also beside v1.
 """
