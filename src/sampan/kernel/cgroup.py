@@ -1,4 +1,4 @@
-"""Control groups: the data that every driver speaks, and the choice of a driver by what is mounted.
+"""Control groups: the face of the drivers, what is asked of them being in `cgroupmodel`; and which one serves here.
 
 Three kinds of machine: *v1* (one hierarchy per controller), *hybrid* (v1 for the controllers and a cgroup2 mount
 at `unified` beside them, which gives `cgroup.kill`), and *v2* (one hierarchy). A driver computes which directories
