@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,46 +14,20 @@ from hypothesis import strategies as st
 from sampan.errors import InvalidParameter
 from sampan.oci import elf
 
+from support import elves
+
 
 def made(wide: bool = True, little: bool = True) -> bytes:
-    """A program with an interpreter, two libraries and both kinds of paths, loaded at 0x1000."""
-    order = "<" if little else ">"
-    strings = b"\0libb.so.1\0liba.so\0$ORIGIN/../lib:/opt/lib\0/old\0me.so\0"
-    interpreter = b"/lib/ld.so\0"
-
-    def at(text: bytes) -> int:
-        return strings.index(b"\0" + text + b"\0") + 1
-
-    header_size, entry_size = (64, 56) if wide else (52, 32)
-    interpreter_at = header_size + 3 * entry_size
-    strings_at = interpreter_at + len(interpreter)
-    dynamic_at = strings_at + len(strings)
-    tags = [
-        (1, at(b"liba.so")),
-        (1, at(b"libb.so.1")),
-        (14, at(b"me.so")),
-        (29, at(b"$ORIGIN/../lib:/opt/lib")),
-        (15, at(b"/old")),
-        (5, 0x1000 + strings_at),
-        (0, 0),
-        (1, 0),
-    ]
-    dynamic = b"".join(struct.pack(order + ("qQ" if wide else "iI"), *tag) for tag in tags)
-    size = dynamic_at + len(dynamic)
-
-    def segment(kind: int, offset: int, length: int) -> bytes:
-        if wide:
-            return struct.pack(order + "IIQQQQQQ", kind, 0, offset, 0x1000 + offset, 0, length, length, 0)
-        return struct.pack(order + "IIIIIIII", kind, offset, 0x1000 + offset, 0, length, length, 0, 0)
-
-    identity = elf.MAGIC + bytes([2 if wide else 1, 1 if little else 2, 1]) + bytes(9)
-    words = "QQQ" if wide else "III"
-    header = identity + struct.pack(order + "HHI" + words + "IHHHHHH", 3, 183, 1, 0, header_size, 0, 0, *(0,) * 6)
-    header = bytearray(header)
-    struct.pack_into(order + "HH", header, 54 if wide else 42, entry_size, 3)
-    segments = segment(1, 0, size) + segment(3, interpreter_at, len(interpreter))
-    segments += segment(2, dynamic_at, len(dynamic))
-    return bytes(header) + segments + interpreter + strings + dynamic
+    """A program with an interpreter, two libraries and both kinds of paths."""
+    return elves.made(
+        interpreter="/lib/ld.so",
+        needed=["liba.so", "libb.so.1"],
+        soname="me.so",
+        rpath="/old",
+        runpath="$ORIGIN/../lib:/opt/lib",
+        wide=wide,
+        little=little,
+    )
 
 
 @pytest.mark.parametrize("wide", [True, False])

@@ -51,7 +51,8 @@ class Removal:
             raise no_such_image(name)
         image_id = record.image
         names = self._names_of(image_id)
-        if not _is_id_prefix(image_id, name):
+        # What was typed found a name, or the image by its id. (Docker takes the name "d" of an image da1c... for an id.)
+        if not record.is_image:
             if not force and _is_single(names):
                 self._refuse_untag(name, image_id)
             if self._untag_name(reference.parse(name).canonical(), names):
@@ -179,11 +180,6 @@ class Removal:
             return {target.digest, found.config.digest, *(layer.digest for layer in found.layers)}
         here = [entry for entry in found.manifests if self._content.exists(entry.digest)]
         return {target.digest}.union(*(self._blobs(entry) for entry in here if entry.digest != target.digest))
-
-
-def _is_id_prefix(image_id: str, name: str) -> bool:
-    """Whether what was typed means the image by its id, not by one of its names."""
-    return image_id.startswith(name) or image_id.removeprefix("sha256:").startswith(name)
 
 
 def _is_single(names: Sequence[NameRecord]) -> bool:
