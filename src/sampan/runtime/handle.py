@@ -228,7 +228,11 @@ class Handle:
     def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
         """Listen to the container's streams from now on, feed its standard input if `stdin`."""
         attachment = self.connect()
-        attachment.request(protocol.ATTACH, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
+        try:
+            attachment.request(protocol.ATTACH, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
+        except BaseException:
+            attachment.close()  # the container ended in this moment
+            raise
         return attachment
 
     def exec(self, plan: protocol.ExecPlan) -> Attachment:
