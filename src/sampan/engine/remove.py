@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine.settle import await_monitor
-from sampan.errors import Conflict
+from sampan.errors import Conflict, NotFound
 from sampan.oci import lifecycle
 
 TYPE_CHECKING = False
@@ -44,20 +44,32 @@ class Remover:
 
         Raises Conflict if its state or another command forbids it, NotFound if somebody else removed it first.
         """
-        verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
+        killed = False
         for _ in range(_ATTEMPTS):
-            if force and self._settler.observe(record).status == lifecycle.RUNNING:
-                # Without the record lock: it is not held while a process is waited for.
-                self._kill(record)
-            await_monitor(self._records.paths(record.id))
-            with self._records.lock(record.id) as lock:
-                seen = self._settler.recover(record, lock)
-                if force and seen.status == lifecycle.RUNNING:
-                    continue  # somebody started it after our kill
-                lifecycle.check(verb, seen.status, record.id, record.name)
-                self._settler.remove_locked(record, lock)
-                return
+            try:
+                if force and self._settler.observe(record).status == lifecycle.RUNNING:
+                    # Without the record lock: it is not held while a process is waited for.
+                    killed = True
+                    self._kill(record)
+                await_monitor(self._records.paths(record.id))
+                with self._records.lock(record.id) as lock:
+                    if self._remove_locked(record, lock, force):
+                        return
+            except NotFound:
+                if killed and record.auto_remove:
+                    return  # our kill was its end, and its end was its removal
+                raise
         raise Conflict(f"container {record.id} is started again and again by another command")
+
+    def _remove_locked(self, record: Record, lock: RecordLock, force: bool) -> bool:
+        """Remove the container if its state allows it; False if it has to be killed (once more) first."""
+        seen = self._settler.recover(record, lock)
+        if force and seen.status == lifecycle.RUNNING:
+            return False
+        verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
+        lifecycle.check(verb, seen.status, record.id, record.name)
+        self._settler.remove_locked(record, lock)
+        return True
 
     def _kill(self, record: Record) -> None:
         try:

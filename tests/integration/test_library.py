@@ -1,0 +1,376 @@
+"""The library as a program uses it: `sampan.Engine`, from threads and from several processes at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sampan
+from sampan.engine.containers import Container
+from sampan.engine.results import RunFailed
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotModified, StartFailed
+
+from support.patience import eventually
+from support.roots import Root
+
+pytestmark = pytest.mark.root
+
+SLEEP = ["sleep", "1000"]
+
+
+def together(number: int, action: Callable[[], Any]) -> list[Any]:
+    """What `action` returned or raised in each of `number` threads that began at the same time."""
+    barrier = threading.Barrier(number)
+    results: list[Any] = []
+
+    def run() -> None:
+        barrier.wait()
+        try:
+            results.append(action())
+        except Exception as e:
+            results.append(e)
+
+    threads = [threading.Thread(target=run) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def output(container: Container) -> bytes:
+    return b"".join(entry.data for entry in container.logs())
+
+
+def test_the_issues_example(root: Root, debian_image: str) -> None:
+    with root.engine() as engine:
+        assert engine.containers.run("base", ["uname", "-a"]).stdout.startswith("Linux ")
+        box = engine.containers.create(debian_image, ["sleep", "60"], memory="128m")
+        box.start()
+        assert box.exec(["id"]).stdout.startswith("uid=0(root) gid=0(root)")
+        assert box.inspect()["HostConfig"]["Memory"] == 128 << 20
+        box.remove(force=True)
+        with pytest.raises(NotFound):
+            box.inspect()
+
+
+# run
+
+
+def test_run_tells_streams_and_exit_code_apart(engine: sampan.Engine) -> None:
+    result = engine.containers.run("base", ["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (result.stdout, result.stderr, result.exit_code) == ("out\n", "err\n", 3)
+    assert engine.containers.list(all=True) == []
+
+
+def test_run_with_input(engine: sampan.Engine) -> None:
+    assert engine.containers.run("base", ["cat"], input="zwölf\n").stdout == "zwölf\n"
+    assert engine.containers.run("base", ["cat"], input=b"\0\xff").stdout_bytes == b"\0\xff"
+    assert engine.containers.run("base", ["cat"], input="").stdout == ""
+
+
+def test_much_both_ways_at_once(engine: sampan.Engine) -> None:
+    size = 5_000_000
+    result = engine.containers.run("base", ["sh", "-c", f"head -c {size} /dev/zero; cat >&2"], input=b"y" * size)
+    assert (len(result.stdout_bytes), len(result.stderr_bytes)) == (size, size)
+
+
+def test_input_that_nobody_reads(engine: sampan.Engine) -> None:
+    assert engine.containers.run("base", ["true"], input=b"y" * 5_000_000).exit_code == 0
+
+
+def test_run_that_is_checked(engine: sampan.Engine) -> None:
+    with pytest.raises(RunFailed, match="exit code 4: reason") as caught:
+        engine.containers.run("base", ["sh", "-c", "echo reason >&2; exit 4"], check=True)
+    assert caught.value.result.exit_code == 4
+
+
+def test_run_that_keeps_its_container(engine: sampan.Engine) -> None:
+    result = engine.containers.run("base", ["echo", "kept"], name="kept", remove=False)
+    box = engine.containers.get("kept")
+    assert box.id == result.id
+    assert output(box) == b"kept\n"
+
+
+def test_a_program_that_is_not_there_leaves_no_container_behind_a_run(engine: sampan.Engine) -> None:
+    with pytest.raises(StartFailed, match="executable file not found") as caught:
+        engine.containers.run("base", ["nosuch"])
+    assert caught.value.container_exit_code == 127
+    assert engine.containers.list(all=True) == []
+
+
+def test_an_interrupted_run_ends_its_container(root: Root) -> None:
+    script = (
+        "import sampan, sys, os, threading, signal\n"
+        "engine = sampan.Engine(*sys.argv[1:4])\n"
+        "threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "engine.containers.run('base', ['sleep', '1000'])\n"
+    )
+    argv = [sys.executable, "-c", script, str(root.root), str(root.run_root), str(root.config)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    with root.engine() as engine:
+        assert engine.containers.list(all=True) == []
+
+
+# finding
+
+
+def test_an_image_that_is_not_there(engine: sampan.Engine) -> None:
+    with pytest.raises(NotFound, match="No such image: nosuch:latest"):
+        engine.containers.create("nosuch")
+
+
+def test_what_cannot_be_leaves_nothing_behind(engine: sampan.Engine) -> None:
+    for options in ({"memory": "1m"}, {"working_dir": "srv"}, {"cap_add": ["X"]}, {"network_mode": "container:nosuch"}):
+        with pytest.raises((InvalidParameter, NotFound)):
+            engine.containers.create("base", ["true"], name="box", **options)
+    assert engine.containers.list(all=True) == []
+
+
+def test_found_by_every_name(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["true"], name="box")
+    for reference in (box.id, box.short_id, "box", "/box"):
+        assert engine.containers.get(reference).id == box.id
+    with pytest.raises(NotFound, match="No such container: nosuch"):
+        engine.containers.get("nosuch")
+
+
+def test_listing(engine: sampan.Engine) -> None:
+    first = engine.containers.create("base", SLEEP)
+    second = engine.containers.create("base", SLEEP)
+    second.start()
+    assert [c.id for c in engine.containers.list()] == [second.id]
+    assert [c.id for c in engine.containers.list(all=True)] == [second.id, first.id]
+
+
+# threads and processes
+
+
+def test_many_threads_with_one_engine(engine: sampan.Engine) -> None:
+    results = together(8, lambda: engine.containers.run("base", ["sh", "-c", "echo $HOSTNAME"]))
+    assert len({r.stdout for r in results}) == 8
+    assert all(r.exit_code == 0 for r in results)
+
+
+def test_one_name_wanted_by_many(engine: sampan.Engine) -> None:
+    results = together(6, lambda: engine.containers.create("base", ["true"], name="wanted"))
+    assert sum(isinstance(r, Container) for r in results) == 1
+    assert sum(isinstance(r, Conflict) and "already in use" in str(r) for r in results) == 5
+
+
+def test_one_container_started_by_many(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", SLEEP)
+    results = together(5, box.start)
+    assert results.count(None) == 1
+    assert sum(isinstance(r, NotModified) for r in results) == 4
+
+
+def test_one_container_removed_by_many(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", SLEEP)
+    box.start()
+    results = together(5, lambda: box.remove(force=True))
+    assert results.count(None) == 1
+    assert all(r is None or isinstance(r, (NotFound, Conflict)) for r in results)
+
+
+def test_one_container_stopped_by_many_and_waited_for(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done"])
+    box.start()
+    codes: list[int] = []
+    waiters = [threading.Thread(target=lambda: codes.append(box.wait())) for _ in range(3)]
+    for waiter in waiters:
+        waiter.start()
+    results = together(4, lambda: box.stop(timeout=20))
+    for waiter in waiters:
+        waiter.join()
+    assert None in results
+    assert all(r is None or isinstance(r, NotModified) for r in results)
+    assert codes == [9, 9, 9]
+
+
+def test_start_and_remove_at_once(engine: sampan.Engine) -> None:
+    """One wins, and what is left is whole, whichever it was."""
+    for _ in range(4):
+        box = engine.containers.create("base", SLEEP)
+        actions = [box.start, lambda box=box: box.remove(force=True)]
+        together(2, lambda actions=actions: actions.pop()())
+        try:
+            assert box.status in ("running", "exited", "created")
+            box.remove(force=True)
+        except NotFound:
+            pass
+
+
+def test_several_processes_on_one_root(root: Root) -> None:
+    script = (
+        "import sampan, sys\n"
+        "with sampan.Engine(*sys.argv[1:4]) as engine:\n"
+        "    for n in range(3):\n"
+        "        assert engine.containers.run('base', ['echo', str(n)]).stdout == f'{n}\\n'\n"
+    )
+    argv = [sys.executable, "-c", script, str(root.root), str(root.run_root), str(root.config)]
+    running = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+# logs
+
+
+def test_logs_tell_streams_and_times(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["sh", "-c", "echo one; echo two >&2; printf three"])
+    box.start()
+    box.wait()
+    entries = list(box.logs())
+    assert sorted((e.stream, e.data) for e in entries) == [
+        ("stderr", b"two\n"), ("stdout", b"one\n"), ("stdout", b"three"),
+    ]  # fmt: skip
+    assert all(e.time.endswith("Z") for e in entries)
+    assert [e.data for e in box.logs(since=entries[-1].time)][-1] == entries[-1].data
+    assert len(list(box.logs(tail=1))) == 1
+    assert list(box.logs(tail=0)) == []
+
+
+def test_logs_that_are_followed_end_with_the_container(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done"])
+    box.start()
+    assert b"".join(e.data for e in box.logs(follow=True)) == b"1\n2\n3\n4\n5\n"
+    assert next(iter(box.logs(follow=True, tail=1))).data == b"5\n"
+
+
+def test_a_log_that_ends_in_the_middle_of_an_entry(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["echo", "whole"])
+    box.start()
+    box.wait()
+    log = Path(box.inspect()["LogPath"])
+    with log.open("ab") as file:
+        file.write(b'{"log":"torn by a kil')
+    assert output(box) == b"whole\n"
+    box.start()
+    box.wait()
+    assert output(box) == b"whole\nwhole\n"
+
+
+def test_a_tail_of_a_long_log(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["seq", "1", "20000"])
+    box.start()
+    box.wait()
+    expected = [f"{n}\n".encode() for n in range(1, 20001)]
+    for count in (1, 7, 1000, 20000, 50000):
+        assert [e.data for e in box.logs(tail=count)] == expected[-count:]
+
+
+def test_no_log_at_all(engine: sampan.Engine) -> None:
+    box, _ = engine.containers.create_from(
+        {"Image": "base", "Cmd": ["true"], "HostConfig": {"LogConfig": {"Type": "none"}}}
+    )
+    box.start()
+    box.wait()
+    with pytest.raises(Conflict, match="configured logging driver does not support reading"):
+        box.logs()
+
+
+# exec and attach
+
+
+def test_exec_takes_the_containers_own_and_what_it_is_given(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", SLEEP, environment={"A": "1"}, working_dir="/srv", user="1000:1001")
+    box.start()
+    script = "echo $A $B; pwd; id -u; id -g"
+    assert box.exec(["sh", "-c", script]).stdout == "1\n/srv\n1000\n1001\n"
+    told = box.exec(["sh", "-c", script], environment={"B": "2"}, workdir="/tmp", user="0")
+    assert told.stdout == "1 2\n/tmp\n0\n0\n"
+
+
+def test_exec_with_input_and_its_exit_code(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", SLEEP)
+    box.start()
+    done = box.exec(["sh", "-c", "cat; echo e >&2; exit 7"], input="in")
+    assert (done.stdout, done.stderr, done.exit_code) == ("in", "e\n", 7)
+
+
+def test_exec_that_cannot_be(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", SLEEP)
+    with pytest.raises(Conflict, match=f"container {box.id} is not running"):
+        box.exec(["true"])
+    box.start()
+    for command, code in ((["nosuch"], 127), (["/etc"], 126)):
+        with pytest.raises(StartFailed) as caught:
+            box.exec(command)
+        assert caught.value.container_exit_code == code
+    with pytest.raises(InvalidParameter, match="no exec command specified"):
+        box.exec([])
+    with pytest.raises(InvalidParameter, match="needs to be an absolute path"):
+        box.exec(["true"], workdir="srv")
+    assert box.status == "running"
+
+
+def test_a_privileged_exec_has_what_the_container_has_not(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", SLEEP)
+    box.start()
+    command = ["sh", "-c", "grep CapEff /proc/self/status"]
+    assert int(box.exec(command, privileged=True).stdout.split()[1], 16) > int(box.exec(command).stdout.split()[1], 16)
+
+
+def test_several_attached_at_once_see_the_same(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["sh", "-c", "read go; echo heard $go"], stdin_open=True)
+    box.start()
+    listeners = [box.attach() for _ in range(2)]
+    speaker = box.attach(stdin=True)
+    speaker.send(b"now\n")
+    for listener in (*listeners, speaker):
+        assert b"".join(data for kind, data in listener if kind in (32, 33)) == b"heard now\n"
+        assert listener.exit is not None
+        listener.close()
+
+
+def test_nobody_attaches_to_what_does_not_run(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["true"])
+    with pytest.raises(Conflict, match="You cannot attach to a stopped container, start it first"):
+        box.attach()
+
+
+# what needs no container
+
+
+def test_opening_an_engine_looks_at_nothing(root: Root) -> None:
+    with root.engine() as engine:
+        assert engine.trace.events == []
+
+
+def test_without_root_one_line_says_what_is_needed() -> None:
+    # The interpreter itself may lie where only root can read: privileges are dropped once all is imported.
+    script = "import os, sampan; sampan.Engine; os.setresuid(65534, 65534, 65534); sampan.Engine()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1].startswith(f"sampan.errors.{Forbidden.__name__}: sampan needs root")
+
+
+def test_version_and_info_have_dockers_shape(engine: sampan.Engine) -> None:
+    version, info = engine.system.version(), engine.system.info()
+    assert version["ApiVersion"] == "1.51"
+    assert version["Version"] == sampan.__version__
+    assert info["ServerVersion"] == sampan.__version__
+    assert info["Swarm"]["LocalNodeState"] == "inactive"
+    box = engine.containers.create("base", SLEEP)
+    box.start()
+    now = engine.system.info()
+    assert now["ContainersRunning"] == info["ContainersRunning"] + 1
+
+
+def test_statuses_in_words(engine: sampan.Engine) -> None:
+    box = engine.containers.create("base", ["sh", "-c", "exit 3"])
+    assert box.summary()["Status"] == "Created"
+    box.start()
+    box.wait()
+    assert eventually(lambda: box.summary()["Status"]).startswith("Exited (3) ")
+    time.sleep(1.1)
+    assert box.summary()["Status"] == "Exited (3) 1 second ago"
