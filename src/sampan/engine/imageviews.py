@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine import times
-from sampan.errors import NotFound
+from sampan.errors import InvalidParameter, NotFound
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -54,18 +54,24 @@ class Views:
         return sorted(found, key=lambda item: (-item["Created"], item["Id"]))
 
     def _item(self, record: NameRecord, tags: list[str], repo_digests: list[str]) -> dict[str, Any]:
-        image = self._images.load(record)
-        return {
+        item = {
             "Containers": -1,
-            "Created": seconds(str(image.document.get("created") or "")),
-            "Id": image.id,
-            "Labels": image.config.get("Labels"),
+            "Created": 0,
+            "Id": record.image,
+            "Labels": None,
             "ParentId": "",
             "RepoDigests": repo_digests,
             "RepoTags": tags,
             "SharedSize": -1,
-            "Size": self._size(image),
+            "Size": 0,
         }
+        try:
+            image = self._images.load(record)
+        except (NotFound, InvalidParameter):
+            # Damaged. Listed all the same, so that it can be seen and removed; `inspect` says what is wrong with it.
+            return item
+        created = seconds(str(image.document.get("created") or ""))
+        return item | {"Created": created, "Labels": image.config.get("Labels"), "Size": self._size(image)}
 
     def inspect(self, image: Image) -> dict[str, Any]:
         """`GET /images/{name}/json`."""

@@ -61,19 +61,22 @@ class Importer:
         def describe(diff_id: str) -> bytes:
             return documents.make_config(where, created, config, [diff_id], history, comment)
 
+        return self.add(stream, describe, target)
+
+    def add(self, stream: Source, describe: Callable[[str], bytes], name: Reference | None) -> Image:
+        """Add the image whose only layer is an archive; `describe` makes its config when the diff id is known.
+
+        Raises `InvalidParameter` for a bad archive, `System` for a disk that is full; nothing is left behind then.
+        """
         try:
-            return self.add(decompress(stream), describe, target)
+            return self._add(stream, describe, name)
         except OSError as e:
             raise System(f"error processing tar file: {_told(e)}") from e
 
-    def add(self, source: Source, describe: Callable[[str], bytes], name: Reference | None) -> Image:
-        """Add the image whose only layer is a plain tar; `describe` makes its config when the diff id is known.
-
-        Raises as `run`, and OSError; nothing is left behind then.
-        """
+    def _add(self, stream: Source, describe: Callable[[str], bytes], name: Reference | None) -> Image:
         self._content.collect_ingests()
         with self._content.writer() as ingest:
-            tee = _Tee(source, ingest)
+            tee = _Tee(decompress(stream), ingest)
             layer = self._snapshots.unpack((), tee)
             tee.drain()
             try:
