@@ -148,6 +148,7 @@ class Removal:
         """
         self._content.collect_ingests()
         self._names.collect()
+        self._snapshots.collect_garbage()
         used = self._reachable()
         if used is None:
             return set()

@@ -105,8 +105,8 @@ class Views:
         total = 0
         for chain_id in image.layers:
             try:
-                total += self._snapshots.layer_size(chain_id)
-            except (NotFound, FileNotFoundError):
+                total += self._snapshots.info(chain_id).size
+            except NotFound:
                 continue
         return total
 

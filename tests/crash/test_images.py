@@ -1,0 +1,188 @@
+"""kill -9 at every recorded step of what changes images: the store holds together, and what is left is collected.
+
+Each scenario runs in a child that kills itself at the n-th event (before an action, or after it), for every n there
+is. The parent then looks with a fresh service, as the next command would.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import InvalidParameter
+from sampan.steps.trace import Event
+
+from support.imagestore import Store, archive
+
+pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
+
+ONE = archive({"a": b"one", "dir/f": b"1"})
+TWO = archive({"a": b"two"})
+
+
+class Killer:
+    """Kills its own process at the n-th event."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.seen = 0
+
+    def __call__(self, _event: Event) -> None:
+        if self.seen == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.seen += 1
+
+
+def killed_at(directory: Path, at: int, action: Callable[[Store], object]) -> bool:
+    """Run the action in a child; whether it was killed. False: it came to its end, having fewer steps than that."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            action(Store(directory, Killer(at)))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the action failed"
+    return os.WIFSIGNALED(status)
+
+
+def at_every_step(
+    tmp_path: Path,
+    prepare: Callable[[Store], object],
+    action: Callable[[Store], object],
+    check: Callable[[Store], object],
+) -> None:
+    """Kill the action at every step, each time on a copy of the prepared store; check, collect, and do it again."""
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    prepare(Store(prepared))
+    at = 0
+    while True:
+        directory = tmp_path / "work"
+        shutil.copytree(prepared, directory, symlinks=True)
+        killed = killed_at(directory, at, action)
+        store = Store(directory)
+        _holds_together(store)
+        check(store)
+        store.images.collect()
+        assert store.files() == store.reachable(), f"left behind after step {at}"
+        check(store)
+        if not killed:
+            break
+        # And the next attempt is not in the way of what the first one left.
+        action(store)
+        _holds_together(store)
+        shutil.rmtree(directory)
+        at += 1
+    assert at > 3, "an action without steps was not tested"
+
+
+def _holds_together(store: Store) -> None:
+    """Everything that has a name is whole: documents, blobs, layers."""
+    for item in store.images.list():
+        image = store.images.resolve(item["Id"])
+        assert store.images.ensure_unpacked(image) == image.layers
+        for tag in item["RepoTags"]:
+            assert store.images.resolve(tag).id == image.id
+    assert set(store.reachable()) <= set(store.files())
+
+
+def test_import(tmp_path: Path) -> None:
+    def action(store: Store) -> None:
+        store.images.import_(io.BytesIO(ONE), "a", ["LABEL x=y"])
+
+    def check(store: Store) -> None:
+        assert [tags for item in store.images.list() for tags in item["RepoTags"]] in ([], ["a:latest"])
+
+    at_every_step(tmp_path, lambda store: None, action, check)
+
+
+def test_import_over_a_name_that_is_there(tmp_path: Path) -> None:
+    def check(store: Store) -> None:
+        # The name leads to the old image or to the new one, at every moment.
+        assert store.images.resolve("a").document["comment"] in ("old", "new")
+
+    at_every_step(
+        tmp_path,
+        lambda store: store.images.import_(io.BytesIO(ONE), "a", message="old"),
+        lambda store: store.images.import_(io.BytesIO(TWO), "a", message="new"),
+        check,
+    )
+
+
+def test_an_import_that_fails(tmp_path: Path) -> None:
+    def action(store: Store) -> None:
+        try:
+            store.images.import_(io.BytesIO(ONE[:700]), "a")
+        except InvalidParameter:
+            return
+        raise AssertionError("a torn archive was imported")
+
+    at_every_step(tmp_path, lambda store: None, action, lambda store: _is(store.images.list() == []))
+
+
+def test_base(tmp_path: Path) -> None:
+    def check(store: Store) -> None:
+        assert [tags for item in store.images.list() for tags in item["RepoTags"]] in ([], ["base:latest"])
+
+    at_every_step(tmp_path, lambda store: None, lambda store: store.images.resolve("base"), check)
+
+
+def test_tag(tmp_path: Path) -> None:
+    def prepare(store: Store) -> None:
+        store.add("a", ONE)
+        store.add("b", TWO)
+
+    def action(store: Store) -> None:
+        store.images.tag("a", "b")
+        store.images.tag("a", "c")
+
+    def check(store: Store) -> None:
+        assert len(store.images.list()) == 2
+        store.images.resolve("b")
+
+    at_every_step(tmp_path, prepare, action, check)
+
+
+def test_remove(tmp_path: Path) -> None:
+    def prepare(store: Store) -> None:
+        store.add("a", ONE, TWO)
+        store.add("kept", ONE)
+
+    def action(store: Store) -> None:
+        for image in ("a", next((i["Id"] for i in store.images.list() if not i["RepoTags"]), "")):
+            if image and store.images.find(image):
+                store.images.remove(image)
+
+    def check(store: Store) -> None:
+        image = store.images.resolve("kept")
+        assert all(store.snapshots.has(chain_id) for chain_id in image.layers)
+
+    at_every_step(tmp_path, prepare, action, check)
+
+
+def test_unpacking_again(tmp_path: Path) -> None:
+    def prepare(store: Store) -> None:
+        store.add("a", ONE, TWO)
+        for chain_id in store.snapshots.layers():
+            store.snapshots.remove_layer(chain_id)
+
+    def action(store: Store) -> None:
+        store.images.ensure_unpacked(store.images.resolve("a"))
+
+    at_every_step(tmp_path, prepare, action, lambda store: store.images.resolve("a"))
+
+
+def _is(truth: bool) -> None:
+    assert truth
