@@ -1,0 +1,134 @@
+"""The overlay snapshotter: each layer in a directory of its own, joined by the kernel when a container starts."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel.tree import copy_metadata, disk_usage
+from sampan.store.snapshots import LayerDirectory, RootMount, WritableParts, make_directory, open_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.steps.trace import Trace
+    from sampan.store.layers import LayerInfo
+    from sampan.store.tarstream import Source
+
+
+class OverlaySnapshotter:
+    """layers/HEX/{diff, init, layer.json} and snapshots/ID/{upper, work}. See `snapshots.Snapshotter`."""
+
+    name = "overlay"
+
+    def __init__(self, layers_directory: str, snapshots_directory: str, trace: Trace) -> None:
+        self._trace = trace
+        self._layers = LayerDirectory(layers_directory, "", trace)
+        self._parts = WritableParts(snapshots_directory, "upper", trace)
+
+    # Layers
+
+    def unpack(self, parent_chain_ids: Sequence[str], stream: Source, expected_diff_id: str | None = None) -> LayerInfo:
+        def fill(diff_fd: int) -> LayerInfo:
+            from sampan.store.layers import apply
+
+            lower = self._diffs(parent_chain_ids)
+            if lower:
+                # A layer without an entry for its root does not change it; the topmost layer's is the one that shows.
+                _copy_root(lower[0], diff_fd)
+            return apply(stream, diff_fd, whiteouts="overlay", lower=lower)
+
+        return self._layers.add(parent_chain_ids, expected_diff_id, fill)
+
+    def has(self, chain_id: str) -> bool:
+        return self._layers.has(chain_id)
+
+    def info(self, chain_id: str) -> LayerInfo:
+        return self._layers.info(chain_id)
+
+    def layers(self) -> list[str]:
+        return self._layers.list()
+
+    def remove_layer(self, chain_id: str) -> None:
+        self._layers.remove(chain_id)
+
+    # Containers
+
+    def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
+        self._layers.require(chain_ids)
+        init = self._init_layer(chain_ids)
+
+        def fill(path: str) -> None:
+            with self._trace.step("make directory", f"{path}/upper"):
+                upper = make_directory(f"{path}/upper")
+                try:
+                    _copy_root(init, upper)
+                finally:
+                    os.close(upper)
+            with self._trace.step("make directory", f"{path}/work"):
+                os.mkdir(f"{path}/work", 0o700)
+
+        self._parts.add(container_id, fill)
+
+    def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount:
+        path = self._parts.path(container_id)
+        lower = (f"{self._layers.top(chain_ids)}/init", *self._diffs(chain_ids))
+        return RootMount("overlay", lower=lower, upper=f"{path}/upper", work=f"{path}/work")
+
+    def remove(self, container_id: str) -> None:
+        self._parts.remove(container_id)
+
+    def containers(self) -> list[str]:
+        return self._parts.list()
+
+    def usage(self, container_id: str) -> int:
+        fd = open_directory(self._parts.require(container_id))
+        try:
+            return disk_usage(fd, "upper")
+        finally:
+            os.close(fd)
+
+    def collect_garbage(self) -> None:
+        self._layers.staging.collect_garbage()
+        self._parts.collect_garbage()
+
+    def _diffs(self, chain_ids: Sequence[str]) -> tuple[str, ...]:
+        """The layers' directories, topmost first."""
+        return tuple(self._layers.diff(chain_id) for chain_id in reversed(chain_ids))
+
+    def _init_layer(self, chain_ids: Sequence[str]) -> str:
+        """The init layer above a chain of layers, made when the first container needs it."""
+        top = self._layers.top(chain_ids)
+        init = f"{top}/init"
+        if os.path.isdir(init):
+            return init
+        from sampan.store.initlayer import write_init_layer
+        from sampan.store.lower import LowerLayers
+
+        if not chain_ids:
+            os.makedirs(top, mode=0o700, exist_ok=True)
+        diffs = self._diffs(chain_ids)
+        with self._layers.staging.begin() as staged:
+            with self._trace.step("write init layer", staged.path):
+                lower = LowerLayers(diffs)
+                root = open_directory(staged.path)
+                try:
+                    if diffs:
+                        _copy_root(diffs[0], root)
+                    else:
+                        os.fchmod(root, 0o755)
+                    write_init_layer(root, lower)
+                finally:
+                    os.close(root)
+                    lower.close()
+            staged.publish(init)
+        return init
+
+
+def _copy_root(source: str, target_fd: int) -> None:
+    """Give a layer's root the metadata of the one below: in the joined file system the topmost root's shows."""
+    fd = open_directory(source)
+    try:
+        copy_metadata(fd, target_fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,129 @@
+"""Directories that appear whole and vanish whole, whoever is killed meanwhile.
+
+What is being made is a `.tmp-X` beside its future name and becomes it by one rename; what is removed is first
+renamed to `.removing-X`. A `.lock-X` is held by whoever works on `.tmp-X`: leftovers are those whose lock can be
+had, and `collect_garbage()` deletes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sampan.kernel.files import FileLock
+from sampan.kernel.tree import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from sampan.steps.trace import Trace
+
+_TEMPORARY, _LOCK, _REMOVING = ".tmp-", ".lock-", ".removing-"
+
+
+class Staging:
+    """The temporary names in one directory."""
+
+    def __init__(self, directory: str, trace: Trace) -> None:
+        self.directory = directory
+        self._trace = trace
+
+    def begin(self) -> Staged:
+        """Make an empty directory (0700) to be filled and published; a context manager that discards it otherwise."""
+        key = os.urandom(8).hex()
+        # First the lock, then the directory: nobody finds one that seems to be abandoned.
+        lock = FileLock.acquire(f"{self.directory}/{_LOCK}{key}")
+        path = f"{self.directory}/{_TEMPORARY}{key}"
+        try:
+            with self._trace.step("make directory", path):
+                os.mkdir(path, 0o700)
+        except BaseException:
+            _drop(lock)
+            raise
+        return Staged(path, lock, self._trace)
+
+    def remove(self, name: str) -> bool:
+        """Remove a published directory; False if it is not there. Killed in the middle, it is gone all the same."""
+        path = f"{self.directory}/{name}"
+        aside = f"{self.directory}/{_REMOVING}{os.urandom(8).hex()}"
+        try:
+            with self._trace.step("rename away", path):
+                os.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        self._delete(aside)
+        return True
+
+    def collect_garbage(self) -> None:
+        """Delete what killed processes left. Safe beside processes that are at work."""
+        keys: set[str] = set()
+        for name in os.listdir(self.directory):
+            if name.startswith(_REMOVING):
+                self._delete(f"{self.directory}/{name}")
+            for prefix in (_TEMPORARY, _LOCK):
+                if name.startswith(prefix):
+                    keys.add(name[len(prefix) :])
+        for key in keys:
+            try:
+                lock = FileLock.acquire(f"{self.directory}/{_LOCK}{key}", 0)
+            except BlockingIOError:
+                continue
+            try:
+                self._delete(f"{self.directory}/{_TEMPORARY}{key}")
+            finally:
+                _drop(lock)
+
+    def _delete(self, path: str) -> None:
+        with self._trace.step("delete tree", path):
+            delete_tree(path)
+
+
+class Staged:
+    """One directory that is being made."""
+
+    def __init__(self, path: str, lock: FileLock, trace: Trace) -> None:
+        self.path = path
+        self._lock = lock
+        self._trace = trace
+        self._done = False
+
+    def publish(self, target: str) -> bool:
+        """Give the directory its name. False if somebody else was faster: then ours is to be discarded."""
+        with self._trace.step("rename", f"{self.path} to {target}"):
+            try:
+                os.rename(self.path, target)
+            except OSError as e:
+                if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return False
+                raise
+        self._done = True
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        try:
+            if not self._done:
+                with self._trace.step("delete tree", self.path):
+                    delete_tree(self.path)
+        finally:
+            _drop(self._lock)
+
+
+def delete_tree(path: str) -> None:
+    """`remove_tree` by path, whose parent is a directory of ours."""
+    directory, _, name = path.rpartition("/")
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(fd, name)
+    finally:
+        os.close(fd)
+
+
+def _drop(lock: FileLock) -> None:
+    """Remove a lock's file while it is held, so that the next one with that name is another file."""
+    os.unlink(lock.path)
+    lock.release()
