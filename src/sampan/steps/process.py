@@ -148,13 +148,20 @@ def _read_database(ctx: Context, path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise StepError(f"{path} of the image is not a regular file")
         if status.st_size > users.FILE_LIMIT:
-            raise StepError(f"{path} of the image is larger than {users.FILE_LIMIT >> 20} MiB")
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts)
+            raise _too_large(path)
+        # Bounded again: the file may grow under our hands, and one of procfs has no size.
+        text = b""
+        while part := os.read(fd, 1 << 20):
+            text += part
+            if len(text) > users.FILE_LIMIT:
+                raise _too_large(path)
+        return text
     finally:
         os.close(fd)
+
+
+def _too_large(path: str) -> StepError:
+    return StepError(f"{path} of the image is larger than {users.FILE_LIMIT >> 20} MiB")
 
 
 class MakeWorkingDirectory(Step):
@@ -313,8 +320,8 @@ class Execute(Step):
 
     def run(self, ctx: Context) -> None:
         env = [os.fsencode(e) for e in self.env]
-        if not any(e.startswith(b"HOME=") for e in env):
-            env.append(b"HOME=" + os.fsencode(ctx.home))
+        if not any(e.startswith(b"HOME=") and e != b"HOME=" for e in env):
+            env = [e for e in env if e != b"HOME="] + [b"HOME=" + os.fsencode(ctx.home)]
         argv = [os.fsencode(a) for a in self.argv]
         os.umask(0o022)
         process.default_signals()

@@ -39,26 +39,28 @@ def _records(text: bytes, fields: int) -> list[list[str]]:
 
 def _number(text: str) -> int | None:
     """`text` as an id; None if it is no number at all. A number out of range is an error, and never a name."""
-    if not text.isascii() or not text.isdigit():
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not digits.isascii() or not digits.isdigit():
         return None
-    value = int(text) if len(text) <= 20 else LARGEST_ID + 1
-    if value > LARGEST_ID:
+    digits = digits.lstrip("0")  # int() refuses thousands of digits
+    value = int(digits or "0") if len(digits) <= 10 else LARGEST_ID + 1
+    if value > LARGEST_ID or (value and text[0] == "-"):
         raise StepError(f"uids and gids must be in range 0-{LARGEST_ID}")
     return value
 
 
 def _file_id(text: str) -> int:
-    """An id in a passwd or group file; what is no number counts as 0 nowhere: -1 matches nothing."""
+    """An id in a passwd or group file; -1, which matches nothing, for what is no number (Docker takes it for 0, root)."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
 
 
 def resolve(user: str, additional: list[str], passwd: bytes, group: bytes) -> Identity:
-    """The identity that `user` ("name", "uid", either with ":group") names in an image.
+    """The identity that `user` ("name", "uid", either with ":group"; more is passed over) names in an image.
 
     `additional` are `--group-add` names or ids. Raises `StepError` with Docker's text for a name that is not
     there and a number that is out of range.
     """
-    user_part, _, group_part = user.partition(":")
+    user_part, group_part = (*user.split(":"), "")[:2]
     uid, gid, home = 0, 0, "/"
     wanted = _number(user_part) if user_part else 0
     name = ""
