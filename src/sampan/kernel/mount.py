@@ -32,13 +32,16 @@ if TYPE_CHECKING:
 
 # mount(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 32, 4096, 8192, 16384
+MS_REMOUNT, MS_NOATIME, MS_BIND, MS_MOVE, MS_REC = 32, 1024, 4096, 8192, 16384
 MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE = 1 << 18, 1 << 19, 1 << 20, 1 << 17
 MNT_DETACH = 2
 
 # mount_setattr(2), fsmount(2)
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NOSYMFOLLOW = 0x10, 0x20, 0x200000
+
+_SAME_BITS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+"""Bits that are the same in all of them."""
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -157,26 +160,81 @@ def clone_tree(dirfd: int, path: str = "", recursive: bool = False) -> int:
     return open_tree(dirfd, path, flags)
 
 
+def clone_tree_with(source: str, attributes: int, recursive: bool = False) -> int:
+    """A detached bind mount of `source` with attributes, private: a mount that is made on it shows up nowhere else.
+
+    Raises `KernelError`, with EINVAL before Linux 5.12 if there are attributes: see `clone_attached`.
+    """
+    fd = clone_tree(AT_FDCWD, source, recursive)
+    try:
+        # A copy of a shared mount is its peer, and would tell the host of each mount that is made on it.
+        set_propagation(fd, MS_PRIVATE, recursive)
+        if attributes:
+            set_attributes(fd, attributes, recursive)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def clone_attached(source: str, attributes: int, recursive: bool = False) -> int:
+    """The same for Linux 5.10 and 5.11, which change the attributes of attached mounts only.
+
+    The mount is attached over its own source for a moment, so callers have to be in a private mount namespace. Mounts on
+    it keep the attributes that they have, as in Docker on such a kernel.
+    """
+    mount(source, source, "", MS_BIND | (MS_REC if recursive else 0))
+    try:
+        place = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            set_attributes(place, attributes)
+            return clone_tree(place, "", recursive)
+        finally:
+            os.close(place)
+    finally:
+        umount(source, MNT_DETACH)
+
+
 def move_mount(mount_fd: int, target_fd: int, target: str = "") -> None:
     """Attach a detached mount to the place that `target_fd` (an O_PATH descriptor) is: no path is walked again."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
     raw(SYS_MOVE_MOUNT, "move_mount", target, mount_fd, b"", target_fd, os.fsencode(target), flags)
 
 
-def set_attributes(fd: int, attributes: int, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
-    """Change a mount's attributes (mount_setattr(2), Linux 5.12).
+def set_attributes(fd: int, attributes: int, recursive: bool = False) -> None:
+    """Add attributes to a mount (mount_setattr(2), Linux 5.12).
 
-    On 5.10 and 5.11 the non-recursive case falls back to a bind remount through /proc/self/fd, which needs
-    an attached mount; recursive changes raise ENOSYS there.
+    Before 5.12 by a bind remount through /proc/self/fd, which takes an attached mount (EINVAL for a detached one: see
+    `clone_attached`) and one mount only, not those on it.
     """
-    attr = _MountAttr(attributes, clear, propagation, 0)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     try:
-        raw(SYS_MOUNT_SETATTR, "mount_setattr", "", fd, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr))
+        _setattr(fd, _MountAttr(attr_set=attributes), recursive)
     except KernelError as e:
-        if e.errno != errno.ENOSYS or recursive or propagation or clear:
+        if e.errno != errno.ENOSYS:
             raise
-        mount("", f"/proc/self/fd/{fd}", "", MS_REMOUNT | MS_BIND | attributes)
+        _remount(fd, attributes)
+
+
+def _setattr(fd: int, attributes: _MountAttr, recursive: bool) -> None:
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    raw(SYS_MOUNT_SETATTR, "mount_setattr", "", fd, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
+
+
+def _remount(fd: int, attributes: int) -> None:
+    # What is set stays set: a remount replaces all flags, and statvfs(3) has those four bits as mount(2) has them.
+    kept = os.fstatvfs(fd).f_flag & _SAME_BITS
+    times = MS_NOATIME if attributes & MOUNT_ATTR_NOATIME else 0
+    mount("", f"/proc/self/fd/{fd}", "", MS_REMOUNT | MS_BIND | kept | attributes & _SAME_BITS | times)
+
+
+def set_propagation(fd: int, propagation: int, recursive: bool = False) -> None:
+    """Make a mount, detached or not, `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED` (mount_namespaces(7))."""
+    try:
+        _setattr(fd, _MountAttr(propagation=propagation), recursive)
+    except KernelError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+        mount("", f"/proc/self/fd/{fd}", "", propagation | (MS_REC if recursive else 0))
 
 
 _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))

@@ -56,7 +56,7 @@ class BuildOverlay(Step):
 
 
 class CloneTree(Step):
-    """Take a host's file or directory as a detached bind mount, kept as `name`."""
+    """Take a host's file or directory as a detached, private bind mount, kept as `name`."""
 
     name: str
     source: str
@@ -67,10 +67,12 @@ class CloneTree(Step):
         return f"open_tree clone of {self.source}{' with submounts' if self.recursive else ''}{_options_text((), self.attributes)}"
 
     def run(self, ctx: Context) -> None:
-        fd = mount.clone_tree(mount.AT_FDCWD, self.source, self.recursive)
-        ctx.put(self.name, fd)
-        if self.attributes:
-            mount.set_attributes(fd, self.attributes, recursive=self.recursive)
+        if self.attributes and kernel_version() < (5, 12):
+            # Attached for a moment, as an overlay is on older kernels: not in the host's namespace.
+            namespaces.private_mounts()
+            ctx.put(self.name, mount.clone_attached(self.source, self.attributes, self.recursive))
+        else:
+            ctx.put(self.name, mount.clone_tree_with(self.source, self.attributes, self.recursive))
 
 
 class BorrowTree(Step):
@@ -91,7 +93,7 @@ class BorrowTree(Step):
         try:
             namespaces.setns(ctx.fds[self.namespace], namespaces.CLONE_NEWNS)
             try:
-                ctx.put(self.name, mount.clone_tree(mount.AT_FDCWD, self.path))
+                ctx.put(self.name, mount.clone_tree_with(self.path, 0))
             finally:
                 namespaces.setns(own, namespaces.CLONE_NEWNS)
         finally:
