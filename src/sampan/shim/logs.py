@@ -53,11 +53,20 @@ class JsonFile:
             return
         tail = f',"stream":"{stream}","time":"{clock.rfc3339(time.time_ns())}"}}\n'
         records = "".join([f'{{"log":{_quote(p.decode("utf-8", "replace"))}{tail}' for p in pieces]).encode("utf-8")
+        written = 0
         try:
-            while records:
-                records = records[os.write(self._fd, records) :]
+            while written < len(records):
+                written += os.write(self._fd, records[written:])
         except OSError:
             self.lost += len(pieces)
+            self._take_back(written)
+
+    def _take_back(self, size: int) -> None:
+        """Half a record, before the disk was full, would spoil the next one as well."""
+        try:
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - size)
+        except OSError:
+            pass  # readers pass over what is no record
 
     def close(self) -> None:
         for stream in list(self._rest):
