@@ -24,6 +24,8 @@ CLIENT_LIMIT = 1 << 20
 """Bytes that wait for a client before its container's output is no longer read (the program then blocks in write)."""
 STDIN_LIMIT = 1 << 18
 """Bytes of standard input that wait for the program before its client is no longer read."""
+LARGEST_PIPE = 1 << 20
+"""Bytes that a pipe can hold at most (/proc/sys/fs/pipe-max-size, by default)."""
 
 
 class Loop:
@@ -73,7 +75,7 @@ class Session:
         self._input_ending = False
         self._peer = -1
         self._paused = False
-        self._draining = False
+        self._deadline = 0.0  # of the draining
 
     def prepare(self, ctx: Context) -> None:
         """Make the pipes, or take the pty that a step opened: ours here, the program's in `ctx`."""
@@ -113,7 +115,6 @@ class Session:
             self._feed()
         if not events & ~select.POLLOUT:
             return
-        kind, stream = self._outputs[fd]
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
@@ -122,28 +123,33 @@ class Session:
             if e.errno != errno.EIO:
                 raise
             data = b""  # a pty without a peer
-        if not data:
-            self._ended(fd, stream)
-            return
+        if data:
+            self._deliver(fd, data)
+            self.regulate()
+        else:
+            self._ended(fd)
+
+    def _deliver(self, fd: int, data: bytes) -> None:
+        kind, stream = self._outputs[fd]
         if self.log is not None:
             self.log.write(stream, data)
-        for client in self.clients:
+        # Over a copy: a client that cannot be reached any more takes itself off the list.
+        for client in tuple(self.clients):
             if client.wants(kind):
                 client.send(protocol.frame(kind, data))
-        self.regulate()
 
-    def _ended(self, fd: int, stream: str) -> None:
+    def _ended(self, fd: int) -> None:
+        self._loop.forget(fd)
+        _, stream = self._outputs.pop(fd)
         if self.log is not None:
             self.log.end(stream)
-        self._loop.forget(fd)
-        del self._outputs[fd]
         if fd == self._input:
             self._input = -1
         os.close(fd)
 
     def regulate(self) -> None:
         """Read the program's output only while everybody who listens keeps up: no byte is dropped, none piles up."""
-        paused = not self._draining and any(c.waiting > CLIENT_LIMIT for c in self.clients)
+        paused = any(c.waiting > CLIENT_LIMIT for c in self.clients)
         if paused != self._paused:
             self._paused = paused
             for fd in self._outputs:
@@ -159,25 +165,43 @@ class Session:
 
         self._loop.watch(fd, events, ready)
 
-    def drain(self, seconds: float) -> None:
-        """Read what the ended program left in its pipes, until they end or for a bounded time.
+    def begin_draining(self, seconds: float) -> None:
+        """The program has ended: its streams are at their end too, or have until then to get there.
 
-        They may not end: another process outside of the container's pid namespace can hold them. Nobody's slowness
-        counts any more: a pipe holds at most 64 KiB.
+        They may not get there: what it left running in the background can hold them. A slow client still counts, for
+        that can go on writing; where nobody is left to write, poll reports a hang-up and the rest, a pipe's worth, is
+        read whether somebody is slow or not.
         """
         if self._peer >= 0:
             os.close(self._peer)
             self._peer = -1
-        self._draining = True
-        self.regulate()
-        deadline = time.monotonic() + seconds
-        while self._outputs and time.monotonic() < deadline:
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the draining has to be over; 0 when it is."""
+        return max(0.0, self._deadline - time.monotonic()) if self._outputs else 0.0
+
+    def drain(self, seconds: float) -> None:
+        """Read what the ended program left in its pipes, until they end or for a bounded time."""
+        self.begin_draining(seconds)
+        while self.seconds_left:
             self._loop.run_once(20)
+
+    def _take_rest(self, fd: int) -> None:
+        """What is in a pipe that did not come to its end in time, and no more."""
+        os.set_blocking(fd, False)
+        try:
+            data = os.read(fd, LARGEST_PIPE)
+        except OSError:
+            return  # nothing, or a pty without a peer
+        self._deliver(fd, data)
 
     def close(self) -> None:
         """Let go of every descriptor."""
-        for fd, (_, stream) in list(self._outputs.items()):
-            self._ended(fd, stream)
+        for fd in list(self._outputs):
+            self._take_rest(fd)
+            self._ended(fd)
         self.end_input()
         for fd in (self.pidfd, self._peer):
             if fd >= 0:
@@ -189,7 +213,10 @@ class Session:
 
     @property
     def takes_input(self) -> bool:
-        return self._input >= 0 and len(self._input_buffer) < STDIN_LIMIT and not self._input_ending
+        """Whether there is room for more. Where standard input has ended there is: what comes is dropped, and a client that
+        fed it goes on to send signals and sizes over the same connection.
+        """
+        return len(self._input_buffer) < STDIN_LIMIT
 
     def input(self, data: bytes) -> None:
         """Hand bytes to the program; nobody reads them if its standard input is closed."""
@@ -244,7 +271,7 @@ class Session:
 
     def tell_exit(self, **report: Any) -> None:
         """Give everybody the exit code as their last frame."""
-        for client in self.clients:
+        for client in tuple(self.clients):  # each one leaves the list as it is served
             client.send(protocol.message(protocol.EXIT, **report))
             client.finish()
 
@@ -259,12 +286,13 @@ class Client:
         self._reader = protocol.Reader()
         self._out = bytearray()
         self._finishing = False
+        self.was_told = False
+        """Everything was delivered, its session's end too."""
         self._events = select.POLLIN
         self.session: Session | None = None
         self.kinds: set[int] = set()
         self.feeds_stdin = False
         self.closed = False
-        self.was_told = False
         self._socket.setblocking(False)
         self._loop.watch(self._socket.fileno(), self._events, self._ready)
 
@@ -288,7 +316,6 @@ class Client:
     def finish(self) -> None:
         """Close once everything has been taken."""
         self._finishing = True
-        self.was_told = True
         self._flush()
 
     def _flush(self) -> None:
@@ -305,6 +332,7 @@ class Client:
             self.close()
             return
         if self._finishing and not self._out:
+            self.was_told = True
             self.close()
         else:
             self.regulate()
@@ -314,7 +342,7 @@ class Client:
         if self.closed:
             return
         events = 0
-        if not self.feeds_stdin or self.session is None or self.session.takes_input or not self.session.open_stdin:
+        if not self.feeds_stdin or self.session is None or self.session.takes_input:
             events |= select.POLLIN
         if self._out:
             events |= select.POLLOUT
@@ -345,8 +373,10 @@ class Client:
                 self._take(kind, body)
                 if self.closed:
                     return
-        except (protocol.ProtocolError, KeyError, TypeError, ValueError):
-            self.close()  # not one of ours
+        except Exception as e:
+            # Whatever a client says harms only itself: a container's life must not hang on it.
+            self.send(protocol.message(protocol.FAILED, message=f"bad message: {type(e).__name__}: {e}", exit_code=125))
+            self.finish()
 
     def _take(self, kind: int, body: bytes) -> None:
         session = self.session
@@ -391,5 +421,6 @@ def listen(directory: str, name: str) -> Any:
         pass
     s.bind(name)
     s.listen(128)
+    s.setblocking(False)
     os.chdir("/")
     return s
