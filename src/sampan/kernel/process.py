@@ -152,6 +152,16 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     raw(SYS_CLOSE_RANGE, "close_range", "", first, last, 0)
 
 
+def close_all_but(kept: list[int]) -> None:
+    """Close every descriptor that is not in `kept`."""
+    first = 0
+    for fd in sorted(set(kept)):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
+
+
 def close_on_exec_from(first: int) -> None:
     """Mark every descriptor from `first` on close-on-exec; before Linux 5.11, which cannot mark a range, one by one."""
     try:

@@ -41,6 +41,8 @@ def launch(
     if child == 0:
         ours.close()
         ctx.fds["status"] = theirs.fileno()
+        # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
+        process.close_all_but([0, 1, 2, *ctx.fds.values()])
         stages.stage1(stage1, clone, stage2, ctx, stages.Reporter(theirs.fileno(), leave is not None))
     theirs.close()
     outcome = Outcome()
