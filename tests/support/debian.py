@@ -20,7 +20,8 @@ def debian_tar() -> Path:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (tar.exists() and noted.exists() and noted.read_text() == sha256(tar)):
-            made = tar.with_suffix(".tar.tmp")
+            made = CACHE / f"debian-{SUITE}.tmp.tar"  # mmdebstrap knows the format by the name's end
+            made.unlink(missing_ok=True)
             result = subprocess.run(
                 ["mmdebstrap", "--variant=minbase", "--quiet", SUITE, str(made)],
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},
