@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         def dismantle(self, paths: ContainerPaths, record: Record | None) -> None: ...
         def drop_parts(self, paths: ContainerPaths) -> None: ...
 
+    class Snapshots(Protocol):
+        def collect_garbage(self) -> None: ...
+
 
 _ID_LENGTH = 64
 
@@ -43,8 +46,9 @@ _ID_LENGTH = 64
 class Janitor:
     """Puts right what is left half done. Everything is idempotent and may be done by several processes at once."""
 
-    def __init__(self, layout: Layout, records: Records, settler: Settler, trace: Trace) -> None:
+    def __init__(self, layout: Layout, records: Records, settler: Settler, snapshots: Snapshots, trace: Trace) -> None:
         self._layout = layout
+        self._snapshots = snapshots
         self._records = records
         self._settler = settler
         self._trace = trace
@@ -64,6 +68,8 @@ class Janitor:
         if nameless:
             # A create that was killed before it wrote its record: only the claim itself knows the name.
             self._records.release_stale_names()
+        if leftovers:
+            self._snapshots.collect_garbage()
 
     def observe(self, record: Record) -> Observation | None:
         """A container's state, what is due being done: a lost one is settled, an exited `--rm` one is removed (None).

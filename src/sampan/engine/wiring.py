@@ -68,7 +68,7 @@ class Wiring:
     def _janitor(self) -> Any:
         from sampan.engine.reconcile import Janitor
 
-        return Janitor(self.layout, self.records, self.settler, self.trace)
+        return Janitor(self.layout, self.records, self.settler, self.snapshots, self.trace)
 
     def _creator(self) -> Any:
         from sampan.engine.create import Creator

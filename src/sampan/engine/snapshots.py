@@ -1,0 +1,81 @@
+"""Which snapshotter serves whom: new containers the one that is set or fits the root, old ones the one that made them."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import Layout
+    from sampan.store.records import Record
+    from sampan.store.snapshots import RootMount, Snapshotter
+
+# Magic numbers (statfs(2)) of file systems that overlayfs refuses for its upper layer: they have no whiteouts, no
+# trusted xattrs or no file handles (overlayfs.rst, "Upper and Lower").
+_NO_UPPER = frozenset(
+    (
+        0x794C7630,  # overlayfs itself
+        0x6969,  # nfs
+        0x65735546,  # fuse
+        0x4D44,  # vfat
+        0xFF534D42,  # cifs
+        0xFE534D42,  # smb3
+        0x01021997,  # 9p
+        0x61756673,  # aufs
+        0xF15F,  # ecryptfs
+    )
+)
+
+
+class Snapshots:
+    """The root file systems of containers. `layers` is where images are unpacked for new ones."""
+
+    def __init__(self, layout: Layout, configured: str, trace: Trace) -> None:
+        self._layout = layout
+        self._trace = trace
+        self.name = configured or fitting(layout.root)
+        self.layers = self._of(self.name)
+
+    def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
+        """Make the writable part of a new container."""
+        self.layers.create(container_id, chain_ids)
+
+    def root(self, record: Record) -> RootMount:
+        """What a container's root file system is joined of; nothing is mounted."""
+        return self._of(record.snapshotter).root(record.id, record.layers)
+
+    def usage(self, record: Record) -> int:
+        """Bytes of the files in its writable part."""
+        return self._of(record.snapshotter).usage(record.id)
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container's writable part, whichever kind it is: it is one directory. Idempotent."""
+        self.layers.remove(container_id)
+
+    def collect_garbage(self) -> None:
+        """Delete what killed commands left half made."""
+        self.layers.collect_garbage()
+
+    def _of(self, name: str) -> Snapshotter:
+        layout = self._layout
+        if name == "vfs":
+            from sampan.store.vfs import VfsSnapshotter
+
+            return VfsSnapshotter(layout.layers, layout.snapshots, self._trace)
+        from sampan.store.overlay import OverlaySnapshotter
+
+        return OverlaySnapshotter(layout.layers, layout.snapshots, self._trace)
+
+
+def fitting(directory: str) -> str:
+    """The snapshotter for what `directory` lies on: "overlay" wherever that can work, else "vfs"."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return "vfs" if mount.filesystem_magic(fd) in _NO_UPPER else "overlay"
+    finally:
+        os.close(fd)
