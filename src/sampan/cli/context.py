@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from sampan.cli.output import err
 from sampan.errors import SampanError
 
@@ -29,7 +27,6 @@ class Context:
             from sampan.engine.engine import Engine
 
             root, run_root, config = self._places
-            config = config or os.environ.get("SAMPAN_CONFIG")
             self._engine = Engine(root=root, run_root=run_root, config=config)
         return self._engine
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 GLOBAL_FLAGS = (
-    Flag("config", "string", "Configuration file (default /etc/sampan/sampan.toml, or SAMPAN_CONFIG)"),
+    Flag("config", "string", "Configuration file (default /etc/sampan/sampan.toml)"),
     Flag(
         "debug",
         "bool",
