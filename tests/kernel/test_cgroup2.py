@@ -166,7 +166,7 @@ def test_kill_as_before_linux_5_14(driver: CgroupDriver, program: Callable[[], N
         directory = driver.clone_directory(group.name)
         assert directory
         cgroupfs.kill_until_empty(
-            lambda: driver.processes(group.name), lambda: driver._strike_frozen(directory), patience(10)
+            lambda: driver.processes(group.name), driver.live(group.name).strike_frozen_v2, patience(10)
         )
         assert group.processes() == []
         assert (Path(directory) / "cgroup.freeze").read_text() == "0\n"

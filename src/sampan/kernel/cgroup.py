@@ -10,7 +10,6 @@ Sources: Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst of Linux, cgroup
 
 from __future__ import annotations
 
-import errno
 import os
 
 from sampan.errors import InvalidParameter, Unavailable
@@ -63,22 +62,9 @@ def group_name(container_id: str, parent: str = "") -> str:
     return "/".join((*parts, container_id))
 
 
-TOLERATED = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EOPNOTSUPP, errno.EINVAL}
-)
-"""What `apply` passes over for a write that is not required."""
-
-
 def apply(write: Write) -> int:
     """Do one write. Returns 0, or the errno that was passed over; raises `CgroupError` when it was required."""
-    try:
-        cgroupfs.put(write.path, write.value)
-    except OSError as e:
-        if not write.required and e.errno in TOLERATED:
-            return e.errno
-        advice = cgroupfs.advice(e.errno, write.path)
-        raise CgroupError(e.errno or errno.EIO, f"write {write.value!r} to", write.path, advice) from None
-    return 0
+    return cgroupfs.write(write.path, write.value, write.required)
 
 
 _DISCARDED = (

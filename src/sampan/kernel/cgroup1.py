@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 
 from sampan.kernel import cgroupfs
 from sampan.kernel.cgroupmodel import ANY, CONTROLLERS, DeviceRule, Hierarchy, Limits, Write
 from sampan.kernel.libc import KernelError
+from sampan.kernel.livegroup import GroupVerbs, LiveGroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _KNOBS = {
 """The controller and the file that each feature is; kernels can be built with a controller and without a knob."""
 
 
-class Version1:
+class Version1(GroupVerbs):
     """See `CgroupDriver`. `mounts`: where the hierarchies are mounted, by name ("memory", "cpu,cpuacct", "systemd")."""
 
     version = "v1"
@@ -130,56 +130,18 @@ class Version1:
     def clone_directory(self, group: str) -> str | None:
         return None
 
-    def processes(self, group: str) -> list[int]:
-        # All hierarchies are asked, because a privileged container can move its processes within each one.
-        found: set[int] = set()
-        for mount in self._mounts.values():
-            found |= cgroupfs.processes_below(_below(mount, group))
-        return list(found)
-
-    def kill(self, group: str, timeout: float = 10.0) -> None:
-        cgroupfs.kill_until_empty(lambda: self.processes(group), lambda: self.strike(group), timeout)
-
-    def strike(self, group: str) -> None:
-        """One blow at everything in the group: frozen processes cannot fork away from the list of ids.
-
-        Nor can they die, so that no id changes its owner; the signal acts when they are thawed.
-        """
-        state = f"{self._directory('freezer', group)}/freezer.state" if "freezer" in self._places else ""
-        if not state or not cgroupfs.put_if_there(state, "FROZEN"):
-            cgroupfs.kill_each(set(self.processes(group)))
-            return
-        try:
-            cgroupfs.wait_for(lambda: cgroupfs.get(state) in ("FROZEN", None), seconds=0.5)
-            cgroupfs.kill_each(set(self.processes(group)))
-        finally:
-            self.thaw(group)
-
-    def thaw(self, group: str) -> None:
-        """Let the group and all below it go on: SIGKILL waits for that, also in a container that was paused."""
-        if "freezer" in self._places:
-            for fd, _ in cgroupfs.walk(self._directory("freezer", group)):
-                cgroupfs.put_if_there("freezer.state", "THAWED", fd)
-
-    def remove(self, group: str, timeout: float = 2.0) -> None:
-        deadline = time.monotonic() + timeout
-        for mount in self._mounts.values():
-            cgroupfs.remove_tree(f"{mount}/{group}", deadline)
-
-    def oom_kills(self, group: str) -> int:
-        # v1 counts for each group alone, so those that the container made below its own are added.
-        if "memory" not in self._places:
-            return 0
-        return sum(
-            cgroupfs.counter(cgroupfs.get("memory.oom_control", fd), "oom_kill")
-            for fd, _ in cgroupfs.walk(self._directory("memory", group))
+    def live(self, group: str) -> LiveGroup:
+        return LiveGroup(
+            version1=tuple(_below(mount, group) for mount in self._mounts.values()),
+            freezer=self._directory("freezer", group) if "freezer" in self._places else "",
+            memory=self._directory("memory", group) if "memory" in self._places else "",
         )
 
     def _directory(self, controller: str, group: str) -> str:
         return _below(self._places[controller], group)
 
 
-class Hybrid:
+class Hybrid(GroupVerbs):
     """v1's hierarchies and the cgroup2 one together; each limit goes to the side that has its controller."""
 
     version = "hybrid"
@@ -215,26 +177,8 @@ class Hybrid:
     def clone_directory(self, group: str) -> str | None:
         return self.version2.clone_directory(group)
 
-    def processes(self, group: str) -> list[int]:
-        return list({*self.version1.processes(group), *self.version2.processes(group)})
-
-    def kill(self, group: str, timeout: float = 10.0) -> None:
-        cgroupfs.kill_until_empty(lambda: self.processes(group), lambda: self._strike(group), timeout)
-
-    def _strike(self, group: str) -> None:
-        self.version2.strike(group)
-        self.version1.thaw(group)
-        # What cgroup.kill could not see: a process that joined v1's hierarchies only, or was moved out of this one.
-        if set(self.version1.processes(group)) - set(self.version2.processes(group)):
-            self.version1.strike(group)
-
-    def remove(self, group: str, timeout: float = 2.0) -> None:
-        deadline = time.monotonic() + timeout
-        self.version1.remove(group, timeout)
-        self.version2.remove(group, max(deadline - time.monotonic(), 0.0))
-
-    def oom_kills(self, group: str) -> int:
-        return self.version1.oom_kills(group) + self.version2.oom_kills(group)
+    def live(self, group: str) -> LiveGroup:
+        return self.version1.live(group).replace(unified=self.version2.live(group).unified)
 
 
 def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:

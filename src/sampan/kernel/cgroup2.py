@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 
 from sampan.kernel import cgroupfs
 from sampan.kernel.cgroupmodel import DEFAULT_PARENT, MAX_SHARES, MIN_SHARES, Hierarchy, Limits, Write
+from sampan.kernel.livegroup import GroupVerbs, LiveGroup
 
 _DEFAULT_PERIOD = 100_000  # microseconds
 
 
-class Version2:
+class Version2(GroupVerbs):
     """See `CgroupDriver`. `mount` is where the hierarchy is mounted, `name` its name in a container's view of a hybrid."""
 
     version = "v2"
@@ -85,35 +85,8 @@ class Version2:
     def clone_directory(self, group: str) -> str | None:
         return self._directory(group)
 
-    def processes(self, group: str) -> list[int]:
-        return list(cgroupfs.processes_below(self._directory(group)))
-
-    def kill(self, group: str, timeout: float = 10.0) -> None:
-        cgroupfs.kill_until_empty(lambda: self.processes(group), lambda: self.strike(group), timeout)
-
-    def strike(self, group: str) -> None:
-        """One blow at everything in the group; a process that joins later survives it."""
-        directory = self._directory(group)
-        if not cgroupfs.put_if_there(f"{directory}/cgroup.kill", "1"):
-            self._strike_frozen(directory)
-
-    def _strike_frozen(self, directory: str) -> None:
-        # Before Linux 5.14 there is no cgroup.kill. Frozen processes cannot fork away from the list of ids.
-        if not cgroupfs.put_if_there(f"{directory}/cgroup.freeze", "1"):
-            return
-        try:
-            cgroupfs.wait_for(
-                lambda: cgroupfs.counter(cgroupfs.get(f"{directory}/cgroup.events"), "frozen") == 1, seconds=0.5
-            )
-            cgroupfs.kill_each(cgroupfs.processes_below(directory))
-        finally:
-            cgroupfs.put_if_there(f"{directory}/cgroup.freeze", "0")
-
-    def remove(self, group: str, timeout: float = 2.0) -> None:
-        cgroupfs.remove_tree(self._directory(group), time.monotonic() + timeout)
-
-    def oom_kills(self, group: str) -> int:
-        return cgroupfs.counter(cgroupfs.get(f"{self._directory(group)}/memory.events"), "oom_kill")
+    def live(self, group: str) -> LiveGroup:
+        return LiveGroup(unified=self._directory(group))
 
     def _directory(self, group: str) -> str:
         return f"{self._mount}/{group}" if group else self._mount

@@ -124,6 +124,23 @@ def put(path: str, value: str, dir_fd: int | None = None) -> None:
         os.close(fd)
 
 
+TOLERATED = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EOPNOTSUPP, errno.EINVAL}
+)
+"""What `write` passes over for a write that is not required."""
+
+
+def write(path: str, value: str, required: bool) -> int:
+    """Write a knob. Returns 0, or the errno that was passed over; raises `CgroupError` when it was required."""
+    try:
+        put(path, value)
+    except OSError as e:
+        if not required and e.errno in TOLERATED:
+            return e.errno
+        raise CgroupError(e.errno or errno.EIO, f"write {value!r} to", path, advice(e.errno, path)) from None
+    return 0
+
+
 def put_if_there(path: str, value: str, dir_fd: int | None = None) -> bool:
     """Write a cgroup file; False when the file or its group is not there (any more)."""
     try:

@@ -5,6 +5,7 @@ A *group* is a path below the root of every hierarchy, without a leading slash: 
 
 from __future__ import annotations
 
+from sampan.kernel.livegroup import LiveGroup
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -81,7 +82,7 @@ class Write(Struct):
     """One write into a file of a cgroup.
 
     required: False where the kernel may lack the knob or forbid it, and the container is no worse a container
-    without: `apply` then passes over the errors of `TOLERATED`.
+    without: `apply` then passes over the errors of `cgroupfs.TOLERATED`.
     """
 
     path: str
@@ -141,6 +142,9 @@ class CgroupDriver(Protocol):
 
     def clone_directory(self, group: str) -> str | None:
         """The directory whose descriptor clone3(CLONE_INTO_CGROUP) takes, where there is a cgroup2 hierarchy."""
+
+    def live(self, group: str) -> LiveGroup:
+        """The group's directories, for whoever watches over it without a driver; the verbs below are its own."""
 
     def processes(self, group: str) -> list[int]:
         """The ids of all processes in the group and below it, in no order; [] when there is no such group."""

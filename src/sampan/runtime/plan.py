@@ -85,7 +85,7 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         terminal=bool(spec["process"].get("terminal")),
         open_stdin=facts.open_stdin,
         stdin_once=facts.stdin_once,
-        cgroup=(driver.version, facts.group),
+        cgroup=driver.live(facts.group),
         shared_pid=not clone & namespaces.CLONE_NEWPID,
         reaper=facts.reaper,
         watched=facts.watched,

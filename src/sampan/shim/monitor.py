@@ -17,12 +17,13 @@ import select
 import struct
 import time
 
-from sampan.kernel import cgroup, clock, process
+from sampan.kernel import clock, process
 from sampan.kernel.libc import give_memory_back
 from sampan.shim import launch, protocol, stages, streams
 from sampan.shim.logs import JsonFile
 from sampan.shim.streams import Client, Loop, Session
-from sampan.steps.base import Context
+from sampan.steps.base import Context, StepError
+from sampan.steps.mounts import OpenTerminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Monitor:
         self.plan: protocol.LaunchPlan
         self.session: Session
         self.lock = -1
+        self.reserve = _reserve()
         self.log: JsonFile | None = None
 
     def run(self) -> list[str]:
@@ -98,7 +100,7 @@ class Monitor:
         outcome = self._own_steps()
         if outcome.failed is None:
             # Listening before init runs: a container that anybody sees running can be attached to.
-            os.makedirs(plan.run_directory, 0o700, exist_ok=True)
+            _make_private(plan.run_directory)
             self.listener = streams.listen(plan.run_directory, "attach.sock")
             self.session.prepare(self.ctx)
             leave = self._ask_leave if plan.watched else None
@@ -169,7 +171,8 @@ class Monitor:
 
     def _serve(self) -> None:
         while self.session not in self.ended:
-            self.loop.run_once(None)
+            waits = [s.seconds_left for s in self.ended]
+            self.loop.run_once(int(min(waits) * 1000) + 1 if waits else None)
             for session in [s for s in self.ended if s is not self.session]:
                 self._end_exec(session)
             self.clients = [c for c in self.clients if not c.closed]
@@ -177,9 +180,20 @@ class Monitor:
     def _accept(self, _events: int) -> None:
         try:
             fd, _ = self.listener._accept()
-        except OSError:
-            return  # the client has gone again, or we are out of descriptors: it will see an end of file
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
+            return
         self._client(_socket.socket(fileno=fd))
+
+    def _turn_away(self) -> None:
+        """Out of descriptors: the one in reserve takes the client in to hang up on it. Else poll would report it for ever."""
+        os.close(self.reserve)
+        try:
+            os.close(self.listener._accept()[0])
+        except OSError:
+            pass  # it has gone by itself
+        self.reserve = _reserve()
 
     def _client(self, connection: Any) -> Client:
         client = Client(self.loop, connection, self._command)
@@ -201,27 +215,18 @@ class Monitor:
             raise protocol.ProtocolError(f"message {kind}")
 
     def _exec(self, client: Client, plan: protocol.ExecPlan) -> None:
-        ctx = Context()
-        ctx.fds["init"] = self.session.pidfd
         session = Session(self.loop, plan.identifier, plan.open_stdin, True, plan.terminal, None)
+        ctx = Context()
         try:
-            if plan.terminal:
-                self._open_exec_terminal(ctx, plan)
-            session.prepare(ctx)
-            outcome = launch.launch(plan.stage1, plan.clone, plan.stage2, ctx)
-        except OSError as e:
-            client.send(
-                protocol.message(
-                    protocol.FAILED, message=f"cannot start a process in the container: {e.strerror}", exit_code=126
-                )
-            )
-            session.close()
-            client.finish()
-            return
+            outcome = self._launch_exec(session, ctx, plan)
+        except Exception as e:
+            # Out of descriptors or processes, or a plan that is none: the container goes on, and keeps nothing of it.
+            outcome = launch.Outcome()
+            outcome.failed = {"message": f"cannot start a process in the container: {e}", "errno": 0, "exit_code": 126}
         if outcome.failed is not None:
-            client.send(protocol.message(protocol.FAILED, **outcome.failed))
             session.close_program_ends(ctx)
             session.close()
+            client.send(protocol.message(protocol.FAILED, **outcome.failed, error=explain(outcome.failed)))
             client.finish()
             return
         self.execs[plan.identifier] = session
@@ -229,26 +234,34 @@ class Monitor:
         client.send(protocol.message(protocol.REPLY, pid=outcome.pid, steps=outcome.done))
         if plan.detach:
             client.finish()
-            client.was_told = False
         else:
             client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
 
-    def _open_exec_terminal(self, ctx: Context, plan: protocol.ExecPlan) -> None:
-        from sampan.steps.mounts import OpenTerminal
-
-        ctx.fds["devpts"] = self.ctx.fds["devpts"]
-        OpenTerminal("devpts", plan.size[0], plan.size[1]).run(ctx)
-        del ctx.fds["devpts"]
+    def _launch_exec(self, session: Session, ctx: Context, plan: protocol.ExecPlan) -> launch.Outcome:
+        if plan.terminal:
+            if "devpts" not in self.ctx.fds:
+                raise StepError("it has no /dev/pts of its own for a terminal")
+            ctx.fds["devpts"] = self.ctx.fds["devpts"]
+            OpenTerminal("devpts", plan.size[0], plan.size[1]).run(ctx)
+            del ctx.fds["devpts"]
+        session.prepare(ctx)
+        ctx.fds["init"] = self.session.pidfd
+        return launch.launch(plan.stage1, plan.clone, plan.stage2, ctx)
 
     def _end_exec(self, session: Session) -> None:
-        self.ended.remove(session)
-        self.loop.forget(session.pidfd)
-        session.exit_code = _reap(session.pid)
-        # Not drained for long: what the program left running in the background may hold its streams for ever.
-        session.drain(DRAIN_SECONDS if session.clients else 0)
-        session.tell_exit(exit_code=session.exit_code)
-        session.close()
-        self.execs.pop(session.identifier, None)
+        """Reap an exec's process; once its streams are at their end as well, or were held open too long, tell its client.
+
+        Called until it is off the list of the ended, so that nobody waits for another's streams.
+        """
+        if session.exit_code is None:
+            self.loop.forget(session.pidfd)
+            session.exit_code = _reap(session.pid)
+            session.begin_draining(DRAIN_SECONDS if session.clients else 0)
+        if not session.seconds_left:
+            self.ended.remove(session)
+            del self.execs[session.identifier]
+            session.close()
+            session.tell_exit(exit_code=session.exit_code)
 
     # the end
 
@@ -257,35 +270,38 @@ class Monitor:
         session = self.session
         self.loop.forget(session.pidfd)
         code = _reap(session.pid)
-        driver, group = self._driver()
-        if self.plan.shared_pid and driver is not None:
-            _try(lambda: driver.kill(group))  # init was no pid 1: the others of the container are still there
+        group = self.plan.cgroup
+        if self.plan.shared_pid:
+            _try(group.kill)  # init was no pid 1: the others of the container are still there
         for other in list(self.execs.values()):
             self._end_killed_exec(other)
         session.drain(DRAIN_SECONDS)
-        oom = bool(driver is not None and driver.oom_kills(group))
+        oom = group.oom_kills() > 0
         report = {"exit_code": code, "oom_killed": oom}
+        session.close()
         if self.log is not None:
             self.log.close()
-        session.close()
         self._write_exit(**report, finished=clock.now(), error="", failed=False)
-        if driver is not None:
-            _try(lambda: driver.remove(group))
+        _try(group.remove)
         self._stop_listening()
         os.close(
             self.lock
         )  # from here on a new start may have the container; what is left is between us and our clients
         session.tell_exit(**report)
-        told = any(c.was_told for c in self.clients)
         self._linger()
+        # Whoever heard the container's end settles it; a client of an exec heard only of that.
+        told = any(c.was_told and c.session is session for c in self.clients)
         return [] if told else list(self.plan.reaper)
 
     def _end_killed_exec(self, session: Session) -> None:
         """An exec whose container has ended: killed with it, where init was pid 1 or its cgroup was killed."""
-        _try(lambda: process.signal_process(session.pidfd, 9))
         if session not in self.ended:
+            _try(lambda: process.signal_process(session.pidfd, 9))
             self.ended.append(session)
         self._end_exec(session)
+        while session in self.ended:
+            self.loop.run_once(20)
+            self._end_exec(session)
 
     def _conclude_failure(self, outcome: launch.Outcome) -> None:
         """The start has failed: leave nothing but the reason."""
@@ -295,10 +311,8 @@ class Monitor:
             self.session.close()
         if self.log is not None:
             self.log.close()
-        driver, group = self._driver()
-        if driver is not None:
-            _try(lambda: driver.kill(group))
-            _try(lambda: driver.remove(group))
+        _try(self.plan.cgroup.kill)
+        _try(self.plan.cgroup.remove)
         if self.listener is not None:
             self._stop_listening()
         self._write_exit(
@@ -319,10 +333,6 @@ class Monitor:
             _try(lambda: _write_whole(f"{self.plan.start}/crash", text.encode("utf-8", "replace"), sync=False))
         report = {"stage": "monitor", "index": 0, "step": "monitor", "errno": 0, "exit_code": 128, "message": text}
         self._tell(protocol.FAILED, **report, error=f"the container's shim failed: {text}")
-
-    def _driver(self) -> tuple[Any, str]:
-        version, group = self.plan.cgroup
-        return (cgroup.by_version(version), group) if version else (None, "")
 
     def _write_exit(self, **report: Any) -> None:
         """The exit code, whole and synced, in the blocks that were reserved at the start: a full disk loses no exit code."""
@@ -369,6 +379,24 @@ def _try(action: Any) -> None:
         action()
     except OSError:
         pass
+
+
+def _make_private(directory: str) -> None:
+    """Make a directory for root alone; what a fresh /run lacks above it too, which `os.makedirs` would open to everybody
+    (it takes the mode for the last one only, and our umask is 0).
+    """
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        _make_private(os.path.dirname(directory))
+        os.mkdir(directory, 0o700)
+
+
+def _reserve() -> int:
+    """A descriptor to give up when there are no more."""
+    return os.open("/", os.O_PATH | os.O_CLOEXEC)
 
 
 def _reap(pid: int) -> int:

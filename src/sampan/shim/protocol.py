@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import _struct
 
+from sampan.kernel.livegroup import LiveGroup
 from sampan.steps import base
 from sampan.structs import Struct
 
@@ -69,7 +70,7 @@ class LaunchPlan(Struct):
     directory: containers/ID on disk. start: the directory of this start. run_directory: where attach.sock goes.
     monitor, stage1, stage2: the steps of each process, in order. clone: namespace flags of init. descriptors: names of
     what is sent along, in order. log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin,
-    stdin_once: as in Docker's Config. cgroup: (driver's version, group), for OOM counts and the last kill. shared_pid:
+    stdin_once: as in Docker's Config. cgroup: where its processes are, for OOM counts and the last kill. shared_pid:
     init is no pid 1, so that its end kills nobody else. reaper: argv of a command that settles the exit if nobody waits;
     empty when nothing is due (a client that was told the exit does it otherwise). watched: announce every step.
     """
@@ -88,7 +89,7 @@ class LaunchPlan(Struct):
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
-    cgroup: tuple[str, str] = ("", "")
+    cgroup: LiveGroup = LiveGroup()
     shared_pid: bool = False
     reaper: tuple[str, ...] = ()
     watched: bool = False
@@ -102,7 +103,7 @@ class LaunchPlan(Struct):
         if data.get("version") != VERSION:
             raise ProtocolError(f"plan version {data.get('version')}, this shim speaks {VERSION}")
         steps = {s: tuple(base.decode(data[s])) for s in ("monitor", "stage1", "stage2")}
-        return LaunchPlan(**{**data, **steps})
+        return LaunchPlan(**{**data, **steps, "cgroup": LiveGroup(**data["cgroup"])})
 
     def steps(self) -> list[tuple[str, base.Step]]:
         """All steps with the process that runs each, in the order of the start: the dry run."""

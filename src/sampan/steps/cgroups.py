@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.kernel import cgroup, namespaces
+from sampan.kernel import cgroupfs, namespaces
 from sampan.steps.base import Context, Step
 
 
@@ -17,7 +17,7 @@ class MakeCgroup(Step):
         return f"mkdir {self.path}"
 
     def run(self, ctx: Context) -> None:
-        cgroup.make_directory(self.path)
+        cgroupfs.make_directory(self.path)
 
 
 class WriteCgroup(Step):
@@ -31,7 +31,7 @@ class WriteCgroup(Step):
         return f"write {self.value!r} to {self.path}"
 
     def run(self, ctx: Context) -> None:
-        cgroup.apply(cgroup.Write(self.path, self.value, self.required))
+        cgroupfs.write(self.path, self.value, self.required)
 
 
 class FilterDevices(Step):
@@ -44,10 +44,11 @@ class FilterDevices(Step):
         return f"bpf: attach a device filter of {len(self.rules)} rules to {self.directory}"
 
     def run(self, ctx: Context) -> None:
-        # Only v2 starts load the assembler: it is preloaded with the shim's other modules (see shim/__main__.py).
+        # Imported here for the memory of shims where there is no v2; where there is, it was preloaded (shim/__main__.py).
         from sampan.kernel import devicefilter
+        from sampan.kernel.cgroupmodel import DeviceRule
 
-        devicefilter.attach(self.directory, tuple(cgroup.DeviceRule(*rule) for rule in self.rules))
+        devicefilter.attach(self.directory, tuple(DeviceRule(*rule) for rule in self.rules))
 
 
 class OpenCgroups(Step):
@@ -57,7 +58,7 @@ class OpenCgroups(Step):
     clone_directory: str = ""
 
     def describe(self) -> str:
-        return f"open cgroup.procs of {len(self.join_files)} cgroups{' and the one to clone into' if self.clone_directory else ''}"
+        return f"open the tasks files of {len(self.join_files)} cgroups{' and the one to clone into' if self.clone_directory else ''}"
 
     def run(self, ctx: Context) -> None:
         for number, path in enumerate(self.join_files):
@@ -77,7 +78,7 @@ class JoinCgroups(Step):
     new_namespace: bool = False
 
     def describe(self) -> str:
-        return f"write 0 to cgroup.procs of {self.count} cgroups{', unshare cgroup' if self.new_namespace else ''}"
+        return f"write 0 to the tasks files of {self.count} cgroups{', unshare cgroup' if self.new_namespace else ''}"
 
     def run(self, ctx: Context) -> None:
         for number in range(self.count):
