@@ -244,9 +244,16 @@ class Images:
         image = self.load(record)
         # Unpacked before, but perhaps collected since by a command that saw no record of it.
         self.ensure_unpacked(image)
-        self._names.set(record)
-        if name is not None:
-            self._names.set(record.replace(reference=str(name)))
+        was_there = self._names.get(image_id) is not None
+        try:
+            self._names.set(record)
+            if name is not None:
+                self._names.set(record.replace(reference=str(name)))
+        except BaseException:
+            # A disk that is full between the two. Nobody else knows of an image that was not there a moment ago.
+            if not was_there:
+                self._names.delete(image_id)
+            raise
         return image
 
     def tag(self, source: str, target: str) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 
 from sampan.errors import InvalidParameter, NotFound, System, Unavailable
-from sampan.kernel.files import FileLock, read_bounded, write_atomic
+from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_atomic
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
 from sampan.oci import reference
@@ -69,18 +69,25 @@ class ImageNames:
         return record
 
     def set(self, record: NameRecord) -> None:
-        """Add or replace a record, whole and durable."""
-        with self._trace.step("write image name", self.path(record.reference)):
-            write_atomic(self.path(record.reference), record.to_bytes())
+        """Add or replace a record, whole and durable. Raises `System` if the disk refuses."""
+        path = self.path(record.reference)
+        try:
+            with self._trace.step("write image name", path):
+                write_atomic(path, record.to_bytes())
+        except OSError as e:
+            raise System(f"write {path}: {os.strerror(e.errno or 0).lower()}") from e
 
     def delete(self, reference: str) -> None:
-        """Remove a record; nothing happens if it is not there."""
+        """Remove a record, durably: content is deleted after it. Nothing happens if it is not there."""
         path = self.path(reference)
-        with self._trace.step("remove image name", path):
-            try:
+        try:
+            with self._trace.step("remove image name", path):
                 os.unlink(path)
-            except FileNotFoundError:
-                pass  # Another process removes the same image.
+                sync_directory(self.directory)
+        except FileNotFoundError:
+            pass  # Another process removes the same image.
+        except OSError as e:
+            raise System(f"remove {path}: {os.strerror(e.errno or 0).lower()}") from e
 
     def list(self) -> list[NameRecord]:
         """All records, sorted by reference. Raises `System` if one is damaged."""
