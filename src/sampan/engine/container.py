@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.engine.failures import told
 from sampan.engine.results import ExecResult, collect
 from sampan.errors import Conflict
 
@@ -80,6 +81,7 @@ class Container:
     def __repr__(self) -> str:
         return f"<Container {self.short_id} {self.name}>"
 
+    @told
     def start(self, attach: bool = False) -> Attachment | None:
         """Start it; with `attach`, the connection to its streams from the first byte on.
 
@@ -87,6 +89,7 @@ class Container:
         """
         return self._verbs.starter.start(self._record, attach=attach)
 
+    @told
     def stop(self, timeout: int | None = None, signal: str = "") -> None:
         """End it: its stop signal, and SIGKILL after `timeout` seconds (None: its own, else 10; -1: never).
 
@@ -94,6 +97,7 @@ class Container:
         """
         self._verbs.stopper.stop(self._record, timeout, signal)
 
+    @told
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal ("HUP", "SIGHUP", "1"). Raises Conflict if it does not run."""
         try:
@@ -101,6 +105,7 @@ class Container:
         except Conflict as e:
             raise Conflict(f"cannot kill container: {self._reference}: {e}") from None
 
+    @told
     def remove(self, force: bool = False, volumes: bool = False) -> None:
         """Remove it; with `force` also if it runs. Raises Conflict, NotFound.
 
@@ -108,10 +113,12 @@ class Container:
         """
         self._verbs.remover.remove(self._record, force)
 
+    @told
     def wait(self) -> int:
         """Wait until it does not run; its exit code (0 if it was never started)."""
         return self._verbs.stopper.wait(self._record)
 
+    @told
     def exec_start(
         self,
         cmd: str | Sequence[str],
@@ -150,6 +157,7 @@ class Container:
         attachment = self.exec_start(cmd, stdin=input is not None, **options)
         return collect(attachment, input)
 
+    @told
     def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
         """Listen to its own process from now on. Raises Conflict if it does not run."""
         return self._verbs.executor.attach(self._record, stdin, stdout, stderr)
@@ -160,15 +168,18 @@ class Container:
         """What it wrote: the last `tail` entries (None: all), with `follow` also those to come until it ends."""
         return self._verbs.logs.read(self._record, follow, tail, since, until)
 
+    @told
     def inspect(self, size: bool = False) -> dict[str, Any]:
         """`GET /containers/{id}/json`. Raises NotFound."""
         self._record = self._verbs.records.read(self.id)
         return self._verbs.inspector.inspect(self._record, self._observed(), size)
 
+    @told
     def summary(self, size: bool = False) -> dict[str, Any]:
         """An item of `GET /containers/json`. Raises NotFound."""
         return self._verbs.inspector.summary(self._record, self._observed(), size)
 
+    @told
     def settle(self) -> None:
         """Do what its exit left to do, if nobody has yet: with `--rm` that is its removal. Idempotent."""
         self._verbs.settler.settle(self._record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine.container import Container
+from sampan.engine.failures import told
 from sampan.oci import lifecycle
 
 TYPE_CHECKING = False
@@ -34,12 +35,14 @@ class Containers:
 
         return self.create_from(request(image, command, name, options))[0]
 
+    @told
     def create_from(self, request: dict[str, Any]) -> tuple[Container, list[str]]:
         """Make the container of a body of Docker's `POST /containers/create`, with "Name" beside it; and the warnings."""
         created = self._verbs.creator.create(request)
         created.lock.release()
         return Container(self._verbs, created.record), list(created.warnings)
 
+    @told
     def launch(
         self,
         request: dict[str, Any],
@@ -104,10 +107,12 @@ class Containers:
             raise RunFailed(result)
         return result
 
+    @told
     def get(self, reference: str) -> Container:
         """The container with that id, name, or unique beginning of an id. Raises NotFound, InvalidParameter."""
         return Container(self._verbs, self._verbs.records.get(reference), reference)
 
+    @told
     def list(self, all: bool = False) -> list[Container]:
         """The containers that run, newest first; with `all` every one.
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         def observe(self, record: Record) -> Observation: ...
         def recover(self, record: Record, lock: RecordLock) -> Observation: ...
         def drop_processes(self, record: Record) -> None: ...
-        def settle(self, record: Record) -> Observation | None: ...
+        def remove_locked(self, record: Record, lock: RecordLock) -> None: ...
 
 
 _JOINS = (("network", "NetworkMode"), ("pid", "PidMode"), ("ipc", "IpcMode"))
@@ -108,17 +108,19 @@ class Starter:
                 launch = self.open()
             if lock is None:
                 lock = self._records.lock(record.id)
-            attachment = self._start_locked(record, attach, launch, lock)
-        except BaseException as e:
+            self._check_state(record, lock)
+            try:
+                return self._start_locked(record, attach, launch, lock)
+            except Exception:
+                self._remove_if_wanted(record, lock)
+                raise
+        except BaseException:
             if launch is not None:
                 launch.abandon()
+            raise
+        finally:
             if lock is not None:
                 lock.release()
-            if isinstance(e, StartFailed):
-                self._settler.settle(record)  # `--rm` holds for a start that failed too
-            raise
-        lock.release()
-        return attachment
 
     def _check_worth_a_shim(self, record: Record) -> None:
         """Refuse what is plain to see before an interpreter is started for it; the judgement under the lock counts."""
@@ -126,11 +128,19 @@ class Starter:
         if seen.status == lifecycle.RUNNING:
             lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
 
-    def _start_locked(self, record: Record, attach: bool, launch: Launch, lock: RecordLock) -> Attachment | None:
+    def _check_state(self, record: Record, lock: RecordLock) -> None:
         seen = self._settler.recover(record, lock)
         lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
         self._await_lock_of_monitor(lock.paths)
-        start = states.begin_start(lock.paths, seen.number + 1, self._trace)
+
+    def _remove_if_wanted(self, record: Record, lock: RecordLock) -> None:
+        """`--rm` holds for a start that failed too; not for one whose end we do not know (it may run)."""
+        seen = states.observe(lock.paths, holding=True)
+        if record.auto_remove and lifecycle.can_remove(seen.status):
+            self._settler.remove_locked(record, lock)
+
+    def _start_locked(self, record: Record, attach: bool, launch: Launch, lock: RecordLock) -> Attachment | None:
+        start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace)
         descriptors: dict[str, int] = {}
         try:
             descriptors = self._open_joins(record)

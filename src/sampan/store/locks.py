@@ -46,7 +46,10 @@ class RecordLock:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"No such container: {paths.id}") from None
         # For the message of the others. Torn or stale text misleads nobody for long: the lock is the truth.
-        os.pwrite(lock.fd, b"%-10d\n" % os.getpid(), 0)
+        try:
+            os.pwrite(lock.fd, b"%-10d\n" % os.getpid(), 0)
+        except OSError:
+            pass  # a full disk must not keep anybody from removing things
         return cls(paths, lock)
 
     @classmethod

@@ -8,9 +8,9 @@ that no record confirms is stale.
 
 from __future__ import annotations
 
-import json
 import os
 
+from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.kernel.files import FileLock, sync_directory, write_atomic
 from sampan.store.layout import CREATING, REMOVING
@@ -65,7 +65,7 @@ class Record(Struct):
         """The content of record.json."""
         data = self.to_json()
         del data["broken"]
-        return json.dumps(data, indent=1).encode("ascii")
+        return jsontext.dumps(data)
 
 
 class Records:
@@ -150,12 +150,17 @@ class Records:
             # The directory first: a name that points nowhere is stale, and anybody may take it.
             with self._trace.step("make directory", paths.directory):
                 os.mkdir(paths.directory, 0o700)
-            # Nobody can hold it: whoever looks at a directory that is being made has the names lock.
-            lock = RecordLock.acquire(paths)
+            try:
+                # Nobody can hold it: whoever looks at a directory that is being made has the names lock.
+                lock = RecordLock.acquire(paths)
+            except BaseException:
+                self.finish_removal(paths)
+                raise
             try:
                 with self._trace.step("claim name", name):
                     write_atomic(self._layout.name(name), container_id.encode(), sync=durable)
             except BaseException:
+                self.finish_removal(paths)
                 lock.release()
                 raise
         return Creation(self._layout, self._trace, paths, lock, name, durable)
@@ -323,7 +328,7 @@ def new_id() -> str:
 def parse_record(container_id: str, data: bytes, path: str) -> Record:
     """The record in `data`, or a broken one that says why it is none."""
     try:
-        fields = json.loads(data)
+        fields = jsontext.loads(data)
         if fields["schema"] > SCHEMA:
             return _broken(container_id, f"{path}: written by a newer sampan (schema {fields['schema']})")
         fields["layers"] = tuple(fields["layers"])
