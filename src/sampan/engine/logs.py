@@ -6,10 +6,10 @@ gone on right behind such an end: what cannot be read is left out, what follows 
 
 from __future__ import annotations
 
-import json
 import os
 import select
 
+from sampan import jsontext
 from sampan.engine import times
 from sampan.errors import Conflict, System
 from sampan.oci import lifecycle
@@ -129,7 +129,7 @@ def parse_line(line: bytes) -> LogEntry | None:
     """The entry in a line; None if there is none that is whole."""
     while line:
         try:
-            value = json.loads(line)
+            value = jsontext.loads(line)
             data = value["log"].encode("utf-8", "surrogatepass")
             return LogEntry(str(value["time"]), str(value["stream"]), data)
         except (ValueError, KeyError, TypeError, AttributeError):

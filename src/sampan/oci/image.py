@@ -10,6 +10,7 @@ can be verified.
 
 from __future__ import annotations
 
+from sampan import jsontext
 from sampan.errors import InvalidParameter
 from sampan.oci import digest as digests
 from sampan.oci.platform import Platform
@@ -130,12 +131,10 @@ def load(data: bytes, what: str, limit: int) -> dict[str, Any]:
 
     Bytes that are not UTF-8 survive as surrogate escapes.
     """
-    import json
-
     if len(data) > limit:
         raise InvalidParameter(f"{what} is larger than {limit} bytes")
     try:
-        found = json.loads(data.decode("utf-8", "surrogateescape"), parse_constant=_no_constant)
+        found = jsontext.loads(data.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as e:
         raise InvalidParameter(f"{what} is not valid JSON: {e}") from None
     if not isinstance(found, dict):
@@ -145,9 +144,7 @@ def load(data: bytes, what: str, limit: int) -> dict[str, Any]:
 
 def dump(document: Mapping[str, Any]) -> bytes:
     """A document as bytes: the same for the same data, ASCII only."""
-    import json
-
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return jsontext.dumps(document)
 
 
 def parse_manifest(data: bytes, media_type: str = "") -> Manifest | Index:
@@ -282,10 +279,6 @@ def _list(found: dict[str, Any], key: str, what: str, null: bool = False) -> lis
     if not isinstance(value, list):
         raise InvalidParameter(f"{what}: {key} is not a list")
     return value
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 # Making

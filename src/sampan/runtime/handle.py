@@ -6,10 +6,10 @@ All of it is asked of the kernel and the disk, nothing is remembered: any proces
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 
+from sampan import jsontext
 from sampan.errors import Conflict, StartFailed, System
 from sampan.kernel import cgroup, files, process
 from sampan.shim import protocol
@@ -262,7 +262,7 @@ def _poll(fd: int, seconds: float | None) -> bool:
 def _read_json(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as f:
-            value: dict[str, Any] = json.loads(f.read())
+            value: dict[str, Any] = jsontext.loads(f.read())
             return value
     except (FileNotFoundError, NotADirectoryError):
         return None

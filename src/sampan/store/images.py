@@ -7,9 +7,9 @@ a tag is one rename. Blobs and layers belong to whichever record or container le
 
 from __future__ import annotations
 
-import json
 import os
 
+from sampan import jsontext
 from sampan.errors import InvalidParameter, NotFound, System, Unavailable
 from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_atomic
 from sampan.oci import digest as digests
@@ -48,7 +48,7 @@ class NameRecord(Struct):
     def to_bytes(self) -> bytes:
         """The content of the file."""
         data = {**self.to_json(), "target": self.target.document()}
-        return json.dumps(data, indent=1).encode("ascii")
+        return jsontext.dumps(data)
 
 
 class ImageNames:
@@ -111,7 +111,7 @@ class ImageNames:
         except FileNotFoundError:
             return None
         try:
-            data = json.loads(read_bounded(fd, _LIMIT))
+            data = jsontext.loads(read_bounded(fd, _LIMIT))
             target = documents.parse_descriptor(data["target"])
             record = NameRecord(str(data["reference"]), target, str(data["image"]), str(data["tagged"]))
             digests.sha256_hex(record.image)

@@ -6,9 +6,9 @@ and tells how the two become a root file system as data: it mounts nothing.
 
 from __future__ import annotations
 
-import json
 import os
 
+from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.kernel.files import read_bounded, sync_directory, sync_filesystem, write_atomic
 from sampan.oci.digest import is_hex, sha256_hex
@@ -132,7 +132,7 @@ class LayerDirectory:
         except FileNotFoundError:
             raise NotFound(f"layer does not exist: {chain_id}") from None
         try:
-            return LayerInfo(**json.loads(read_bounded(fd, _INFO_LIMIT))["layer"])
+            return LayerInfo(**jsontext.loads(read_bounded(fd, _INFO_LIMIT))["layer"])
         finally:
             os.close(fd)
 
@@ -158,7 +158,7 @@ class LayerDirectory:
     def _publish(self, staged: Staged, info: LayerInfo) -> None:
         document = {"schema": 1, "layer": info.to_json()}
         with self._trace.step("write", f"{staged.path}/{_INFO}"):
-            write_atomic(f"{staged.path}/{_INFO}", json.dumps(document).encode(), sync=False)
+            write_atomic(f"{staged.path}/{_INFO}", jsontext.dumps(document), sync=False)
         # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
         # an fsync for each of thousands of files.
         with self._trace.step("sync layer", staged.path):

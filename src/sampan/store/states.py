@@ -7,9 +7,9 @@ writes `exit.json` itself only for a start whose monitor is gone.
 from __future__ import annotations
 
 import errno
-import json
 import os
 
+from sampan import jsontext
 from sampan.kernel import clock
 from sampan.kernel.files import lock_is_held, write_all, write_atomic
 from sampan.oci import lifecycle
@@ -87,7 +87,7 @@ def read_json(path: str) -> dict[str, Any] | None:
     """A small JSON object; None if it is not there or was not written whole (it counts as not written then)."""
     try:
         with open(path, "rb") as file:
-            value = json.loads(file.read(_LIMIT))
+            value = jsontext.loads(file.read(_LIMIT))
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -127,13 +127,13 @@ def write_stopping(start: StartPaths, signal: int, trace: Trace) -> None:
     if os.path.exists(start.stopping):
         return
     with trace.step("write stop intent", start.stopping):
-        write_atomic(start.stopping, json.dumps({"signal": signal, "time": clock.now()}).encode())
+        write_atomic(start.stopping, jsontext.dumps({"signal": signal, "time": clock.now()}))
 
 
 def write_exit(start: StartPaths, exit_code: int, error: str, failed: bool, trace: Trace) -> dict[str, Any]:
     """Write the exit file of a start whose monitor did not (and never will). Needs the record lock."""
     value = {"exit_code": exit_code, "finished": clock.now(), "oom_killed": False, "error": error, "failed": failed}
-    data = json.dumps(value).encode()
+    data = jsontext.dumps(value)
     with trace.step("write exit file", start.exit):
         # Into the blocks that were set aside for the monitor: this works on a full disk too.
         fd = os.open(start.reserved_exit, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
