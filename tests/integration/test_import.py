@@ -19,6 +19,7 @@ import zstandard
 
 from sampan.errors import InvalidParameter, System
 from sampan.oci.digest import of_bytes
+from sampan.store.vfs import VfsSnapshotter
 
 from support.imagestore import Store, archive
 
@@ -319,3 +320,15 @@ def test_the_archive_may_be_larger_than_memory_would_like(store: Store) -> None:
     finally:
         tracemalloc.stop()
     assert store.images.inspect("zeros")["Size"] == 256 << 20
+
+
+def test_plain_copies_are_served_alike(tmp_path: Path) -> None:
+    store = Store(tmp_path, kind=VfsSnapshotter)
+    imported(store, TAR, "a")
+    image = store.images.resolve("a")
+    assert store.images.inspect("a")["GraphDriver"]["Name"] == "vfs"
+    assert store.images.list()[0]["Size"] == 5002
+    store.snapshots.remove_layer(image.layers[0])
+    assert store.images.ensure_unpacked(image) == image.layers
+    assert store.images.remove("a")[-1] == {"Deleted": image.layers[0]}
+    assert store.files() == []
