@@ -145,6 +145,7 @@ class ExecLaunch:
         self._control = control
         self._pid = pid
         self._trace = trace
+        self._lists: protocol.Stages | None = None
 
     def start(self, plan: protocol.LaunchPlan, descriptors: dict[str, int]) -> Attachment | None:
         """Hand over the plan; return when the container's program runs.
@@ -199,33 +200,31 @@ class ExecLaunch:
         raise StartFailed("the container's shim ended before it had started the container (was it killed?)")
 
     def _watch(self, plan: protocol.LaunchPlan, begun: dict[str, Any]) -> None:
-        self._trace.add(Event(begun["stage"], _text(plan, begun["stage"], begun["index"]), begun["pid"]))
+        self._lists = self._lists or plan.lists()
+        self._trace.add(Event(begun["stage"], _text(plan, self._lists, begun), begun["pid"]))
 
     def _record(self, plan: protocol.LaunchPlan, answer: dict[str, Any]) -> None:
-        for done in answer.get("steps", ()):
-            text = _text(plan, done["stage"], done["index"])
-            self._trace.add(Event(done["stage"], text, done["pid"], done["seconds"]))
-        if "message" in answer:
-            self._trace.add(
-                Event(
-                    answer["stage"],
-                    answer["step"],
-                    answer.get("pid", 0),
-                    answer.get("seconds", 0.0),
-                    answer["errno"] or 1,
-                    answer["error"],
-                )
-            )
-        else:
-            last = plan.stage2[-1]
-            self._trace.add(Event("stage2", last.describe(), answer["pid"], 0.0))
+        self._trace.add_later(lambda: _events(plan, answer))
 
 
-def _text(plan: protocol.LaunchPlan, stage: str, index: int) -> str:
-    if stage == "clone":
-        return f"clone3 CLONE_PARENT with namespace flags {plan.clone:#x}"
-    steps = getattr(plan, stage)
-    return str(steps[index].describe()) if index < len(steps) else stage
+def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:
+    """What the shim reported as done, and as failed, in words."""
+    lists = plan.lists()
+    events = [Event(d["stage"], _text(plan, lists, d), d["pid"], d["seconds"]) for d in answer.get("steps", ())]
+    if "message" in answer:
+        pid, seconds = answer.get("pid", 0), answer.get("seconds", 0.0)
+        events.append(Event(answer["stage"], answer["step"], pid, seconds, answer["errno"] or 1, answer["error"]))
+    else:
+        events.append(Event("stage2", lists.stage2[-1].describe(), answer["pid"], 0.0))
+    return events
+
+
+def _text(plan: protocol.LaunchPlan, lists: protocol.Stages, at: dict[str, Any]) -> str:
+    """The step that a report is about, in words."""
+    if at["stage"] == "clone":
+        return f"clone3 CLONE_PARENT with namespace flags {lists.clone:#x}"
+    steps = plan.monitor if at["stage"] == "monitor" else lists.stage1 if at["stage"] == "stage1" else lists.stage2
+    return str(steps[at["index"]].describe())
 
 
 def _send(control: Any, data: bytes, fds: list[int]) -> None:

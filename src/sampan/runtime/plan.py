@@ -11,8 +11,9 @@ import os
 from sampan.kernel import cgroup, namespaces
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
-from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan
-from sampan.steps import cgroups, mounts, process
+from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan, Stages
+from sampan.steps import cgroups, mounts, process, terminal
+from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
 from sampan.structs import Struct
 
@@ -77,9 +78,7 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         start=facts.start,
         run_directory=facts.run_directory,
         monitor=tuple(_monitor(spec)),
-        stage1=tuple(_stage1(spec, facts, driver)),
-        clone=clone,
-        stage2=tuple(_stage2(spec, facts, driver)),
+        stages=Stages(tuple(_stage1(spec, facts, driver)), clone, tuple(_stage2(spec, facts, driver))).to_text(),
         descriptors=tuple(descriptors),
         log=facts.log,
         terminal=bool(spec["process"].get("terminal")),
@@ -101,10 +100,10 @@ def _monitor(spec: dict[str, Any]) -> list[Step]:
     entry = next((m for m in spec["mounts"] if m["type"] == "devpts"), None)
     if entry is not None:
         options = oci.mount_options(entry["options"])
-        steps.append(mounts.BuildFilesystem("devpts", "devpts", options.data, options.attributes))
+        steps.append(terminal.BuildFilesystem("devpts", "devpts", options.data, options.attributes))
         if spec["process"].get("terminal"):
             size = spec["process"].get("consoleSize") or {}
-            steps.append(mounts.OpenTerminal("devpts", size.get("height", 0), size.get("width", 0)))
+            steps.append(terminal.OpenTerminal("devpts", size.get("height", 0), size.get("width", 0)))
     return steps
 
 
@@ -118,7 +117,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     # /proc/self is this process', and what is set here goes over to init; there, /proc is the container's.
     steps.append(process.WriteFile("/proc/self/oom_score_adj", str(spec["process"]["oomScoreAdj"]), required=False))
     if facts.init:
-        steps.append(process.SealedProgram("init", facts.init))
+        steps.append(setup.SealedProgram("init", facts.init))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
     steps.append(_root(facts.root))
     for index, entry in enumerate(spec["mounts"]):
@@ -126,7 +125,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     # Namespaces of others last, for each one takes away a part of the host's view.
     for kind in facts.joined:
         if kind != "mount":
-            steps.append(process.JoinNamespace(kind, f"ns.{kind}"))
+            steps.append(setup.JoinNamespace(kind, f"ns.{kind}"))
     return steps
 
 
@@ -203,7 +202,7 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     if own.get("terminal"):
         steps.append(mounts.AttachConsole())
     # The working directory after all mounts (it may lie on one), before the root becomes read-only.
-    steps.append(process.MakeWorkingDirectory(own["cwd"]))
+    steps.append(setup.MakeWorkingDirectory(own["cwd"]))
     # Masks and read-only paths over what was mounted; through descriptors, so before or after pivot_root is the same.
     steps += [mounts.BindOntoItself(path) for path in linux["readonlyPaths"]]
     steps += [mounts.MaskPath(path) for path in linux["maskedPaths"]]
@@ -213,12 +212,12 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     steps.append(mounts.MoveRoot() if facts.no_pivot else mounts.PivotRoot())
     network = oci.namespace(spec, "network")
     if network is not None and "path" not in network:
-        steps.append(process.LoopbackUp())
+        steps.append(setup.LoopbackUp())
     if oci.namespace(spec, "uts") is not None:
         if spec.get("hostname"):
-            steps.append(process.SetHostname(spec["hostname"]))
+            steps.append(setup.SetHostname(spec["hostname"]))
         if spec.get("domainname"):
-            steps.append(process.SetDomainname(spec["domainname"]))
+            steps.append(setup.SetDomainname(spec["domainname"]))
     return steps + _become(own, bool(facts.init))
 
 
@@ -323,10 +322,8 @@ def make_exec_plan(
     return ExecPlan(
         version=VERSION,
         identifier=identifier,
-        stage1=tuple(stage1),
         # Joining a pid namespace is for children: the clone makes one (and no new namespace).
-        clone=0,
-        stage2=stage2,
+        stages=Stages(tuple(stage1), clone=0, stage2=stage2).to_text(),
         terminal=bool(process_spec.get("terminal")),
         size=(size.get("height", 0), size.get("width", 0)),
         open_stdin=open_stdin,

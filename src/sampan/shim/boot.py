@@ -1,4 +1,4 @@
-"""The start of a shim: imports all it will ever need, seals, forks away, monitors."""
+"""The start of a shim: imports what it will need for as long as it lives, forks away, monitors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import os
 import select  # noqa: F401
 import sys
 
-# All of it now: steps register themselves, and after `seal` nothing can be imported.
+# All of it now: steps register themselves, and after the start nothing can be imported (see `seal`).
 from sampan.kernel import process
 from sampan.shim import monitor, placement, protocol, seal
-from sampan.steps import cgroups, mounts  # noqa: F401
+from sampan.steps import cgroups  # noqa: F401
 from sampan.steps import process as _process_steps  # noqa: F401
-
-if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
-    # The assembler of device filters, where cgroup v2 is all there is; elsewhere it would only cost memory.
-    from sampan.kernel import devicefilter  # noqa: F401
 
 
 def main() -> None:
@@ -22,5 +18,9 @@ def main() -> None:
     if not placement.fork_away(sys.argv[1], sys.argv[2:]):
         os._exit(0)
     process.close_range(protocol.CONTROL_FD + 1)
-    seal.seal()
+    for stream in ("stdin", "stdout", "stderr"):
+        # They lead to /dev/null; their buffers go back, for a shim's memory is its container's price.
+        setattr(sys, stream, None)
+        setattr(sys, f"__{stream}__", None)
+    seal.forget_documentation()
     monitor.main(protocol.CONTROL_FD)

@@ -7,7 +7,7 @@ import os
 
 from sampan.kernel import process
 from sampan.shim import protocol, stages
-from sampan.steps.base import Context, Step
+from sampan.steps.base import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,18 +22,15 @@ class Outcome:
         self.pid = 0
         self.failed: dict[str, Any] | None = None
         self.done: list[dict[str, Any]] = []
+        self.executing = False
 
 
 def launch(
-    stage1: tuple[Step, ...],
-    clone: int,
-    stage2: tuple[Step, ...],
-    ctx: Context,
-    leave: Callable[[dict[str, Any]], None] | None = None,
+    text: str, ctx: Context, starting: bool = False, leave: Callable[[dict[str, Any]], None] | None = None
 ) -> Outcome:
     """Make a process of the container: returns when execve has worked or something has failed.
 
-    `leave` is called with every BEGIN before its step runs, if the start is watched. After a failure no child is
+    `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec. `leave` is called with every BEGIN before its step runs, if the start is watched. After a failure no child is
     left. `ctx` keeps the descriptors that the caller put there; those of the stages were opened in the children.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
@@ -43,27 +40,25 @@ def launch(
         ctx.fds["status"] = theirs.fileno()
         # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
         process.close_all_but([0, 1, 2, *ctx.fds.values()])
-        stages.stage1(stage1, clone, stage2, ctx, stages.Reporter(theirs.fileno(), leave is not None))
+        stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), leave is not None), starting)
     theirs.close()
     outcome = Outcome()
-    last = _hear(ours, outcome, leave)
+    _hear(ours, outcome, leave)
     ours.close()
     os.waitpid(child, 0)
-    _conclude(outcome, last, stage1, stage2)
+    _conclude(outcome)
     return outcome
 
 
-def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
-    """Take in everything until execve or death closes the stages' end; the last BEGIN, if watched."""
+def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] | None) -> None:
+    """Take in everything until execve or death closes the stages' end."""
     reader = protocol.Reader()
-    begun: dict[str, Any] = {}
     # Not watched: sleep until the end, instead of waking up for each of the 50 steps.
     flags = 0 if leave else _socket.MSG_WAITALL
     while data := ours.recv(1 << 16, flags):
         for kind, body in reader.feed(data):
             said = protocol.loads(body)
             if kind == protocol.BEGIN:
-                begun = said
                 if leave:
                     leave(said)
                     ours.send(protocol.frame(protocol.GO))
@@ -73,14 +68,14 @@ def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] |
                 outcome.failed = said
             elif kind == protocol.INIT:
                 outcome.pid = said["pid"]
-    return begun
+            elif kind == protocol.LAST:
+                outcome.executing = True
 
 
-def _conclude(outcome: Outcome, begun: dict[str, Any], stage1: tuple[Step, ...], stage2: tuple[Step, ...]) -> None:
+def _conclude(outcome: Outcome) -> None:
     """Find out whether the end of file was an execve or a death on the way; reap what is left of a failure."""
-    reached = sum(1 for d in outcome.done if d["stage"] == "stage2")
-    if outcome.failed is None and (outcome.pid == 0 or reached < len(stage2) - 1):
-        outcome.failed = _died(outcome, stage1, stage2)
+    if outcome.failed is None and not (outcome.pid and outcome.executing):
+        outcome.failed = _died(outcome)
     if outcome.failed is not None and outcome.pid:
         try:
             os.kill(outcome.pid, 9)
@@ -89,12 +84,18 @@ def _conclude(outcome: Outcome, begun: dict[str, Any], stage1: tuple[Step, ...],
             pass  # it was reaped with its own report
 
 
-def _died(outcome: Outcome, stage1: tuple[Step, ...], stage2: tuple[Step, ...]) -> dict[str, Any]:
-    """A stage that was killed in the middle (by the out-of-memory killer, by hand): after which step, and how."""
-    stage, steps = ("stage2", stage2) if outcome.pid else ("stage1", stage1)
+def _died(outcome: Outcome) -> dict[str, Any]:
+    """A stage that was killed in the middle (by the out-of-memory killer, by hand): in which step."""
+    stage = "stage2" if outcome.pid else "stage1"
     index = sum(1 for d in outcome.done if d["stage"] == stage)
-    step = steps[index] if index < len(steps) else stages.CloneInit(0)
-    report = stages.failure(stage, index, step, RuntimeError("the process was killed"))
-    report["message"] = "the process that sets the container up was killed"
-    report["advice"] = "the memory limit may be too small for a start, or the machine is out of memory"
-    return report
+    return {
+        "stage": stage,
+        "index": index,
+        "step": f"step {index}",
+        "errno": 0,
+        "syscall": "",
+        "path": "",
+        "exit_code": 128,
+        "message": f"the process that sets the container up was killed in step {index} of {stage}",
+        "advice": "the memory limit may be too small for a start, or the machine is out of memory",
+    }

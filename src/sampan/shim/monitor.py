@@ -19,11 +19,11 @@ import time
 
 from sampan.kernel import clock, process
 from sampan.kernel.libc import give_memory_back
-from sampan.shim import launch, protocol, stages, streams
+from sampan.shim import launch, protocol, seal, stages, streams
 from sampan.shim.logs import JsonFile
 from sampan.shim.streams import Client, Loop, Session
 from sampan.steps.base import Context, StepError
-from sampan.steps.mounts import OpenTerminal
+from sampan.steps.terminal import OpenTerminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Monitor:
             self.listener = streams.listen(plan.run_directory, "attach.sock")
             self.session.prepare(self.ctx)
             leave = self._ask_leave if plan.watched else None
-            launched = launch.launch(plan.stage1, plan.clone, plan.stage2, self.ctx, leave)
+            launched = launch.launch(plan.stages, self.ctx, True, leave)
+            seal.seal()  # stage1 sealed itself; from here on nothing is imported in this process either
             launched.done = outcome.done + launched.done
             return launched
         return outcome
@@ -163,7 +164,7 @@ class Monitor:
         self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
         # A shim lives as long as its container: what only the start needed is given back.
-        self.plan = self.plan.replace(monitor=(), stage1=(), stage2=())
+        self.plan = self.plan.replace(monitor=(), stages="")
         outcome.done.clear()
         give_memory_back()
 
@@ -246,7 +247,7 @@ class Monitor:
             del ctx.fds["devpts"]
         session.prepare(ctx)
         ctx.fds["init"] = self.session.pidfd
-        return launch.launch(plan.stage1, plan.clone, plan.stage2, ctx)
+        return launch.launch(plan.stages, ctx)
 
     def _end_exec(self, session: Session) -> None:
         """Reap an exec's process; once its streams are at their end as well, or were held open too long, tell its client.

@@ -8,6 +8,7 @@
        |                                              |<- INIT pid ---------- stage1, exits
        |                                              |<- DONE a step each -- stage1, stage2
        |                                              |<- FAILED ------------ whichever failed, exits
+       |                                              |<- LAST -------------- stage2: what follows is the execve
        |                                              |<- end of file ------- execve worked (close-on-exec)
        |<- STARTED | FAILED -------------------------|
 
@@ -43,7 +44,7 @@ VERSION = 1
 # launcher <-> monitor
 PLAN, STARTED, FAILED, BEGIN, GO = 1, 2, 3, 4, 5
 # stages -> monitor
-DONE, INIT = 6, 7
+DONE, INIT, LAST = 6, 7, 8
 # client -> monitor
 ATTACH, EXEC, WAIT, STDIN, CLOSE_STDIN, RESIZE, SIGNAL = 16, 17, 18, 19, 20, 21, 22
 # monitor -> client
@@ -64,15 +65,37 @@ class ProtocolError(Exception):
     """The peer sent what is not in the table, or stopped in the middle of a frame."""
 
 
+class Stages(Struct):
+    """The lists of the two short-lived processes, and the namespace flags of the clone between them.
+
+    They travel as a text inside a plan, and only the child that runs them reads it: what a monitor does not decode it
+    does not keep in memory for the life of its container.
+    """
+
+    stage1: tuple[base.Step, ...]
+    clone: int
+    stage2: tuple[base.Step, ...]
+
+    def to_text(self) -> str:
+        lists = {"stage1": base.encode(self.stage1), "clone": self.clone, "stage2": base.encode(self.stage2)}
+        return dumps(lists).decode("ascii")
+
+    @staticmethod
+    def from_text(text: str) -> Stages:
+        """The lists that `to_text` described. Raises `ProtocolError`, or `KeyError` for a step that is not known."""
+        data = loads(text.encode("ascii"))
+        return Stages(tuple(base.decode(data["stage1"])), data["clone"], tuple(base.decode(data["stage2"])))
+
+
 class LaunchPlan(Struct):
     """Everything that a shim has to know to make one container run: flat, frozen, sent once.
 
     directory: containers/ID on disk. start: the directory of this start. run_directory: where attach.sock goes.
-    monitor, stage1, stage2: the steps of each process, in order. clone: namespace flags of init. descriptors: names of
-    what is sent along, in order. log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin,
-    stdin_once: as in Docker's Config. cgroup: where its processes are, for OOM counts and the last kill. shared_pid:
-    init is no pid 1, so that its end kills nobody else. reaper: argv of a command that settles the exit if nobody waits;
-    empty when nothing is due (a client that was told the exit does it otherwise). watched: announce every step.
+    monitor: the monitor's own steps. stages: see `Stages`, as text. descriptors: names of what is sent along, in order.
+    log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
+    cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
+    nobody else. reaper: argv of a command that settles the exit if nobody waits; empty when nothing is due (a client that
+    was told the exit does it otherwise). watched: announce every step.
     """
 
     version: int
@@ -81,9 +104,7 @@ class LaunchPlan(Struct):
     start: str
     run_directory: str
     monitor: tuple[base.Step, ...]
-    stage1: tuple[base.Step, ...]
-    clone: int
-    stage2: tuple[base.Step, ...]
+    stages: str
     descriptors: tuple[str, ...] = ()
     log: str = ""
     terminal: bool = False
@@ -95,19 +116,28 @@ class LaunchPlan(Struct):
     watched: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), **{s: base.encode(getattr(self, s)) for s in ("monitor", "stage1", "stage2")}}
+        return {**super().to_json(), "monitor": base.encode(self.monitor)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> LaunchPlan:
         """The plan that `to_json` described. Raises `ProtocolError` for another version."""
         if data.get("version") != VERSION:
             raise ProtocolError(f"plan version {data.get('version')}, this shim speaks {VERSION}")
-        steps = {s: tuple(base.decode(data[s])) for s in ("monitor", "stage1", "stage2")}
-        return LaunchPlan(**{**data, **steps, "cgroup": LiveGroup(**data["cgroup"])})
+        decoded = {"monitor": tuple(base.decode(data["monitor"])), "cgroup": LiveGroup(**data["cgroup"])}
+        return LaunchPlan(**{**data, **decoded})
+
+    def lists(self) -> Stages:
+        """The stages' lists, decoded."""
+        return Stages.from_text(self.stages)
 
     def steps(self) -> list[tuple[str, base.Step]]:
         """All steps with the process that runs each, in the order of the start: the dry run."""
-        return [(stage, step) for stage in ("monitor", "stage1", "stage2") for step in getattr(self, stage)]
+        lists = self.lists()
+        return [
+            *(("monitor", step) for step in self.monitor),
+            *(("stage1", step) for step in lists.stage1),
+            *(("stage2", step) for step in lists.stage2),
+        ]
 
 
 class ExecPlan(Struct):
@@ -115,16 +145,11 @@ class ExecPlan(Struct):
 
     version: int
     identifier: str
-    stage1: tuple[base.Step, ...]
-    clone: int
-    stage2: tuple[base.Step, ...]
+    stages: str
     terminal: bool = False
     size: tuple[int, int] = (0, 0)
     open_stdin: bool = False
     detach: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), **{s: base.encode(getattr(self, s)) for s in ("stage1", "stage2")}}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> ExecPlan:
@@ -133,7 +158,11 @@ class ExecPlan(Struct):
             raise ProtocolError(
                 f"exec plan version {data.get('version')}, this shim speaks {VERSION}: it was started by another sampan"
             )
-        return ExecPlan(**{**data, **{s: tuple(base.decode(data[s])) for s in ("stage1", "stage2")}})
+        return ExecPlan(**data)
+
+    def lists(self) -> Stages:
+        """The stages' lists, decoded."""
+        return Stages.from_text(self.stages)
 
 
 class _ScanContext:

@@ -12,6 +12,22 @@ import sys
 PRELOADED_CODECS = ("utf-8", "ascii", "latin-1")
 
 
+def forget_documentation() -> None:
+    """Let go of the docstrings of modules and classes, which nobody can read in a shim: a hundredth of its memory."""
+    for module in list(sys.modules.values()):
+        module.__doc__ = None
+        for value in vars(module).values():
+            if isinstance(value, type) and value.__flags__ & _HEAP_TYPE and value.__doc__:
+                try:
+                    value.__doc__ = None
+                except (AttributeError, TypeError):
+                    continue  # written in C: it costs nothing
+
+
+_HEAP_TYPE = 1 << 9
+"""Py_TPFLAGS_HEAPTYPE: a class that was made at run time."""
+
+
 def seal() -> None:
     """Make every further import of a module that is not loaded yet an ImportError. Cannot be undone."""
     for name in PRELOADED_CODECS:

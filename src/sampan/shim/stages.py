@@ -17,7 +17,7 @@ import time
 
 from sampan.kernel import process
 from sampan.kernel.libc import KernelError
-from sampan.shim import protocol
+from sampan.shim import protocol, seal
 from sampan.steps.base import Context, Step, StepError
 
 TYPE_CHECKING = False
@@ -50,6 +50,9 @@ class Reporter:
     def init(self, pid: int) -> None:
         os.write(self.fd, protocol.message(protocol.INIT, pid=pid))
 
+    def last(self) -> None:
+        os.write(self.fd, protocol.message(protocol.LAST))
+
 
 def failure(stage: str, index: int, step: Step, error: BaseException) -> dict[str, Any]:
     """A failed step as the data of FAILED: which, the system call, the errno, the path, what to do."""
@@ -73,9 +76,9 @@ def failure(stage: str, index: int, step: Step, error: BaseException) -> dict[st
     return report
 
 
-def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporter) -> bool:
-    """Run `steps` in order until one fails, which is reported: False then."""
-    for index, step in enumerate(steps):
+def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporter, first: int = 0) -> bool:
+    """Run `steps`, numbered from `first`, in order until one fails, which is reported: False then."""
+    for index, step in enumerate(steps, first):
         report.begin(stage, index)
         begun = time.perf_counter()
         try:
@@ -88,16 +91,29 @@ def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporte
     return True
 
 
-def stage1(
-    steps: tuple[Step, ...], clone: int, stage2_steps: tuple[Step, ...], ctx: Context, report: Reporter
-) -> NoReturn:
-    """Run the host's side, clone init, tell its pid, and end."""
+def load_start() -> None:
+    """Import what only the children of a start need, then seal: a monitor would keep it for the life of its container.
+
+    Done by stage1 before its first step, while all that it sees is the host's.
+    """
+    from sampan.steps import mounts, namespaces  # noqa: F401
+
+    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        from sampan.kernel import devicefilter  # noqa: F401  # the assembler of cgroup v2's device filters
+    seal.seal()
+
+
+def stage1(text: str, ctx: Context, report: Reporter, starting: bool) -> NoReturn:
+    """Run the host's side, clone init, tell its pid, and end. `text` is the plan's `Stages`; `starting`, and no exec."""
     status = 1
     try:
-        if run_steps("stage1", steps, ctx, report):
-            pid = _clone(clone, ctx, report)
+        if starting:
+            load_start()
+        lists = protocol.Stages.from_text(text)
+        if run_steps("stage1", lists.stage1, ctx, report):
+            pid = _clone(lists.clone, ctx, report)
             if pid == 0:
-                stage2(stage2_steps, ctx, report)
+                stage2(lists.stage2, ctx, report)
             if pid > 0:
                 report.init(pid)
                 status = 0
@@ -138,6 +154,8 @@ def _clone(flags: int, ctx: Context, report: Reporter) -> int:
 def stage2(steps: tuple[Step, ...], ctx: Context, report: Reporter) -> NoReturn:
     """Become the container's program. Its last step is the execve, after which there is nobody to return."""
     try:
-        run_steps("stage2", steps, ctx, report)
+        if run_steps("stage2", steps[:-1], ctx, report):
+            report.last()
+            run_steps("stage2", steps[-1:], ctx, report, len(steps) - 1)
     finally:
         os._exit(127)

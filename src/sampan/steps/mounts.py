@@ -11,21 +11,10 @@ import errno
 import os
 import stat
 
-from sampan.kernel import mount, namespaces, paths, tty
+from sampan.kernel import mount, namespaces, paths
 from sampan.kernel.libc import KernelError, kernel_version
 from sampan.steps.base import Context, Step, StepError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-
-def _options_text(options: Any, attributes: int) -> str:
-    words = [f"{k}={v}" if v else str(k) for k, v in options]
-    for bit, word in ((1, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec"), (0x10, "noatime"), (0x20, "strictatime")):
-        if attributes & bit:
-            words.append(word)
-    return f" ({','.join(words)})" if words else ""
+from sampan.steps.terminal import options_text
 
 
 class BuildOverlay(Step):
@@ -64,7 +53,7 @@ class CloneTree(Step):
     attributes: int = 0
 
     def describe(self) -> str:
-        return f"open_tree clone of {self.source}{' with submounts' if self.recursive else ''}{_options_text((), self.attributes)}"
+        return f"open_tree clone of {self.source}{' with submounts' if self.recursive else ''}{options_text((), self.attributes)}"
 
     def run(self, ctx: Context) -> None:
         if self.attributes and kernel_version() < (5, 12):
@@ -98,21 +87,6 @@ class BorrowTree(Step):
                 namespaces.setns(own, namespaces.CLONE_NEWNS)
         finally:
             os.close(own)
-
-
-class BuildFilesystem(Step):
-    """Make a new file system as a detached mount, kept as `name` (a devpts, whose pty the monitor needs)."""
-
-    name: str
-    fstype: str
-    options: tuple[tuple[str, str], ...] = ()
-    attributes: int = 0
-
-    def describe(self) -> str:
-        return f"fsopen and fsmount {self.fstype}{_options_text(self.options, self.attributes)}"
-
-    def run(self, ctx: Context) -> None:
-        ctx.put(self.name, mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes))
 
 
 class SeparateMounts(Step):
@@ -207,7 +181,7 @@ class MountFilesystem(Step):
     source: str = ""
 
     def describe(self) -> str:
-        return f"mount {self.fstype} on {self.target}{_options_text(self.options, self.attributes)}"
+        return f"mount {self.fstype} on {self.target}{options_text(self.options, self.attributes)}"
 
     def run(self, ctx: Context) -> None:
         fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes, self.source)
@@ -367,24 +341,6 @@ class MakeLink(Step):
             pass
         finally:
             os.close(parent)
-
-
-class OpenTerminal(Step):
-    """Open a pty pair of the container's own devpts: kept as `terminal` (master) and `console` (peer)."""
-
-    devpts: str
-    rows: int = 0
-    columns: int = 0
-
-    def describe(self) -> str:
-        return "open ptmx of the container's devpts, TIOCGPTPEER"
-
-    def run(self, ctx: Context) -> None:
-        master, peer = tty.open_pair(ctx.fds[self.devpts])
-        ctx.put("terminal", master)
-        ctx.put("console", peer)
-        if self.rows or self.columns:
-            tty.set_size(master, self.rows, self.columns)
 
 
 class AttachConsole(Step):

@@ -56,8 +56,27 @@ class Trace:
     LIMIT = 4096
 
     def __init__(self, observer: Callable[[Event], None] | None = None) -> None:
-        self.events: list[Event] = []
+        self._events: list[Event] = []
+        self._later: list[Callable[[], list[Event]]] = []
         self.observer = observer
+
+    @property
+    def events(self) -> list[Event]:
+        """What was done, in order."""
+        later, self._later = self._later, []
+        for make in later:
+            self._events += make()
+        del self._events[: -self.LIMIT]
+        return self._events
+
+    def add_later(self, make: Callable[[], list[Event]]) -> None:
+        """Take finished events that are costly to describe: they are described when somebody reads them or observes."""
+        if self.observer is not None:
+            for event in make():
+                self.add(event)
+            return
+        self._later.append(make)
+        del self._later[: -self.LIMIT]
 
     def step(self, verb: str, target: str | bytes = "") -> _Action:
         """A context manager around one action: `with trace.step("write record", path):`."""
@@ -68,9 +87,12 @@ class Trace:
     def add(self, event: Event) -> None:
         """Take an event that another process reported."""
         if event.finished:
-            self.events.append(event)
-            if len(self.events) > self.LIMIT:
-                del self.events[: self.LIMIT // 2]
+            if self._later:
+                self._later.append(lambda: [event])
+            else:
+                self._events.append(event)
+                if len(self._events) > 2 * self.LIMIT:
+                    del self._events[: self.LIMIT]
         if self.observer is not None:
             self.observer(event)
 
