@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +91,11 @@ def test_a_server_in_the_background(root: Root) -> None:
         (["true"], 0),
         (["false"], 1),
         (["sh", "-c", "exit 77"], 77),
-        (["sh", "-c", "kill -9 $$; sleep 1"], 137),
-        (["sh", "-c", "sh -c 'kill -TERM $$'"], 143),
+        (["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
+        (["sh", "-c", "sh -c 'kill -TERM $$'; exit $?"], 143),
     ],
 )
 def test_exit_codes_of_programs(cli: Command, command: list[str], code: int) -> None:
-    if command[-1].startswith("kill"):
-        command = ["sh", "-c", "sh -c 'kill -9 $$'"]  # process 1 cannot kill itself
     assert cli(*RUN, "base", *command).code == code
 
 
@@ -243,14 +243,23 @@ def test_debug_prints_the_steps_also_of_a_start_that_fails(root: Root) -> None:
     bad = root.cli("--debug", "run", "--rm", "--network", "none", "base", "no-such-program")
     assert bad.code == 127
     assert "stage2" in bad.err
-    assert "ENOENT" in bad.err
+    assert "executable file not found in $PATH)" in bad.err.partition("execve")[2]
 
 
-def test_without_root_it_is_one_clear_line(root: Root) -> None:
-    done = root.cli.start("ps", user=65534, stderr=-1)
-    _, err = done.communicate()
-    assert (done.returncode, err.count(b"\n")) == (1, 1)
-    assert b"needs root" in err
+def test_without_root_it_is_one_clear_line() -> None:
+    # Everything is imported before: a checkout below /root is not readable for others.
+    code = (
+        "import os, sys, sampan.cli.{0}, sampan.engine.engine; from sampan.cli import main; os.setresuid(1, 1, 1); "
+        "sys.exit(main.run({1!r}))"
+    )
+    for verb, args, exit_code in (
+        ("ps", ["ps"], 1),
+        ("run", ["run", "base"], 125),
+        ("containers", ["rm", "a1", "b1"], 1),
+    ):
+        done = subprocess.run([sys.executable, "-c", code.format(verb, args)], capture_output=True, text=True)
+        assert done.returncode == exit_code, done
+        assert done.stderr == "sampan needs root: run it with sudo (containers without root come in a later version)\n"
 
 
 def test_names_that_are_not_utf8(cli: Command) -> None:

@@ -182,63 +182,63 @@ def test_signals_are_handed_to_the_container(cli: Command) -> None:
 
 def test_signals_reach_a_container_whose_input_is_stuck(cli: Command) -> None:
     script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.1; done"
-    run = cli.start(*RUN, "-i", "base", "sh", "-c", script, stdin=-1, stdout=-1)
-    assert run.stdout is not None
-    assert run.stdin is not None
-    assert run.stdout.readline() == b"ready\n"
-    os.set_blocking(run.stdin.fileno(), False)
-    try:
-        while True:
-            os.write(run.stdin.fileno(), b"x" * 65536)
-            time.sleep(0.02)
-    except BlockingIOError:
-        pass
-    run.send_signal(signal.SIGINT)
-    assert run.wait(patience(20)) == 5
-    run.stdin = None
+    with cli.start(*RUN, "-i", "base", "sh", "-c", script, stdin=-1, stdout=-1) as run:
+        assert run.stdout is not None
+        assert run.stdin is not None
+        assert run.stdout.readline() == b"ready\n"
+        os.set_blocking(run.stdin.fileno(), False)
+        try:
+            while True:
+                os.write(run.stdin.fileno(), b"x" * 65536)
+                time.sleep(0.02)
+        except BlockingIOError:
+            pass
+        run.send_signal(signal.SIGINT)
+        assert run.wait(patience(20)) == 5
 
 
 def test_without_sig_proxy_the_command_ends_and_the_container_does_not(cli: Command) -> None:
-    run = cli.start(
-        "run",
-        "--name",
-        "box",
-        "--sig-proxy=false",
-        "--network",
-        "none",
-        "base",
-        "sh",
-        "-c",
-        "echo up; sleep 1000",
-        stdout=-1,
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline() == b"up\n"
-    run.terminate()
-    assert run.wait(patience(20)) == -signal.SIGTERM
+    script = "echo up; sleep 1000"
+    flags = ("--name", "box", "--sig-proxy=false", "--network", "none")
+    with cli.start("run", *flags, "base", "sh", "-c", script, stdout=-1) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"up\n"
+        run.terminate()
+        assert run.wait(patience(20)) == -signal.SIGTERM
     assert cli("ps", "-q").out
 
 
 def test_a_killed_command_leaves_the_container_its_log_and_its_exit_code(cli: Command) -> None:
     script = "i=0; while [ $i -lt 30 ]; do echo line $i; i=$((i+1)); sleep 0.03; done; exit 11"
-    run = cli.start("run", "--name", "box", "--network", "none", "base", "sh", "-c", script, stdout=-1)
-    assert run.stdout is not None
-    assert run.stdout.readline() == b"line 0\n"
-    run.kill()
-    run.wait()
+    with cli.start("run", "--name", "box", "--network", "none", "base", "sh", "-c", script, stdout=-1) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"line 0\n"
+        run.kill()
     assert cli("wait", "box").ok().out == "11\n"
     assert cli("logs", "box").ok().out == "".join(f"line {i}\n" for i in range(30))
 
 
 def test_logs(cli: Command) -> None:
-    cli("run", "--name", "box", "--network", "none", "base", "sh", "-c", "echo 1; echo 2 >&2; echo 3; printf 4")
+    cli(
+        "run",
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "base",
+        "sh",
+        "-c",
+        "echo 1; echo 2; echo 3; printf 4; exec >&-; echo err >&2",
+    ).ok()
     done = cli("logs", "box").ok()
-    assert (done.out, done.err) == ("1\n3\n4", "2\n")
+    assert (done.out, done.err) == ("1\n2\n3\n4", "err\n")
+    cli("rm", "box").ok()
+    cli("run", "--name", "box", "--network", "none", "base", "sh", "-c", "echo 1; echo 2; echo 3; printf 4").ok()
     assert cli("logs", "-n", "1", "box").ok().out == "4"
     assert cli("logs", "--tail=2", "box").ok().out == "3\n4"
     assert cli("logs", "--tail", "0", "box").ok().out == ""
     for nonsense in ("foo", "-1", "all", ""):
-        assert cli("logs", "--tail", nonsense, "box").ok().out == "1\n3\n4"
+        assert cli("logs", "--tail", nonsense, "box").ok().out == "1\n2\n3\n4"
     first = cli("logs", "-t", "box").ok().out.splitlines()[0]
     stamp, text = first.split(" ", 1)
     assert text == "1"
