@@ -37,8 +37,16 @@ INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    """Run the command line of this process and exit."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line of this process and end it."""
+    code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, AttributeError):
+            pass  # nobody reads it, or it was closed before we began
+    # Not sys.exit: the interpreter's own end takes 3 ms to free what the kernel frees anyway, and nothing waits for it
+    # here: no thread, no buffer, no atexit.
+    os._exit(code)
 
 
 def run(args: list[str]) -> int:
