@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sampan.engine.failures import told
-from sampan.engine.results import ExecResult, collect
 from sampan.errors import Conflict
 
 TYPE_CHECKING = False
@@ -17,10 +16,12 @@ if TYPE_CHECKING:
     from sampan.engine.logs import LogEntry, LogReader
     from sampan.engine.reconcile import Janitor
     from sampan.engine.remove import Remover
+    from sampan.engine.results import ExecResult
     from sampan.engine.settle import Settler
     from sampan.engine.start import Starter
     from sampan.engine.stop import Stopper
     from sampan.runtime.handle import Attachment
+    from sampan.runtime.launcher import Launcher
     from sampan.store.records import Record, Records
     from sampan.store.states import Observation
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         def records(self) -> Records: ...
         @property
         def creator(self) -> Creator: ...
+        @property
+        def launcher(self) -> Launcher: ...
         @property
         def starter(self) -> Starter: ...
         @property
@@ -154,6 +157,8 @@ class Container:
 
     def exec(self, cmd: str | Sequence[str], *, input: bytes | str | None = None, **options: Any) -> ExecResult:
         """Run another process in it to its end, with `input` as its standard input; options as `exec_start`."""
+        from sampan.engine.results import collect
+
         attachment = self.exec_start(cmd, stdin=input is not None, **options)
         return collect(attachment, input)
 

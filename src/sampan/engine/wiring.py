@@ -75,14 +75,18 @@ class Wiring:
 
         return Creator(self.records, self.images, self.snapshots, self.cgroups, self.janitor, self.settings, self.trace)
 
-    def _starter(self) -> Any:
-        from sampan.engine.start import Starter
+    def _launcher(self) -> Any:
+        # Apart from the starter, whose modules are imported while the shim's interpreter comes up already.
         from sampan.runtime.launcher import ExecLauncher
 
+        return ExecLauncher(self.trace)
+
+    def _starter(self) -> Any:
+        from sampan.engine.start import Starter
+
         roots = (self.layout.root, self.layout.run_root)
-        launcher = ExecLauncher(self.trace)
         init = self.settings.init_path
-        return Starter(self.records, self.snapshots, self.cgroups, launcher, self.settler, roots, init, self.trace)
+        return Starter(self.records, self.snapshots, self.cgroups, self.launcher, self.settler, roots, init, self.trace)
 
     def _stopper(self) -> Any:
         from sampan.engine.stop import Stopper

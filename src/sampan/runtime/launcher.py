@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import sys
 
-from sampan.errors import StartFailed, System, Unavailable
+from sampan.errors import System, Unavailable
 from sampan.kernel import cgroup, mount
-from sampan.runtime.handle import Attachment, frames_of
 from sampan.shim import protocol
-from sampan.steps.trace import Event, Trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
     from typing import Any, Protocol
+
+    from sampan.runtime.handle import Attachment
+    from sampan.steps.trace import Trace
 
     class Launch(Protocol):
         """A shim on its way up."""
@@ -145,7 +145,6 @@ class ExecLaunch:
         self._control = control
         self._pid = pid
         self._trace = trace
-        self._lists: protocol.Stages | None = None
 
     def start(self, plan: protocol.LaunchPlan, descriptors: dict[str, int]) -> Attachment | None:
         """Hand over the plan; return when the container's program runs.
@@ -153,82 +152,18 @@ class ExecLaunch:
         `descriptors` are those that the plan names, less "attach": if the plan names it, the caller gets the other end of
         a socket on which the container's output comes from the first byte on. Raises `StartFailed`.
         """
-        attachment, theirs = None, None
-        if "attach" in plan.descriptors:
-            ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            attachment = Attachment(ours)
-            descriptors = {**descriptors, "attach": theirs.fileno()}
+        from sampan.runtime import (
+            conversation,
+        )  # by now its import costs nothing: whoever made the plan has the most of it
+
         try:
-            answer = self._converse(plan, [descriptors[name] for name in plan.descriptors])
-        except BaseException:
-            if attachment is not None:
-                attachment.close()
-            raise
+            return conversation.start(self._control, plan, descriptors, self._trace)
         finally:
-            if theirs is not None:
-                theirs.close()
-            self._finish()
-        self._record(plan, answer)
-        if "message" in answer:
-            if attachment is not None:
-                attachment.close()
-            raise StartFailed(answer["error"], answer["exit_code"], tuple(answer.get("steps", ())))
-        return attachment
+            self.abandon()
 
     def abandon(self) -> None:
-        """Let the shim go without a plan."""
-        self._finish()
-
-    def _finish(self) -> None:
+        """Let go of the shim: without a plan it ends."""
         self._control.close()
         if self._pid:
             os.waitpid(self._pid, 0)  # the first of its two forks, which ended long ago
             self._pid = 0
-
-    def _converse(self, plan: protocol.LaunchPlan, fds: list[int]) -> dict[str, Any]:
-        try:
-            _send(self._control, protocol.frame(protocol.PLAN, protocol.dumps(plan.to_json())), fds)
-            for kind, body in frames_of(self._control):
-                answer: dict[str, Any] = protocol.loads(body)
-                if kind == protocol.BEGIN:
-                    self._watch(plan, answer)
-                    self._control.send(protocol.frame(protocol.GO))
-                else:
-                    return answer
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        raise StartFailed("the container's shim ended before it had started the container (was it killed?)")
-
-    def _watch(self, plan: protocol.LaunchPlan, begun: dict[str, Any]) -> None:
-        self._lists = self._lists or plan.lists()
-        self._trace.add(Event(begun["stage"], _text(plan, self._lists, begun), begun["pid"]))
-
-    def _record(self, plan: protocol.LaunchPlan, answer: dict[str, Any]) -> None:
-        self._trace.add_later(lambda: _events(plan, answer))
-
-
-def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:
-    """What the shim reported as done, and as failed, in words."""
-    lists = plan.lists()
-    events = [Event(d["stage"], _text(plan, lists, d), d["pid"], d["seconds"]) for d in answer.get("steps", ())]
-    if "message" in answer:
-        pid, seconds = answer.get("pid", 0), answer.get("seconds", 0.0)
-        events.append(Event(answer["stage"], answer["step"], pid, seconds, answer["errno"] or 1, answer["error"]))
-    else:
-        events.append(Event("stage2", lists.stage2[-1].describe(), answer["pid"], 0.0))
-    return events
-
-
-def _text(plan: protocol.LaunchPlan, lists: protocol.Stages, at: dict[str, Any]) -> str:
-    """The step that a report is about, in words."""
-    if at["stage"] == "clone":
-        return f"clone3 CLONE_PARENT with namespace flags {lists.clone:#x}"
-    steps = plan.monitor if at["stage"] == "monitor" else lists.stage1 if at["stage"] == "stage1" else lists.stage2
-    return str(steps[at["index"]].describe())
-
-
-def _send(control: Any, data: bytes, fds: list[int]) -> None:
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
-    sent = control.sendmsg([data], ancillary)
-    if sent < len(data):
-        control.sendall(data[sent:])

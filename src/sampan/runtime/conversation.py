@@ -1,0 +1,85 @@
+"""What a launcher says to the shim that it started, and what it makes of the answer: the plan goes in, a container runs.
+
+Apart from `launcher`, because it is needed only when the plan is made: importing it is done while the shim comes up.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from sampan.errors import StartFailed
+from sampan.runtime.handle import Attachment, frames_of
+from sampan.shim import protocol
+from sampan.steps.trace import Event, Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket as _socket
+    from typing import Any
+else:
+    import _socket
+
+
+def start(control: Any, plan: protocol.LaunchPlan, descriptors: dict[str, int], trace: Trace) -> Attachment | None:
+    """Hand over the plan; return when the container's program runs. See `launcher.ExecLaunch.start`."""
+    attachment, theirs = None, None
+    if "attach" in plan.descriptors:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        attachment = Attachment(ours)
+        descriptors = {**descriptors, "attach": theirs.fileno()}
+    try:
+        answer = _converse(control, plan, [descriptors[name] for name in plan.descriptors], trace)
+        trace.add_later(lambda: _events(plan, answer))
+        if "message" in answer:
+            raise StartFailed(answer["error"], answer["exit_code"], tuple(answer.get("steps", ())))
+    except BaseException:
+        if attachment is not None:
+            attachment.close()
+        raise
+    finally:
+        if theirs is not None:
+            theirs.close()
+    return attachment
+
+
+def _converse(control: Any, plan: protocol.LaunchPlan, fds: list[int], trace: Trace) -> dict[str, Any]:
+    lists: protocol.Stages | None = None
+    try:
+        _send(control, protocol.frame(protocol.PLAN, protocol.dumps(plan.to_json())), fds)
+        for kind, body in frames_of(control):
+            answer: dict[str, Any] = protocol.loads(body)
+            if kind != protocol.BEGIN:
+                return answer
+            lists = lists or plan.lists()
+            trace.add(Event(answer["stage"], _text(plan, lists, answer), answer["pid"]))
+            control.send(protocol.frame(protocol.GO))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    raise StartFailed("the container's shim ended before it had started the container (was it killed?)")
+
+
+def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:
+    """What the shim reported as done, and as failed, in words."""
+    lists = plan.lists()
+    events = [Event(d["stage"], _text(plan, lists, d), d["pid"], d["seconds"]) for d in answer.get("steps", ())]
+    if "message" in answer:
+        pid, seconds = answer.get("pid", 0), answer.get("seconds", 0.0)
+        events.append(Event(answer["stage"], answer["step"], pid, seconds, answer["errno"] or 1, answer["error"]))
+    else:
+        events.append(Event("stage2", lists.stage2[-1].describe(), answer["pid"], 0.0))
+    return events
+
+
+def _text(plan: protocol.LaunchPlan, lists: protocol.Stages, at: dict[str, Any]) -> str:
+    """The step that a report is about, in words."""
+    if at["stage"] == "clone":
+        return f"clone3 CLONE_PARENT with namespace flags {lists.clone:#x}"
+    steps = plan.monitor if at["stage"] == "monitor" else lists.stage1 if at["stage"] == "stage1" else lists.stage2
+    return str(steps[at["index"]].describe())
+
+
+def _send(control: Any, data: bytes, fds: list[int]) -> None:
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+    sent = control.sendmsg([data], ancillary)
+    if sent < len(data):
+        control.sendall(data[sent:])
