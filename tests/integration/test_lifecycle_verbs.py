@@ -278,7 +278,7 @@ def test_the_death_of_a_shim_ends_a_container_whose_entrypoint_changed_its_user(
 ) -> None:
     """A change of credentials clears PDEATHSIG: then the next command kills the cgroup."""
     # A set-uid program does what a change of user in the program does.
-    program = "cp $(readlink -f $(command -v sleep)) /tmp/sleep && chown 1000 /tmp/sleep && chmod 4755 /tmp/sleep"
+    program = "(cp /bin/busybox /tmp/sleep || cp /bin/sleep /tmp/sleep) 2>/dev/null && chown 1000 /tmp/sleep && chmod 4755 /tmp/sleep"
     script = f"{program} && exec /tmp/sleep 1000"
     box = engine.containers.create("base", ["sh", "-c", script])
     box.start()

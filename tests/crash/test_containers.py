@@ -1,0 +1,322 @@
+"""kill -9 at every recorded step of create, start, stop and rm: the next command finds all consistent, nothing is left.
+
+Each scenario runs in a child whose observer kills at the n-th event: the child itself, as when the command line is
+killed, or the process that is about to do the step, as when a shim or one of its children is. The steps of the shim's
+processes wait for the observer's leave, so that "at a step" means just before it. The parent then looks with a fresh
+engine, as the next command would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sampan
+from sampan.engine.containers import Container
+from sampan.errors import NotFound, SampanError, StartFailed
+from sampan.steps.trace import Event
+
+from support.patience import eventually
+from support.roots import Leftovers, Root
+
+pytestmark = [pytest.mark.root, pytest.mark.patience(400)]
+
+SLEEP = ["sleep", "1000"]
+Action = Callable[[sampan.Engine], object]
+
+
+class Killer:
+    """Kills at the n-th event that `chosen` wants: "self", the "actor" of the step, or the container's "monitor".
+
+    `at` of -1 kills never and counts.
+    """
+
+    def __init__(self, at: int, chosen: Callable[[Event], bool], whom: str = "self") -> None:
+        self.at = at
+        self.seen = 0
+        self._chosen = chosen
+        self._whom = whom
+        self._monitor = 0
+
+    def __call__(self, event: Event) -> None:
+        if event.stage == "monitor":
+            self._monitor = event.pid
+        if not self._chosen(event):
+            return
+        if self.seen == self.at:
+            os.kill(self._victim(event), signal.SIGKILL)
+        self.seen += 1
+
+    def _victim(self, event: Event) -> int:
+        """Its number here: init knows itself as 1."""
+        if self._whom == "self":
+            return os.getpid()
+        if self._whom == "monitor":
+            return self._monitor
+        if event.stage != "stage2":
+            return event.pid
+        (init,) = (pid for pid, numbers in children(self._monitor) if len(numbers) > 1 and numbers[-1] == event.pid)
+        return init
+
+
+def children(parent: int) -> Iterator[tuple[int, list[int]]]:
+    """The children of a process: (pid, its numbers in the pid namespaces that it is in, ours first)."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            lines = (entry / "status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        status = dict(line.split(":", 1) for line in lines)
+        if int(status["PPid"]) == parent:
+            yield int(entry.name), [int(number) for number in status["NSpid"].split()]
+
+
+def of_the_engine(event: Event) -> bool:
+    return event.stage == "engine"
+
+
+def of_the_shim(event: Event) -> bool:
+    # Begun ones only: what is finished was told when all was over.
+    return event.stage != "engine" and not event.finished
+
+
+def child(root: Root, killer: Killer, action: Action) -> int:
+    """Run the action in a child; its wait status. An error of the engine's is an outcome like any other."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with root.engine(observer=killer) as engine:
+                action(engine)
+            status = 0
+        except SampanError:
+            status = 2
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def steps_of(root: Root, action: Action, chosen: Callable[[Event], bool]) -> int:
+    """How many events the action has that `chosen` wants: it is run once, in this process."""
+    counter = Killer(-1, chosen)
+    with root.engine(observer=counter) as engine:
+        action(engine)
+    return counter.seen
+
+
+class Crashes:
+    """One scenario: `prepare` makes what `action` works on; every kill is followed by a look and a cleaning."""
+
+    def __init__(self, root: Root, prepare: Action, action: Action) -> None:
+        self.root = root
+        self.prepare = prepare
+        self.action = action
+        self.before: Leftovers = root.state()
+
+    def at_every_step(
+        self,
+        chosen: Callable[[Event], bool],
+        check: Callable[[list[Container]], None],
+        whom: str = "self",
+        stride: int = 1,
+    ) -> int:
+        """Kill at each step there is, or at every `stride`th; the number of all."""
+        self._prepare()
+        number = steps_of(self.root, self.action, chosen)
+        self._clean("the first run")
+        for at in range(0, number, stride):
+            self._prepare()
+            status = child(self.root, Killer(at, chosen, whom), self.action)
+            killed = os.WIFSIGNALED(status)
+            assert killed or os.WEXITSTATUS(status) in (0, 2), f"step {at}: the action failed"
+            assert killed == (whom == "self"), f"step {at}: the wrong one was killed"
+            with self.root.engine() as engine:
+                # What the next command finds: whole containers.
+                found = engine.containers.list(all=True)
+                for container in found:
+                    assert container.inspect()["State"]["Status"] in ("created", "running", "exited"), f"step {at}"
+                check(found)
+            self._clean(f"step {at}")
+        return number
+
+    def _prepare(self) -> None:
+        with self.root.engine() as engine:
+            self.prepare(engine)
+
+    def _clean(self, when: str) -> None:
+        with self.root.engine() as engine:
+            for container in engine.containers.list(all=True):
+                container.remove(force=True)
+            assert engine.containers.list(all=True) == []
+        # A killed process is gone a moment after its container is.
+        eventually(lambda: not self.before.left(), seconds=5, what=f"nothing left after {when}: {self.before.left()}")
+
+
+@pytest.fixture
+def ready(root: Root) -> Root:
+    """The session's root with everything made that is made once: image, layers, init layer."""
+    with root.engine() as engine:
+        engine.containers.create("base", SLEEP).remove()
+    return root
+
+
+def nothing(_engine: sampan.Engine) -> None:
+    pass
+
+
+def make(engine: sampan.Engine) -> None:
+    engine.containers.create("base", SLEEP, name="box")
+
+
+def make_and_start(engine: sampan.Engine) -> None:
+    engine.containers.create("base", SLEEP, name="box").start()
+
+
+def start(engine: sampan.Engine) -> None:
+    engine.containers.get("box").start()
+
+
+def stop(engine: sampan.Engine) -> None:
+    engine.containers.get("box").stop(timeout=0)
+
+
+def remove(engine: sampan.Engine) -> None:
+    engine.containers.get("box").remove()
+
+
+def remove_by_force(engine: sampan.Engine) -> None:
+    engine.containers.get("box").remove(force=True)
+
+
+def test_create(ready: Root) -> None:
+    def check(found: list[Container]) -> None:
+        assert [c.status for c in found] in ([], ["created"])
+        if not found:
+            # The name is free again.
+            with ready.engine() as engine:
+                make(engine)
+
+    assert Crashes(ready, nothing, make).at_every_step(of_the_engine, check) >= 20
+
+
+def test_start_whose_command_is_killed_at_its_own_steps(ready: Root) -> None:
+    def check(found: list[Container]) -> None:
+        (box,) = found
+        if box.status != "running":
+            # An interrupted start can be repeated.
+            box.start()
+        assert box.exec(["echo", "works"]).stdout == "works\n"
+
+    assert Crashes(ready, make, start).at_every_step(of_the_engine, check) >= 6
+
+
+# A start has a hundred steps in the shim's processes: `make test-long` kills at all of them, in three ways.
+every = pytest.mark.parametrize(
+    "stride", [pytest.param(1, marks=pytest.mark.long, id="every"), pytest.param(9, id="some")]
+)
+
+
+@every
+def test_start_whose_command_is_killed_while_the_shim_works(ready: Root, stride: int) -> None:
+    """The shim goes on without its launcher: the container comes up, and nobody has to be told."""
+
+    def check(found: list[Container]) -> None:
+        (box,) = found
+        eventually(lambda: box.status == "running", what="the container runs")
+        assert box.exec(["echo", "works"]).stdout == "works\n"
+
+    assert Crashes(ready, make, start).at_every_step(of_the_shim, check, stride=stride) >= 50
+
+
+@every
+@pytest.mark.parametrize("whom", ["actor", "monitor"])
+def test_start_whose_shim_or_child_is_killed(ready: Root, whom: str, stride: int) -> None:
+    """Whichever of its processes dies, the start fails or the container ends; both are written down."""
+
+    def check(found: list[Container]) -> None:
+        (box,) = found
+        state = box.inspect()["State"]
+        assert state["ExitCode"] != 0
+        assert state["Status"] == "created"
+        assert state["Error"]
+
+    assert Crashes(ready, make, start).at_every_step(of_the_shim, check, whom, stride) >= 50
+
+
+def test_stop(ready: Root) -> None:
+    def check(found: list[Container]) -> None:
+        (box,) = found
+        if box.status == "running":
+            box.stop(timeout=0)
+        assert box.wait() == 137
+
+    assert Crashes(ready, make_and_start, stop).at_every_step(of_the_engine, check) >= 4
+
+
+def test_remove(ready: Root) -> None:
+    def check(found: list[Container]) -> None:
+        assert [c.status for c in found] in ([], ["created"])
+
+    assert Crashes(ready, make, remove).at_every_step(of_the_engine, check) >= 10
+
+
+def test_remove_of_a_running_one(ready: Root) -> None:
+    def check(found: list[Container]) -> None:
+        assert [c.status for c in found] in ([], ["running"], ["exited"])
+
+    assert Crashes(ready, make_and_start, remove_by_force).at_every_step(of_the_engine, check) >= 14
+
+
+def test_run_with_rm(ready: Root) -> None:
+    def check(found: list[Container]) -> None:
+        # Killed between create and start it stays as created, as with Docker; else it ends and goes by itself.
+        for container in found:
+            if container.status == "running":
+                continue
+            assert container.status == "created"
+
+    def run(engine: sampan.Engine) -> None:
+        engine.containers.run("base", ["true"])
+
+    assert Crashes(ready, nothing, run).at_every_step(of_the_engine, check) >= 30
+
+
+def test_recovery_itself(ready: Root) -> None:
+    """The command that finishes what another left may be killed as well."""
+
+    def leave_halves(engine: sampan.Engine) -> None:
+        # A create without a record, a remove without its parts, a start without a monitor.
+        child(ready, Killer(8, of_the_engine), make)
+        engine.containers.create("base", SLEEP, name="second")
+        child(ready, Killer(2, of_the_engine), lambda e: e.containers.get("second").remove())
+        engine.containers.create("base", SLEEP, name="third")
+        child(ready, Killer(3, of_the_engine), lambda e: e.containers.get("third").start())
+
+    def listing(engine: sampan.Engine) -> None:
+        engine.containers.list(all=True)
+
+    def check(found: list[Container]) -> None:
+        assert [c.name for c in found] == ["third"]
+        (third,) = found
+        assert third.status == "created"
+
+    assert Crashes(ready, leave_halves, listing).at_every_step(of_the_engine, check) >= 6
+
+
+def test_the_error_of_a_killed_start_says_what_happened(ready: Root) -> None:
+    with ready.engine(observer=Killer(30, of_the_shim, "actor")) as engine:
+        make(engine)
+        with pytest.raises(StartFailed, match=r"killed|shim"):
+            start(engine)
+        remove(engine)
+        with pytest.raises(NotFound):
+            engine.containers.get("box")
