@@ -149,6 +149,16 @@ def test_a_name_that_is_in_use(cli: Command) -> None:
     )
 
 
+def test_a_create_that_is_refused(cli: Command) -> None:
+    """As with Docker: 125 for what is wrong with the flags, 1 for what the engine refuses."""
+    done = cli("create", "--pid", "foo", "base")
+    assert (done.code, done.err) == (
+        125, "sampan: --pid: invalid PID mode\n\nRun 'sampan create --help' for more information\n",
+    )  # fmt: skip
+    done = cli("create", "no-such-image")
+    assert (done.code, done.err) == (1, "Error: No such image: no-such-image:latest\n")
+
+
 def test_create_then_start(cli: Command) -> None:
     cli("create", "--name", "later", "base", "sh", "-c", "echo out; echo err >&2; exit 5").ok()
     assert inspected(cli, "later")["State"]["Status"] == "created"

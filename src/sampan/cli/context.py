@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """`debug`: tell every step at the end."""
+    """`path` is how the user called the verb, "sampan container run" for example; `debug`: tell every step at the end."""
 
-    def __init__(self, root: str | None, run_root: str | None, config: str | None, debug: bool) -> None:
+    def __init__(self, path: str, root: str | None, run_root: str | None, config: str | None, debug: bool) -> None:
+        self.path = path
         self.debug = debug
         self._places = (root, run_root, config)
         self._engine: Engine | None = None

@@ -11,7 +11,7 @@ import sys
 from sampan.cli import verbs
 from sampan.cli.context import Context
 from sampan.cli.flags import Arguments, Flag, HelpWanted, UsageError, parse
-from sampan.cli.output import Failure, WriteFailed, err, out
+from sampan.cli.output import Failure, WriteFailed, err, out, refusal
 from sampan.errors import Forbidden, SampanError, StartFailed
 
 TYPE_CHECKING = False
@@ -156,7 +156,7 @@ def _verb(flags: Arguments, above: str, verb: str, args: list[str], word: str = 
         out(help.of_verb(path, verb, command))
         return 0
     _check_count(path, command, len(arguments.words))
-    context = Context(flags["root"] or None, flags["run-root"] or None, flags["config"] or None, flags["debug"])
+    context = Context(path, flags["root"] or None, flags["run-root"] or None, flags["config"] or None, flags["debug"])
     try:
         return command.action(context, arguments)
     except SampanError as e:
@@ -187,7 +187,7 @@ def _refused(path: str, command: verbs.Command, error: SampanError) -> int:
     if command.refused == 1:
         err(f"Error: {error}")
         return error.exit_code
-    err(f"sampan: {error}\n\nRun '{path} --help' for more information")
+    err(refusal(path, error))
     if isinstance(error, StartFailed) and error.container_exit_code in (126, 127):
         return error.container_exit_code
     return command.refused

@@ -27,6 +27,11 @@ class WriteFailed(Exception):
     """A standard stream could not be written, and not because its reader has gone (that is a BrokenPipeError)."""
 
 
+def refusal(path: str, error: Exception) -> str:
+    """What `run` says when it cannot: Docker's text, and where to read on."""
+    return f"sampan: {error}\n\nRun '{path} --help' for more information"
+
+
 def out(text: str) -> None:
     """A line (or lines) to standard output. Raises BrokenPipeError and `WriteFailed`."""
     write(1, (text + "\n").encode("utf-8", "surrogateescape"))

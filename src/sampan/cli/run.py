@@ -7,7 +7,7 @@ import os
 from sampan.cli import request as requests
 from sampan.cli import session, terminal
 from sampan.cli.flags import Flag
-from sampan.cli.output import Failure, err, out
+from sampan.cli.output import Failure, err, out, refusal
 from sampan.cli.verbs import Command
 from sampan.errors import InvalidParameter
 
@@ -24,8 +24,14 @@ SIG_PROXY = Flag("sig-proxy", "bool", "Hand received signals to the container (d
 
 
 def create(context: Context, arguments: Arguments) -> int:
-    """Make a container and print its id."""
-    request = requests.build(arguments)
+    """Make a container and print its id.
+
+    As with Docker, what is wrong with the flags exits with 125 here too, and what the engine refuses with 1.
+    """
+    try:
+        request = requests.build(arguments)
+    except InvalidParameter as e:
+        raise Failure(refusal(context.path, e), 125) from None
     with _IdFile(arguments["cidfile"]) as id_file:
         container, warnings = context.engine.containers.create_from(request)
         id_file.write(container.id)
@@ -120,7 +126,6 @@ CREATE = Command(
     requests.CREATE_FLAGS,
     at_least=1,
     interspersed=False,
-    refused=125,
 )
 
 RUN = Command(
