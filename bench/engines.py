@@ -62,11 +62,11 @@ def engines(names: list[str]) -> Iterator[dict[str, Engine]]:
     try:
         if "sampan" in names:
             found["sampan"] = _sampan(work)
-        if "podman" in names and shutil.which("podman"):
+        if "podman" in names and _which("podman"):
             found["podman"] = _podman(work)
-        if "docker" in names and shutil.which("docker"):
+        if "docker" in names and _which("docker"):
             host = os.environ.get("PEER_DOCKER_HOST", "")
-            if not host and shutil.which("dockerd"):
+            if not host and _which("dockerd"):
                 host, daemon = _dockerd(work)
             if host:
                 found["docker"] = Engine("docker", ["docker", "-H", host], IMAGE)
@@ -130,12 +130,17 @@ def _has_capability(number: int) -> bool:
     return bool(int(effective, 16) >> number & 1)
 
 
+def _which(program: str) -> str:
+    """Where the program is on a complete path, whatever the caller's is; "" if nowhere."""
+    return shutil.which(program, path=_ENVIRONMENT["PATH"]) or ""
+
+
 def _image_tar(work: Path) -> Path:
     """The peers' image: one static busybox, as in our embedded one."""
     path = work / "image.tar"
     if path.exists():
         return path
-    busybox = shutil.which("busybox") or "/bin/busybox"
+    busybox = _which("busybox")
     with tarfile.open(path, "w") as tar:
         tar.add(busybox, "bin/busybox")
         for applet in ("sh", "true", "sleep"):
