@@ -90,10 +90,6 @@ class Starter:
         self._init_path = init_path
         self._trace = trace
 
-    def open(self) -> Launch:
-        """Let a shim come up while something else is done; give it to `start`, or abandon it."""
-        return self._launcher.open()
-
     def start(
         self, record: Record, attach: bool = False, launch: Launch | None = None, lock: RecordLock | None = None
     ) -> Attachment | None:
@@ -105,7 +101,7 @@ class Starter:
         try:
             if launch is None:
                 self._check_worth_a_shim(record)
-                launch = self.open()
+                launch = self._launcher.open()
             if lock is None:
                 lock = self._records.lock(record.id)
             self._check_state(record, lock)
