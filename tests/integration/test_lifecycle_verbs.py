@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import sampan
+from sampan.engine import stop
 from sampan.engine.config import Config
 from sampan.engine.containers import Container
 from sampan.errors import Conflict, InvalidParameter, NotFound, NotModified, StartFailed, System
@@ -320,6 +321,35 @@ def test_an_exited_container_with_rm_goes_at_the_next_listing(root: Root, engine
     eventually(lambda: not alive(facts["pid"]))
     assert engine.containers.list(all=True) == []
     assert not directory(root, box).exists()
+
+
+def test_a_monitor_that_hangs_keeps_nobody_from_removing(
+    root: Root, engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "_CONCLUDE_SECONDS", 0.5)
+    box = running(engine, SLEEP)
+    monitor = started(root, box)["monitor"]
+    os.kill(monitor, signal.SIGSTOP)
+    assert box.status == "running"
+    box.stop(timeout=0)
+    assert (state(box)["Status"], state(box)["ExitCode"]) == ("exited", 255)
+    assert not alive(monitor)
+    box.remove()
+
+
+def test_what_cannot_be_finished_now_keeps_nobody_from_his_work(root: Root, engine: sampan.Engine) -> None:
+    """A leftover of a killed command whose parts do not go: told in the trace, left to the next command."""
+    leftover = root.root / "containers" / (".removing-" + "ab" * 32)
+    leftover.mkdir()
+    (leftover / "held").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", leftover / "held"], check=True)
+    try:
+        assert engine.containers.run("base", ["echo", "works"]).stdout == "works\n"
+        assert any(event.errno and str(leftover) in event.text for event in engine.trace.events)
+    finally:
+        subprocess.run(["umount", leftover / "held"], check=True)
+    engine.containers.list()
+    assert not leftover.exists()
 
 
 # joins

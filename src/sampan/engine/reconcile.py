@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
-        def settle(self, record: Record) -> Observation | None: ...
-        def dismantle(self, paths: ContainerPaths, record: Record | None) -> None: ...
+        def settle(self, record: Record, patience: float = ...) -> Observation | None: ...
+        def dismantle(self, paths: ContainerPaths, record: Record | None, patience: float = ...) -> None: ...
         def drop_parts(self, paths: ContainerPaths) -> None: ...
 
     class Snapshots(Protocol):
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 
 _ID_LENGTH = 64
+
+_PATIENCE = 1.0
+"""Seconds that killed processes may take to be gone before somebody who came for something else goes on."""
 
 
 class Janitor:
@@ -54,7 +57,11 @@ class Janitor:
         self._trace = trace
 
     def finish_leftovers(self) -> None:
-        """Finish creates and removes whose command is dead. One directory listing if there are none."""
+        """Finish creates and removes whose command is dead. One directory listing if there are none.
+
+        What cannot be finished now (a process in uninterruptible sleep) is left to the next command, and keeps nobody
+        from his own work; the trace has the reason.
+        """
         leftovers = self._records.leftovers()
         nameless = False
         for paths in leftovers:
@@ -64,7 +71,10 @@ class Janitor:
             with lock:
                 record = _record_in(paths)
                 nameless = nameless or record is None
-                self._settler.dismantle(paths, record)
+                try:
+                    self._settler.dismantle(paths, record, _PATIENCE)
+                except (SampanError, OSError):
+                    continue
         if nameless:
             # A create that was killed before it wrote its record: only the claim itself knows the name.
             self._records.release_stale_names()
@@ -85,7 +95,7 @@ class Janitor:
         if not due:
             return seen
         try:
-            return self._settler.settle(record)
+            return self._settler.settle(record, _PATIENCE)
         except SampanError:
             return seen
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         def remove(self, container_id: str) -> None: ...
 
 
+KILL_PATIENCE = 10.0
+"""Seconds that killed processes may take to be gone (they may be in uninterruptible sleep)."""
+
 MONITOR_PATIENCE = 10.0
 """Seconds that a monitor may take between its exit file and its end: it flushes a log and removes a cgroup there."""
 
@@ -51,10 +54,11 @@ class Settler:
         self._cgroups = cgroups
         self._trace = trace
 
-    def settle(self, record: Record) -> Observation | None:
+    def settle(self, record: Record, patience: float = KILL_PATIENCE) -> Observation | None:
         """Do what an exit leaves to do; the container's state afterwards, None if that was its removal (`--rm`).
 
-        Idempotent, and safe to be called by everybody who sees an exit: the first one does it.
+        Idempotent, and safe to be called by everybody who sees an exit: the first one does it. `patience` is how many
+        seconds the processes of a lost container may take to die.
         """
         paths = self._records.paths(record.id)
         try:
@@ -65,7 +69,7 @@ class Settler:
                 return seen
             await_monitor(paths)
             with self._records.lock(record.id) as lock:
-                seen = self.recover(record, lock)
+                seen = self.recover(record, lock, patience)
                 if seen.status != lifecycle.EXITED or not record.auto_remove:
                     return seen
                 self.remove_locked(record, lock)
@@ -73,7 +77,7 @@ class Settler:
             pass  # Somebody else settled it.
         return None
 
-    def recover(self, record: Record, lock: RecordLock) -> Observation:
+    def recover(self, record: Record, lock: RecordLock, patience: float = KILL_PATIENCE) -> Observation:
         """The state of a container whose lock we hold; if it was lost, kill what is left of it and write its exit.
 
         Raises System if processes of it cannot be killed: it stays lost then.
@@ -84,7 +88,7 @@ class Settler:
         if seen.status != lifecycle.LOST:
             return seen
         start = lock.paths.start(seen.number)
-        self.drop_processes(record)
+        self.drop_processes(record, patience)
         self._drop_run_directory(lock.paths)
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.
         never_ran = seen.started is None
@@ -92,24 +96,24 @@ class Settler:
         ended = states.write_exit(start, states.LOST_EXIT_CODE, error, never_ran, self._trace)
         return seen.replace(status=lifecycle.EXITED, exit=ended)
 
-    def drop_processes(self, record: Record) -> None:
+    def drop_processes(self, record: Record, patience: float = KILL_PATIENCE) -> None:
         """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
         group = cgroup.group_name(record.id, str(record.host_config.get("CgroupParent") or ""))
         try:
             with self._trace.step("kill cgroup", group):
-                self._cgroups.kill(group)
+                self._cgroups.kill(group, patience)
             with self._trace.step("remove cgroup", group):
                 self._cgroups.remove(group)
         except TimeoutError as e:
             raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
 
-    def dismantle(self, paths: ContainerPaths, record: Record | None) -> None:
+    def dismantle(self, paths: ContainerPaths, record: Record | None, patience: float = KILL_PATIENCE) -> None:
         """Take away every part of a container that nobody sees any more (`.creating-`, `.removing-`). Idempotent.
 
         The directory goes last: as long as it is there, the next command knows that there is something to finish.
         """
         if record is not None and not record.broken:
-            self.drop_processes(record)
+            self.drop_processes(record, patience)
         self.drop_parts(paths)
         if record is not None:
             self._records.release_name(record.name, paths.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sampan.errors import Conflict, System
 from sampan.kernel import cgroup
 from sampan.oci import lifecycle, signals
@@ -34,6 +36,7 @@ FOREVER = -1
 
 _KILL_SECONDS = 5.0
 _CONCLUDE_SECONDS = 15.0
+_PAUSE = 0.02
 
 
 class Stopper:
@@ -98,7 +101,7 @@ class Stopper:
             attachment = handle.attach(stdout=False, stderr=False)
         except (Conflict, System, OSError):
             # It has just ended, or does not listen yet: look again in a moment.
-            handle.wait_monitor(0.05)
+            time.sleep(_PAUSE)
             return None
         try:
             while attachment.receive() is not None and attachment.exit is None:
@@ -137,9 +140,15 @@ class Stopper:
             raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
 
     def _conclude(self, record: Record, handle: Handle) -> None:
-        """Wait until the monitor has written the exit down, and settle it."""
+        """Wait until the monitor has written the exit down, and settle it.
+
+        A monitor that does not (it is stopped, or hangs) is killed: the exit is then that of a lost container.
+        """
         if not handle.wait_monitor(_CONCLUDE_SECONDS) and handle.exited() is None:
-            raise System(f"container {record.id}: its monitor does not end, although its process has")
+            with self._trace.step("kill monitor", record.id):
+                handle.kill_monitor()
+            if not handle.wait_monitor(_KILL_SECONDS):
+                raise System(f"container {record.id}: its monitor cannot be killed")
         self._settler.settle(record)
 
     def _handle(self, record: Record, seen: Observation) -> Handle:

@@ -197,6 +197,22 @@ class Handle:
         finally:
             os.close(pidfd)
 
+    def kill_monitor(self) -> None:
+        """SIGKILL to a monitor that does not come to its end; nothing if it has gone."""
+        started = self.started()
+        if started is None:
+            return
+        try:
+            pidfd = process.open_process(started["monitor"], started["monitor_start"])
+        except ProcessLookupError:
+            return
+        try:
+            process.signal_process(pidfd, 9)
+        except ProcessLookupError:
+            pass  # it came to its end in this moment
+        finally:
+            os.close(pidfd)
+
     def wait_init(self, seconds: float | None) -> bool:
         """Wait until init has ended; False if it has not within the time."""
         try:

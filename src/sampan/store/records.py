@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from sampan import jsontext
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from sampan.kernel.files import FileLock, sync_directory, write_atomic
 from sampan.store.layout import CREATING, REMOVING
 from sampan.store.locks import RecordLock
@@ -32,6 +32,7 @@ _NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 _NAME_REST = _NAME_FIRST | frozenset("_.-")
 _HEX = frozenset("0123456789abcdef")
 _NAME_MAX = 255
+_NAMES_PATIENCE = 30.0
 
 
 class Record(Struct):
@@ -229,7 +230,13 @@ class Records:
     # Within
 
     def _names_lock(self) -> FileLock:
-        return FileLock.acquire(self._layout.names_lock)
+        try:
+            return FileLock.acquire(self._layout.names_lock, _NAMES_PATIENCE)
+        except BlockingIOError:
+            raise Unavailable(
+                f"the names of containers are in use: another command has held {self._layout.names_lock} for "
+                f"{_NAMES_PATIENCE:.0f} s, try again"
+            ) from None
 
     def _release(self, name: str, container_id: str) -> None:
         path = self._layout.name(name)
