@@ -30,6 +30,7 @@ def test_hello(cli: Command) -> None:
     assert (done.out, done.err) == ("hello\n", "")
 
 
+@pytest.mark.core
 def test_the_container_of_the_issue(root: Root) -> None:
     with root.terminal(
         *[
@@ -66,6 +67,7 @@ def test_the_container_of_the_issue(root: Root) -> None:
     assert "box" in root.cli("ps", "-a").ok().out
 
 
+@pytest.mark.core
 def test_a_server_in_the_background(root: Root) -> None:
     cli = root.cli
     identifier = cli("run", "-d", "--name", "web", "base", "httpd", "-f", "-p", "8080").ok().out.strip()
@@ -85,6 +87,7 @@ def test_a_server_in_the_background(root: Root) -> None:
     assert cli("ps", "-aq").out == ""
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -130,6 +133,14 @@ def test_what_cannot_be_run(cli: Command, args: list[str], code: int, message: s
     assert message in done.err
     assert done.err.endswith("\n\nRun 'sampan run --help' for more information\n")
     assert cli("ps", "-aq").out == ""
+
+
+def test_a_debian(cli: Command, debian_image: str) -> None:
+    assert "VERSION_CODENAME=bookworm" in cli(*RUN, debian_image, "cat", "/etc/os-release").ok().out
+    assert cli(*RUN, debian_image, "perl", "-e", "print 6 * 7").ok().out == "42"
+    assert cli(*RUN, "-u", "www-data:mail", debian_image, "id").ok().out == (
+        "uid=33(www-data) gid=8(mail) groups=8(mail)\n"
+    )
 
 
 def test_a_start_that_fails_keeps_the_container_and_its_exit_code(cli: Command) -> None:

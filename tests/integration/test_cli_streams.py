@@ -45,6 +45,7 @@ def test_input_that_is_closed(cli: Command) -> None:
     assert (process.returncode, process.stdout, process.stderr) == (0, b"done\n", b"")
 
 
+@pytest.mark.core
 def test_a_large_input_that_is_echoed_does_not_hang(cli: Command) -> None:
     data = os.urandom(5 << 20)
     done = cli(*RUN, "-i", "base", "cat", input=data).ok()
@@ -103,6 +104,7 @@ def test_a_terminal_without_input_may_be_piped(cli: Command) -> None:
     assert done.out == "terminal\r\n"
 
 
+@pytest.mark.core
 def test_exec_streams(cli: Command) -> None:
     cli("run", "-d", "--name", "box", "--network", "none", "base", "sleep", "1000").ok()
     done = cli("exec", "box", "sh", "-c", "echo out; echo err >&2; exit 6")
@@ -130,6 +132,8 @@ def test_exec_streams(cli: Command) -> None:
         (["/etc"], 126, "permission denied"),
         (["-u", "nobody-here", "box", "true"], 126, "unable to find user nobody-here"),
         (["-w", "/no-such", "box", "true"], 126, "/no-such"),
+        (["-w", "relative", "box", "true"], 126, "the working directory 'relative' is invalid"),
+        (["-d", "box", "no-such-program"], 1, "executable file not found in $PATH"),
     ],
 )
 def test_exec_of_what_cannot_be_executed(cli: Command, args: list[str], code: int, message: str) -> None:

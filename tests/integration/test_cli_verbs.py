@@ -157,6 +157,14 @@ def test_start_of_several(cli: Command) -> None:
     assert (done.code, done.err) == (1, "you cannot start and attach multiple containers at once\n")
 
 
+def test_a_start_that_fails_exits_with_1_attached_or_not(cli: Command) -> None:
+    cli("create", "--name", "broken", "base", "no-such-program").ok()
+    for flags in ([], ["-a"], ["-ai"]):
+        done = cli("start", *flags, "broken")
+        assert (done.code, done.out) == (1, "")
+        assert "executable file not found in $PATH" in done.err
+
+
 def test_wait_tells_the_codes_in_turn(cli: Command) -> None:
     cli("run", "-d", "--name", "one", "--network", "none", "base", "sh", "-c", "sleep 0.3; exit 3").ok()
     cli("run", "-d", "--name", "two", "--network", "none", "base", "sh", "-c", "exit 4").ok()

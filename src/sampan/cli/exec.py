@@ -9,14 +9,14 @@ from sampan.cli.request import ENVIRONMENT_FLAGS
 from sampan.cli.run import DETACH_KEYS
 from sampan.cli.variables import read_environment
 from sampan.cli.verbs import Command
-from sampan.errors import StartFailed
+from sampan.errors import InvalidParameter, StartFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
 
-CANNOT_EXECUTE = 126
+CANNOT_EXECUTE, NOT_FOUND = 126, 127
 
 
 def execute(context: Context, arguments: Arguments) -> int:
@@ -43,9 +43,11 @@ def execute(context: Context, arguments: Arguments) -> int:
                 detach=detached,
                 size=terminal.size(1) or terminal.size(0) or (0, 0),
             )
-        except StartFailed as e:
+        except (StartFailed, InvalidParameter) as e:
+            if detached:
+                raise  # nobody has asked for an exit code: it is an error like any other
             err(f"Error: {e}")
-            return e.container_exit_code if e.container_exit_code == 127 else CANNOT_EXECUTE
+            return NOT_FOUND if getattr(e, "container_exit_code", 0) == NOT_FOUND else CANNOT_EXECUTE
         if detached:
             attachment.close()
             return 0

@@ -7,7 +7,7 @@ from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, out
 from sampan.cli.run import DETACH_KEYS
 from sampan.cli.verbs import Command
-from sampan.errors import NotModified, SampanError, StartFailed
+from sampan.errors import NotModified, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,9 +56,6 @@ def _start_and_stay(context: Context, arguments: Arguments) -> int:
             attachment = container.start(attach=True)
         except NotModified:
             attachment = container.attach(stdin="stdin" in attached)
-        except StartFailed as e:
-            err(f"Error: {e}")
-            return e.container_exit_code if e.container_exit_code in (126, 127) else 1
         return session.stay(container, attachment, session.streams(attached, tty, keys), held, proxy=not tty)
 
 
