@@ -105,8 +105,11 @@ class Attachment:
             pass
 
     def request(self, kind: int, fields: dict[str, Any]) -> dict[str, Any]:
-        """Ask something and take the answer; frames behind it are kept for `receive`."""
-        self._socket.sendall(protocol.frame(kind, protocol.dumps(fields)))
+        """Ask something and take the answer; frames behind it are kept for `receive`.
+
+        Raises `StartFailed`, and `System` if the shim ended or turned us away.
+        """
+        self._quietly(protocol.frame(kind, protocol.dumps(fields)))
         # One byte less than a frame's header could hold would split it: read exactly the answer.
         header = self._exactly(protocol.HEADER_SIZE)
         size = int.from_bytes(header[1:], "big")
@@ -118,7 +121,10 @@ class Attachment:
     def _exactly(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
-            part = self._socket.recv(size - len(data))
+            try:
+                part = self._socket.recv(size - len(data))
+            except ConnectionResetError:
+                part = b""  # it went with our question unread
             if not part:
                 raise System("the container's shim closed the connection")
             data += part
@@ -243,23 +249,24 @@ class Handle:
 
     def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
         """Listen to the container's streams from now on, feed its standard input if `stdin`."""
-        attachment = self.connect()
-        try:
-            attachment.request(protocol.ATTACH, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
-        except BaseException:
-            attachment.close()  # the container ended in this moment
-            raise
-        return attachment
+        return self._ask(protocol.ATTACH, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
 
     def exec(self, plan: protocol.ExecPlan) -> Attachment:
         """Start another process in the container. Raises `StartFailed`."""
+        attachment = self._ask(protocol.EXEC, plan.to_json())
+        attachment.exec_id = plan.identifier
+        return attachment
+
+    def _ask(self, kind: int, fields: dict[str, Any]) -> Attachment:
+        """A connection whose first request was answered. Raises `Conflict` too if the container ended meanwhile."""
         attachment = self.connect()
         try:
-            attachment.request(protocol.EXEC, plan.to_json())
-        except BaseException:
+            attachment.request(kind, fields)
+        except BaseException as e:
             attachment.close()
+            if isinstance(e, System) and (self.exited() is not None or not self.alive()):
+                raise Conflict(f"container {self._paths.id} is not running") from None
             raise
-        attachment.exec_id = plan.identifier
         return attachment
 
     def kill_group(self, group: str) -> None:
