@@ -118,15 +118,20 @@ class Box:
             }
         )
         self.handle = Handle(self, str(self.start_directory))
-        self._attachment: Attachment | None = None
+        self._attachments: list[Attachment] = []
 
     def plan(self) -> LaunchPlan:
         return make_plan(self.spec, self.facts, self.driver)
 
     def start(self, descriptors: dict[str, int] | None = None) -> Attachment:
         """Start it. The connection is there if `attached`."""
-        self._attachment = ExecLauncher(self.trace).open().start(self.plan(), descriptors or {})
-        return self._attachment  # type: ignore[return-value]
+        return self._kept(ExecLauncher(self.trace).open().start(self.plan(), descriptors or {}))
+
+    def _kept(self, attachment: Attachment | None) -> Attachment:
+        """Closed at the end of the test, if the test does not do it."""
+        if attachment is not None:
+            self._attachments.append(attachment)
+        return attachment  # type: ignore[return-value]
 
     def run(self, input: bytes | None = None, seconds: float = 30) -> Output:
         """Start it, feed it, and hear all of it."""
@@ -145,7 +150,14 @@ class Box:
         return make_exec_plan(os.urandom(8).hex(), own, self.group, self.driver, open_stdin=stdin, detach=detach)
 
     def exec_start(self, *command: str, **options: Any) -> Attachment:
-        return self.handle.exec(self.exec_plan(*command, **options))
+        return self._kept(self.handle.exec(self.exec_plan(*command, **options)))
+
+    def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
+        return self._kept(self.handle.attach(stdin, stdout, stderr))
+
+    def connect(self) -> Attachment:
+        """A client that has not said anything yet."""
+        return self._kept(self.handle.connect())
 
     def exec(self, *command: str, input: bytes | None = None, seconds: float = 30, **options: Any) -> Output:
         attachment = self.exec_start(*command, stdin=input is not None, **options)
@@ -194,8 +206,8 @@ class Box:
         """Take everything away; an AssertionError for what an ended monitor should have taken along."""
         if self.handle.alive():
             self.kill()
-        if self._attachment is not None:
-            self._attachment.close()
+        for attachment in self._attachments:
+            attachment.close()
         left = [*self.groups_left(), *([self.run_directory] if os.path.exists(self.run_directory) else [])]
         shutil.rmtree(self.directory)
         assert not left, f"left by the monitor: {left}"
