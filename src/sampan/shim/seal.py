@@ -14,7 +14,9 @@ PRELOADED_CODECS = ("utf-8", "ascii", "latin-1")
 
 def forget_documentation() -> None:
     """Let go of the docstrings of modules and classes, which nobody can read in a shim: a hundredth of its memory."""
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("ctypes", "_ctypes"):
+            continue  # Python 3.12 crashes in the next foreign call when a class of theirs was changed
         module.__doc__ = None
         for value in vars(module).values():
             if isinstance(value, type) and value.__flags__ & _HEAP_TYPE and value.__doc__:
