@@ -15,6 +15,7 @@ import sys
 
 from sampan.errors import System, Unavailable
 from sampan.kernel import cgroup, mount
+from sampan.kernel.libc import kernel_version
 from sampan.shim import protocol
 
 TYPE_CHECKING = False
@@ -122,13 +123,11 @@ def _high(fd: int) -> int:
 
 def _read_only(directory: str) -> int:
     """A detached read-only mount of a directory."""
-    fd = mount.clone_tree(mount.AT_FDCWD, directory)
-    try:
-        mount.set_attributes(fd, mount.MOUNT_ATTR_RDONLY)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+    if kernel_version() < (5, 12):
+        from sampan.kernel import namespaces
+
+        return namespaces.in_private_mounts(lambda: mount.clone_attached(directory, mount.MOUNT_ATTR_RDONLY))
+    return mount.clone_tree_with(directory, mount.MOUNT_ATTR_RDONLY)
 
 
 def _library_directory() -> str:

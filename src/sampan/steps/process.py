@@ -262,8 +262,8 @@ def _execute(argv: list[bytes], env: list[bytes]) -> None:
     if b"/" in name:
         candidates = [name]
     else:
-        search = next((e[5:] for e in env if e.startswith(b"PATH=")), b"")
-        candidates = [(directory or b".") + b"/" + name for directory in search.split(b":")] if search else []
+        search = table.get(b"PATH", b"")
+        candidates = [(directory or b".") + b"/" + name for directory in search.split(b":")] if search and name else []
     denied = b""
     for candidate in candidates:
         try:
