@@ -119,13 +119,16 @@ def opaque(path: bytes) -> bytes:
 
 
 def fingerprint(top: Path | str, times: bool = True, inodes: bool = True) -> dict[bytes, tuple[object, ...]]:
-    """Everything that can be seen of a tree: types, modes, owners, contents, xattrs, times, inode numbers."""
+    """Everything that can be seen of a tree: types, modes, owners, contents, xattrs, times, inode numbers.
+
+    A link is followed only if it is the top itself (/proc/self/fd/N).
+    """
     root = os.fsencode(top)
     found: dict[bytes, tuple[object, ...]] = {}
     pending = [root]
     while pending:
         path = pending.pop()
-        status = os.lstat(path)
+        status = os.lstat(path) if path != root else os.stat(path)
         seen: list[object] = [status.st_mode, status.st_uid, status.st_gid, status.st_rdev]
         if times:
             seen.append(status.st_mtime_ns)

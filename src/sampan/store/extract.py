@@ -171,6 +171,8 @@ class Extractor:
         source = os.dup(self._tree.directory(target_path, entry.mtime_ns).fd)
         try:
             status = self._link_target(target_path, target, entry)
+            if self._tree.own is not None:
+                self._tree.own.add(status.st_ino)
             parent = self._tree.directory(parent_path, entry.mtime_ns)
             try:
                 os.link(target, base, src_dir_fd=source, dst_dir_fd=parent.fd, follow_symlinks=False)
@@ -179,8 +181,6 @@ class Extractor:
                     return
                 self._tree.remove(parent, base)
                 os.link(target, base, src_dir_fd=source, dst_dir_fd=parent.fd, follow_symlinks=False)
-            if self._tree.own is not None:
-                self._tree.own.add(status.st_ino)
         finally:
             os.close(source)
 
@@ -201,7 +201,7 @@ class Extractor:
                     return os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
                 status = found.status
         if is_whiteout(status):
-            raise Malformed(f"the hard link's target {printable(entry.target)} was deleted")
+            raise Malformed(f"the hard link's target {printable(entry.target)} is not there")
         if stat.S_ISDIR(status.st_mode):
             raise Malformed(f"the hard link's target {printable(entry.target)} is a directory")
         return status

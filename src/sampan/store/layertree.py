@@ -173,6 +173,8 @@ class LayerTree:
                 raise
         status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
+            if self.own is not None:
+                self.own.add(status.st_ino)  # In overlay form it would be copied up now.
             return os.readlink(name, dir_fd=here.fd)
         if not stat.S_ISDIR(status.st_mode):
             if not self._is_lower(status):
