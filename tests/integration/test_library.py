@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,16 @@ def test_one_container_stopped_by_many_and_waited_for(engine: sampan.Engine) -> 
     assert codes == [9, 9, 9]
 
 
+def _take_one(actions: list[Callable[[], object]]) -> object:
+    return actions.pop()()
+
+
 def test_start_and_remove_at_once(engine: sampan.Engine) -> None:
     """One wins, and what is left is whole, whichever it was."""
     for _ in range(4):
         box = engine.containers.create("base", SLEEP)
-        actions = [box.start, lambda box=box: box.remove(force=True)]
-        together(2, lambda actions=actions: actions.pop()())
+        actions: list[Callable[[], object]] = [box.start, partial(box.remove, force=True)]
+        together(2, partial(_take_one, actions))
         try:
             assert box.status in ("running", "exited", "created")
             box.remove(force=True)

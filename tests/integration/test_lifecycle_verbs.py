@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,16 @@ def test_the_intent_is_on_disk_before_the_signal_is_sent(root: Root) -> None:
 # kill
 
 
+def _heard_more(box: Container, before: int) -> bool:
+    return output(box).count("hup") > before
+
+
 def test_any_signal(engine: sampan.Engine) -> None:
     box = running(engine, PATIENT)
     for name in ("HUP", "SIGHUP", "1", "hup"):
         before = output(box).count("hup")
         box.kill(name)
-        eventually(lambda before=before: output(box).count("hup") > before)
+        eventually(partial(_heard_more, box, before))
     assert state(box)["Running"]
     box.kill()
     assert state(box)["ExitCode"] == 137
