@@ -53,15 +53,9 @@ class Killer:
         self.seen += 1
 
     def _victim(self, event: Event) -> int:
-        """Its number here: init knows itself as 1."""
         if self._whom == "self":
             return os.getpid()
-        if self._whom == "monitor":
-            return self._monitor
-        if event.stage != "stage2":
-            return event.pid
-        (init,) = (pid for pid, numbers in children(self._monitor) if len(numbers) > 1 and numbers[-1] == event.pid)
-        return init
+        return self._monitor if self._whom == "monitor" else event.pid
 
 
 def children(parent: int) -> Iterator[tuple[int, list[int]]]:

@@ -10,7 +10,7 @@ import struct
 from sampan.errors import StartFailed
 from sampan.runtime.handle import Attachment, frames_of
 from sampan.shim import protocol
-from sampan.steps.trace import Event, Trace
+from sampan.steps.trace import NO_ERRNO, Event, Trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:
     events = [Event(d["stage"], _text(plan, lists, d), d["pid"], d["seconds"]) for d in answer.get("steps", ())]
     if "message" in answer:
         pid, seconds = answer.get("pid", 0), answer.get("seconds", 0.0)
-        events.append(Event(answer["stage"], answer["step"], pid, seconds, answer["errno"] or 1, answer["error"]))
+        events.append(
+            Event(answer["stage"], answer["step"], pid, seconds, answer["errno"] or NO_ERRNO, answer["error"])
+        )
     else:
         events.append(Event("stage2", lists.stage2[-1].describe(), answer["pid"], 0.0))
     return events

@@ -53,15 +53,12 @@ def launch(
 def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] | None) -> None:
     """Take in everything until execve or death closes the stages' end."""
     reader = protocol.Reader()
-    # Not watched: sleep until the end, instead of waking up for each of the 50 steps.
-    flags = 0 if leave else _socket.MSG_WAITALL
-    while data := ours.recv(1 << 16, flags):
+    held: list[dict[str, Any]] = []  # what stage2 announces before stage1 has said who it is
+    while data := _receive(ours, watched=leave is not None):
         for kind, body in reader.feed(data):
             said = protocol.loads(body)
             if kind == protocol.BEGIN:
-                if leave:
-                    leave(said)
-                    ours.send(protocol.frame(protocol.GO))
+                held.append(said)
             elif kind == protocol.DONE:
                 outcome.done.append(said)
             elif kind == protocol.FAILED:
@@ -70,6 +67,26 @@ def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] |
                 outcome.pid = said["pid"]
             elif kind == protocol.LAST:
                 outcome.executing = True
+        while leave and held and (outcome.pid or held[0]["stage"] != "stage2"):
+            leave(_by_our_pid(held.pop(0), outcome.pid))
+            ours.send(protocol.frame(protocol.GO))
+    for said in (*outcome.done, *((outcome.failed,) if outcome.failed else ())):
+        _by_our_pid(said, outcome.pid)
+
+
+def _receive(ours: Any, watched: bool) -> bytes:
+    """What the stages say; b"" at the end. Not watched, sleep until that end, instead of waking up for each of 50 steps."""
+    try:
+        return bytes(ours.recv(1 << 16, 0 if watched else _socket.MSG_WAITALL))
+    except ConnectionResetError:
+        return b""  # a stage was killed before it had read our GO
+
+
+def _by_our_pid(said: dict[str, Any], init: int) -> dict[str, Any]:
+    """stage2 knows itself by its number in the container: give it the one by which others know it."""
+    if said["stage"] == "stage2":
+        said["pid"] = init
+    return said
 
 
 def _conclude(outcome: Outcome) -> None:

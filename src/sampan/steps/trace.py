@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+NO_ERRNO = -1
+"""The `errno` of an action that failed for a reason of its own and not a system call's."""
+
+
 class Event(Struct):
     """One action, seen before (`seconds` is None) or after it ran.
 
     `stage` is the process that acts: "engine" (the caller's), "monitor", "stage1", "stage2" or "enter".
-    `errno` is 0 for success. `pid` is the acting process.
+    `errno` is 0 for success, or `NO_ERRNO`. `pid` is the acting process.
     """
 
     stage: str
@@ -41,7 +45,7 @@ class Event(Struct):
         """The event as one line of `--debug`: stage, text, result, time."""
         if self.seconds is None:
             return f"{self.stage:8} {self.text} ..."
-        result = "ok" if not self.errno else errno_names.errorcode.get(self.errno, str(self.errno))
+        result = "ok" if not self.errno else errno_names.errorcode.get(self.errno, "failed")
         if self.detail:
             result += f" ({self.detail})"
         return f"{self.stage:8} {self.text}: {result}, {self.seconds * 1e6:.0f} us"

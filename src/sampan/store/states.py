@@ -55,7 +55,10 @@ class Observation(Struct):
 
     @property
     def exit_code(self) -> int:
-        return int(self.exit.get("exit_code", LOST_EXIT_CODE)) if self.exit is not None else 0
+        """0 as long as there is none; of a lost container the one that settling it will write."""
+        if self.exit is None:
+            return LOST_EXIT_CODE if self.status == lifecycle.LOST else 0
+        return int(self.exit.get("exit_code", LOST_EXIT_CODE))
 
 
 def observe(paths: ContainerPaths, holding: bool = False) -> Observation:
