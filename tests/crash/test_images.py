@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,19 @@ import pytest
 from sampan.errors import InvalidParameter
 from sampan.steps.trace import Event
 
-from support.imagestore import Store, archive
+from support.imagestore import Store, archive, disk
 
 pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
 
 ONE = archive({"a": b"one", "dir/f": b"1"})
 TWO = archive({"a": b"two"})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """In memory: a killed process loses nothing that the kernel has, so no disk need be waited for."""
+    with disk(tmp_path / "disk", "512m") as found:
+        yield found
 
 
 class Killer:
@@ -58,18 +65,18 @@ def killed_at(directory: Path, at: int, action: Callable[[Store], object]) -> bo
 
 
 def at_every_step(
-    tmp_path: Path,
+    place: Path,
     prepare: Callable[[Store], object],
     action: Callable[[Store], object],
     check: Callable[[Store], object],
 ) -> None:
     """Kill the action at every step, each time on a copy of the prepared store; check, collect, and do it again."""
-    prepared = tmp_path / "prepared"
+    prepared = place / "prepared"
     prepared.mkdir()
     prepare(Store(prepared))
     at = 0
     while True:
-        directory = tmp_path / "work"
+        directory = place / "work"
         shutil.copytree(prepared, directory, symlinks=True)
         killed = killed_at(directory, at, action)
         store = Store(directory)
@@ -98,30 +105,30 @@ def _holds_together(store: Store) -> None:
     assert set(store.reachable()) <= set(store.files())
 
 
-def test_import(tmp_path: Path) -> None:
+def test_import(place: Path) -> None:
     def action(store: Store) -> None:
         store.images.import_(io.BytesIO(ONE), "a", ["LABEL x=y"])
 
     def check(store: Store) -> None:
         assert [tags for item in store.images.list() for tags in item["RepoTags"]] in ([], ["a:latest"])
 
-    at_every_step(tmp_path, lambda store: None, action, check)
+    at_every_step(place, lambda store: None, action, check)
 
 
-def test_import_over_a_name_that_is_there(tmp_path: Path) -> None:
+def test_import_over_a_name_that_is_there(place: Path) -> None:
     def check(store: Store) -> None:
         # The name leads to the old image or to the new one, at every moment.
         assert store.images.resolve("a").document["comment"] in ("old", "new")
 
     at_every_step(
-        tmp_path,
+        place,
         lambda store: store.images.import_(io.BytesIO(ONE), "a", message="old"),
         lambda store: store.images.import_(io.BytesIO(TWO), "a", message="new"),
         check,
     )
 
 
-def test_an_import_that_fails(tmp_path: Path) -> None:
+def test_an_import_that_fails(place: Path) -> None:
     def action(store: Store) -> None:
         try:
             store.images.import_(io.BytesIO(ONE[:700]), "a")
@@ -129,17 +136,17 @@ def test_an_import_that_fails(tmp_path: Path) -> None:
             return
         raise AssertionError("a torn archive was imported")
 
-    at_every_step(tmp_path, lambda store: None, action, lambda store: _is(store.images.list() == []))
+    at_every_step(place, lambda store: None, action, lambda store: _is(store.images.list() == []))
 
 
-def test_base(tmp_path: Path) -> None:
+def test_base(place: Path) -> None:
     def check(store: Store) -> None:
         assert [tags for item in store.images.list() for tags in item["RepoTags"]] in ([], ["base:latest"])
 
-    at_every_step(tmp_path, lambda store: None, lambda store: store.images.resolve("base"), check)
+    at_every_step(place, lambda store: None, lambda store: store.images.resolve("base"), check)
 
 
-def test_tag(tmp_path: Path) -> None:
+def test_tag(place: Path) -> None:
     def prepare(store: Store) -> None:
         store.add("a", ONE)
         store.add("b", TWO)
@@ -152,10 +159,10 @@ def test_tag(tmp_path: Path) -> None:
         assert len(store.images.list()) == 2
         store.images.resolve("b")
 
-    at_every_step(tmp_path, prepare, action, check)
+    at_every_step(place, prepare, action, check)
 
 
-def test_remove(tmp_path: Path) -> None:
+def test_remove(place: Path) -> None:
     def prepare(store: Store) -> None:
         store.add("a", ONE, TWO)
         store.add("kept", ONE)
@@ -169,10 +176,10 @@ def test_remove(tmp_path: Path) -> None:
         image = store.images.resolve("kept")
         assert all(store.snapshots.has(chain_id) for chain_id in image.layers)
 
-    at_every_step(tmp_path, prepare, action, check)
+    at_every_step(place, prepare, action, check)
 
 
-def test_unpacking_again(tmp_path: Path) -> None:
+def test_unpacking_again(place: Path) -> None:
     def prepare(store: Store) -> None:
         store.add("a", ONE, TWO)
         for chain_id in store.snapshots.layers():
@@ -181,7 +188,7 @@ def test_unpacking_again(tmp_path: Path) -> None:
     def action(store: Store) -> None:
         store.images.ensure_unpacked(store.images.resolve("a"))
 
-    at_every_step(tmp_path, prepare, action, lambda store: store.images.resolve("a"))
+    at_every_step(place, prepare, action, lambda store: store.images.resolve("a"))
 
 
 def _is(truth: bool) -> None:

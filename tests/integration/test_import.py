@@ -8,7 +8,6 @@ import gzip
 import io
 import lzma
 import os
-import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from sampan.errors import InvalidParameter, System
 from sampan.oci.digest import of_bytes
 from sampan.store.vfs import VfsSnapshotter
 
-from support.imagestore import Store, archive
+from support.imagestore import Store, archive, disk
 
 TAR = archive({"bin": None, "bin/sh": b"#!", "odd\udcff": b"x" * 5000, "empty": b""})
 
@@ -170,11 +169,8 @@ def test_a_stream_that_fails_leaves_nothing(store: Store) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "sampan-test", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with disk(tmp_path / "disk", "3m") as place:
+        yield place
 
 
 def _fill(ballast: Path, leave: int = 0) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +99,17 @@ class Store:
                 layers.append(Descriptor(kind, self.content.add(archive), len(archive)))
             made = documents.make_config(platform.here(), clock.now(), config or {"Cmd": ["sh"]}, diff_ids, [])
             return self.images.publish(made, layers, reference.parse(name).tagged() if name else None)
+
+
+@contextlib.contextmanager
+def disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system in memory, of a size as tmpfs takes it."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "sampan-test", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def archive(files: Mapping[str, bytes | None]) -> bytes:
