@@ -6,6 +6,10 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 END = bytes(1024)
 
@@ -62,7 +66,7 @@ def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 512)
 
 
-def member(name: bytes, data: bytes = b"", **fields: object) -> bytes:
+def member(name: bytes, data: bytes = b"", **fields: Any) -> bytes:
     """A header, and the data of a regular file; names that ustar cannot hold get a pax header."""
     records: dict[bytes, bytes] = {}
     target = fields.get("target", b"")
@@ -72,7 +76,7 @@ def member(name: bytes, data: bytes = b"", **fields: object) -> bytes:
     if len(target) > 100:
         records[b"linkpath"] = target
     fields.setdefault("size", len(data))
-    return (pax(records) if records else b"") + header(name, **fields) + padded(data)  # type: ignore[arg-type]
+    return (pax(records) if records else b"") + header(name, **fields) + padded(data)
 
 
 def pax(records: dict[bytes, bytes] | list[tuple[bytes, bytes]], kind: bytes = b"x") -> bytes:
@@ -97,15 +101,15 @@ def base256(value: int, width: int = 12) -> bytes:
     return bytes(data)
 
 
-def directory(name: bytes, mode: int = 0o755, **fields: object) -> bytes:
+def directory(name: bytes, mode: int = 0o755, **fields: Any) -> bytes:
     return member(name, kind=b"5", mode=mode, **fields)
 
 
-def symlink(name: bytes, target: bytes, **fields: object) -> bytes:
+def symlink(name: bytes, target: bytes, **fields: Any) -> bytes:
     return member(name, kind=b"2", target=target, **fields)
 
 
-def hardlink(name: bytes, target: bytes, **fields: object) -> bytes:
+def hardlink(name: bytes, target: bytes, **fields: Any) -> bytes:
     return member(name, kind=b"1", target=target, **fields)
 
 

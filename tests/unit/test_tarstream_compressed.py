@@ -54,7 +54,9 @@ def test_formats(name: str, step: int, size: int) -> None:
     assert plain(FORMATS[name](DATA), step, size) == DATA
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\x1f", b"short", DATA])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"\x1f", b"short", DATA, b"BZhello.txt" + bytes(600), b"P*M\x19" + bytes(600)]
+)
 def test_plain_bytes_pass(data: bytes) -> None:
     assert plain(data, 3 if len(data) < 10 else 5000) == data
 

@@ -20,17 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 PATH_MAX = 4096
 """Bytes of a path that one system call takes, its terminating NUL included (limits.h)."""
-
-NAME_MAX = 255
-"""Bytes of one component."""
 
 _SYMLINK_LIMIT = 40  # The kernel's own limit (path_resolution(7)).
 _RACE_LIMIT = 256

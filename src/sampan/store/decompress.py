@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 _INPUT = 1 << 16
-_MAGICS = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\0", "xz"),
-)
-_SKIPPABLE = (b"\x2a\x4d\x18", "zstd")  # After a first byte of 0x50 to 0x5f (RFC 8878, 3.1.2).
+_HEAD = 10  # Bytes that tell the formats apart.
+_GZIP = b"\x1f\x8b\x08"  # RFC 1952, with its only compression method
+_ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a first byte of 0x50 to 0x5f
+_BZIP2 = b"BZh"
+_BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")  # pi, and for nothing at all sqrt(pi)
+_XZ = b"\xfd7zXZ\0"
 _WINDOW = 1 << 27  # What zstd itself takes without being asked (zstd(1), --long).
 _XZ_MEMORY = 1 << 28
 
@@ -45,7 +45,7 @@ def decompress(source: Source) -> Source:
     `Unavailable` if zstd is needed and the package `zstandard` is not installed.
     """
     head = source.read(_INPUT)
-    while len(head) < 6:  # A pipe may give less than the magic number.
+    while len(head) < _HEAD:  # A pipe may give less.
         more = source.read(_INPUT)
         if not more:
             break
@@ -57,11 +57,15 @@ def decompress(source: Source) -> Source:
 
 
 def _compression(head: bytes) -> str | None:
-    for magic, name in _MAGICS:
-        if head.startswith(magic):
-            return name
-    if head[1:4] == _SKIPPABLE[0] and 0x50 <= head[0] <= 0x5F:
-        return _SKIPPABLE[1]
+    """The format by its first bytes. A plain archive begins with a name, and one may well begin with "BZh"."""
+    if head.startswith(_GZIP):
+        return "gzip"
+    if head.startswith(_ZSTD) or (head[1:4] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F):
+        return "zstd"
+    if head.startswith(_BZIP2) and head[4:10] in _BZIP2_BLOCKS:
+        return "bzip2"
+    if head.startswith(_XZ):
+        return "xz"
     return None
 
 

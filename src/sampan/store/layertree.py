@@ -190,9 +190,9 @@ class LayerTree:
         if known is not None:
             self._directories[path] = known
             return known
-        fd = os.open(name, _DIRECTORY, dir_fd=parent.fd)
-        covered = parent.covered or is_opaque(fd)
-        opened = self._directories[path] = self._opened(fd, path, covered)
+        opened = self._opened(os.open(name, _DIRECTORY, dir_fd=parent.fd), path, covered=True)
+        self._directories[path] = opened
+        opened.covered = parent.covered or is_opaque(opened.fd)
         if len(self._directories) > _OPEN:
             oldest = next(iter(self._directories))
             self._directories.pop(oldest).close()
