@@ -183,7 +183,7 @@ class House:
                     yield Import(alias.name, node.lineno, when)
             elif isinstance(node, ast.ImportFrom):
                 yield from self._from(module, node, when)
-            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            elif isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING":
                 yield from self._imports(module, node.body, "check")
                 yield from self._imports(module, node.orelse, when)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -212,7 +212,7 @@ class House:
         if hasattr(node, "body"):
             return
         for call in ast.walk(node):
-            if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in (
+            if isinstance(call, ast.Call) and _last_name(call.func) in (
                 "__import__",
                 "import_module",
             ):
@@ -245,6 +245,11 @@ class House:
                 yield Problem(
                     self.modules[start].path, edges[start][path[1 % len(path)]], "cycle", " -> ".join([*path, start])
                 )
+
+
+def _last_name(node: ast.expr) -> str:
+    """`c` of the expressions `c` and `a.b.c`; "" of others."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _shortest_circle(start: str, edges: dict[str, dict[str, int]]) -> list[str]:
@@ -346,7 +351,7 @@ def _processes(module: Module) -> Iterator[Problem]:
                 yield Problem(module.path, line, "fork", f"uses {name}")
         if (
             isinstance(node, ast.Call)
-            and ast.unparse(node.func).rpartition(".")[2] in ("CDLL", "PyDLL")
+            and _last_name(node.func) in ("CDLL", "PyDLL")
             and module.name not in (LIBC, PROCESS)
         ):
             yield Problem(module.path, node.lineno, "libc", "opens a library")

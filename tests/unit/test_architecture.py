@@ -13,18 +13,21 @@ SRC = Path(__file__).parents[2] / "src"
 HEAD = '"""Doc."""\n\nfrom __future__ import annotations\n\n'
 
 
+@pytest.fixture(scope="module")
+def house() -> House:
+    return House.read(SRC)
+
+
 def rules(files: dict[str, str]) -> list[str]:
     return [p.rule for p in House({path: HEAD + text for path, text in files.items()}).problems()]
 
 
-def test_the_house_keeps_its_rules() -> None:
-    house = House.read(SRC)
+def test_the_house_keeps_its_rules(house: House) -> None:
     assert len(house.modules) > 10
     assert not (problems := house.problems()), "\n" + "\n".join(map(str, problems))
 
 
-def test_the_lists_of_exceptions_name_modules_that_are_there() -> None:
-    house = House.read(SRC)
+def test_the_lists_of_exceptions_name_modules_that_are_there(house: House) -> None:
     listed = {*architecture.COLD, *architecture.SPAWNERS, *architecture.SCRIPTS, *architecture.PROCESS_MODULE_USERS}
     assert sorted(listed - set(house.modules)) == []
 
