@@ -1,0 +1,761 @@
+"""Faults that other engines had, one by one: what an image or a container does to get out, and that it does not.
+
+Named after the advisory where there is one; P1 to P4 are those that an engine in Python has of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import StartFailed
+from sampan.kernel import capabilities
+from sampan.kernel.libc import libc
+from sampan.runtime import launcher
+from sampan.steps.base import Context, StepError
+from sampan.steps.mounts import MaskPath
+
+from support.box import Box, Boxes, boxes_below, directory_for_tests
+from support.child import in_child
+from support.patience import eventually, patience
+from support.rootfs import make_rootfs, variant
+
+pytestmark = [pytest.mark.root, pytest.mark.core]
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    path = directory_for_tests()
+    make_rootfs(path / "rootfs")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def box(directory: Path) -> Iterator[Boxes]:
+    with boxes_below(directory, directory / "rootfs") as boxes:
+        yield boxes
+
+
+@pytest.fixture
+def image(directory: Path) -> Iterator[Path]:
+    """A root file system to do bad things to."""
+    path = variant(directory / "rootfs", directory / "image")
+    yield path
+    shutil.rmtree(path)
+
+
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.chmod(path, 0o755)
+
+
+def refused(box: Boxes, *command: str, **options: object) -> str:
+    """The message of a start that fails; nothing of it is left."""
+    one = box(*command, **options)
+    with pytest.raises(StartFailed) as caught:
+        one.start()
+    eventually(lambda: not one.handle.alive())
+    assert not one.groups_left()
+    return str(caught.value)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    return {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+
+
+# P1: the interpreter behind /proc/self/exe (CVE-2019-5736)
+
+
+def engine_files() -> list[Path]:
+    """What a shim is executed from: the interpreter, its shared library if it is a stub, and docker-init."""
+    files = [Path(os.path.realpath(sys._base_executable))]  # type: ignore[attr-defined]
+    library = launcher._library_directory()
+    if library:
+        files += [path for path in Path(library).glob("libpython*.so*") if path.is_file()]
+    init = shutil.which("tini-static")
+    assert init, "the tests need tini (scripts/packages)"
+    return [*files, Path(init)]
+
+
+def checksums() -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in engine_files()]
+
+
+def test_p1_a_script_whose_interpreter_is_proc_self_exe(box: Boxes, image: Path) -> None:
+    before = checksums()
+    script(image / "bin/evil", "#!/proc/self/exe\nopen('/escaped', 'w')\n")
+    one = box("/bin/evil", rootfs=image)
+    try:
+        one.run()
+    except StartFailed:
+        pass  # it depends on the libraries that the image has whether the host's interpreter starts in it
+    other = box("sleep", "60", rootfs=image)
+    other.start().close()
+    try:
+        other.exec("/bin/evil")
+    except StartFailed:
+        pass
+    assert checksums() == before
+
+
+def test_p1_nothing_that_a_shim_is_executed_from_can_be_written_through_it(box: Boxes) -> None:
+    """With all of root's privileges on the host, while it runs and after it has ended.
+
+    Shown by a change of modes: to open it for writing fails for the same reason, but only where nobody else runs Python.
+    """
+    one = box("sleep", "60")
+    one.start().close()
+    opened = [os.open(f"/proc/{one.monitor}/exe", os.O_RDONLY)]
+    if launcher._library_directory():
+        for name in os.listdir(f"/proc/{one.monitor}/map_files"):
+            path = f"/proc/{one.monitor}/map_files/{name}"
+            if "libpython" in os.readlink(path):
+                opened.append(os.open(path, os.O_RDONLY))
+        assert len(opened) > 1
+    try:
+        for _ in range(2):
+            for fd in opened:
+                assert os.fstatvfs(fd).f_flag & os.ST_RDONLY
+                with pytest.raises(OSError) as caught:
+                    os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(os.fstat(fd).st_mode))
+                assert caught.value.errno == errno.EROFS
+                with pytest.raises(OSError):
+                    os.open(f"/proc/self/fd/{fd}", os.O_WRONLY)
+            one.kill()
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+ATTACK = """
+attack() {
+  link=$(readlink $1/exe) || return
+  case $link in
+    */python*|*tini*|*docker-init*|*memfd*) ;;
+    *) return ;;
+  esac
+  echo "$link" >> /saw
+  { sleep 0.3; : >> /proc/self/fd/9 && echo "$link" >> /hit; } 9< $1/exe
+}
+: >> /saw
+while :; do
+  for process in /proc/[0-9]*; do
+    ( : >> $process/exe && echo "$process $(readlink $process/exe)" >> /hit )
+    attack $process &
+  done
+  wait
+done 2> /dev/null
+"""
+
+
+@pytest.mark.patience(240)
+def test_p1_a_container_with_ptrace_and_the_hosts_pids_during_fifty_starts_and_execs(box: Boxes, image: Path) -> None:
+    """Its files are opened for writing at once, and again when their process has ended and they are busy no more.
+
+    Only processes that have to do with us are attacked: others run beside the tests.
+    """
+    before = checksums()
+    attack = ATTACK.replace("in /proc/[0-9]*;", "in $(pidof sampan-shim sleep | sed 's,[0-9]*,/proc/&,g') /proc/self;")
+    script(image / "attack", attack)
+    attacker = box("sh", "/attack", rootfs=image, host={"PidMode": "host", "CapAdd": ["CAP_SYS_PTRACE"]})
+    attacker.start().close()
+    target = box("sleep", "600")
+    target.start().close()
+    for number in range(50):
+        one = box("sleep", "600", init=str(engine_files()[-1]) if number % 2 else "")
+        one.start().close()
+        target.exec("true")
+        one.kill()
+    attacker.kill()
+    saw = (attacker.upper / "saw").read_text()
+    assert "/python" in saw, "it has seen our interpreter"
+    assert not (attacker.upper / "hit").exists(), (attacker.upper / "hit").read_text()
+    assert checksums() == before
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_p1_an_attack_on_every_exec_from_inside(box: Boxes, image: Path, privileged: bool) -> None:
+    before = checksums()
+    script(image / "attack", ATTACK)
+    host = {"CapAdd": ["CAP_SYS_PTRACE"]} if privileged else {}
+    one = box("sh", "/attack", rootfs=image, host=host)
+    one.start().close()
+    for _ in range(50):
+        one.exec("true")
+    one.kill()
+    if not privileged:
+        # Without the capability a joining process cannot even be looked into.
+        assert "python" not in (one.upper / "saw").read_text()
+    assert not (one.upper / "hit").exists(), (one.upper / "hit").read_text()
+    assert checksums() == before
+
+
+# P2: nothing of the image is loaded (CVE-2019-14271, CVE-2026-41567)
+
+
+TRAP = "import os\nos.close(os.open('/trapped', os.O_CREAT | os.O_WRONLY))\n"
+TRACED = """
+import sys
+from pathlib import Path
+from support.box import Box
+directory, rootfs = map(Path, sys.argv[1:])
+box = Box(directory, rootfs, "sleep", "60", config={"User": "user:team", "Env": ["PYTHONPATH=/", "PYTHONHOME=/"]},
+          host={"GroupAdd": ["shared"]})
+box.start()
+box.exec("true").ok()
+box.close()
+"""
+
+
+def booby_trap(image: Path) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for place in ("", f"usr/lib/python{version}", f"usr/local/lib/python{version}", f"lib/python{version}"):
+        for name in ("encodings/__init__.py", "encodings/idna.py", "sitecustomize.py", "os.py", "pwd.py", "codecs.py"):
+            script(image / place / name, TRAP)
+    for name in ("libnss_files.so.2", "libnss_compat.so.2", "libnss_dns.so.2", "libc.so.6", "libpython3.so"):
+        script(image / "lib/x86_64-linux-gnu" / name, "no library at all")
+        script(image / "lib" / name, "no library at all")
+    for name in ("gzip", "xz", "unpigz", "zstd", "ldconfig"):
+        (image / "bin" / name).unlink(missing_ok=True)
+        script(image / "bin" / name, "#!/bin/sh\ntouch /trapped\n")
+    (image / "etc/nsswitch.conf").write_text("passwd: files dns\ngroup: files dns\n")
+
+
+def test_p2_no_file_of_the_image_is_opened_or_executed_but_those_that_it_is_there_for(
+    image: Path, directory: Path
+) -> None:
+    booby_trap(image)
+    logs = directory / "strace"  # a file for each process, so that no line is in two pieces
+    logs.mkdir()
+    calls = "trace=%file,openat2,open_tree,execveat,pivot_root,clone,clone3,mmap"
+    subprocess.run(
+        ["strace", "-ff", "-qq", "-y", "-e", calls, "-o", logs / "pid", sys.executable, "-c", TRACED, directory, image],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        check=True,
+        timeout=patience(120),
+    )
+    traces = [path.read_text(errors="replace").splitlines() for path in logs.iterdir()]
+    shutil.rmtree(logs)
+    init = next(lines for lines in traces if any(line.startswith('pivot_root(".", ".")') for line in lines))
+    pivoted = next(n for n, line in enumerate(init) if line.startswith("pivot_root("))
+    # Before the root is changed: every path of the image is resolved below its root, never by a plain open.
+    plain = _opened([line for line in init[:pivoted] if line.startswith("openat(AT_FDCWD")])
+    assert not [path for path in plain if path.startswith(str(image))]
+    resolved = [line for line in init[:pivoted] if line.startswith("openat2(")]
+    assert resolved
+    assert all("RESOLVE_IN_ROOT" in line and "RESOLVE_NO_MAGICLINKS" in line for line in resolved)
+    # After it, and all along in the process of an exec: the user's databases and the working directory, no more.
+    joined = next(
+        lines for lines in traces if lines is not init and any('execve("/bin/true"' in line for line in lines)
+    )
+    for name, lines, first in (("sleep", init[pivoted:], []), ("true", joined, ["/"])):
+        began = next(n for n, line in enumerate(lines) if line.startswith("execve(") and line.endswith(" = 0"))
+        before = lines[:began]
+        assert _opened(before) == [*first, "/etc/passwd", "/etc/group", "/"]
+        assert not [line for line in before if line.startswith("mmap(") and "</" in line], "no file is mapped"
+        places = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin")
+        executed = [m.group(1) for line in before if (m := re.match(r'exec\w+\("([^"]*)"', line))]
+        assert executed == [f"{place}/{name}" for place in places]
+
+
+def _opened(lines: list[str]) -> list[str]:
+    """The paths that are opened, in their order."""
+    return [m.group(1) for line in lines if (m := re.match(r'open\w*\([^"]*"([^"]*)"', line))]
+
+
+def test_p2_the_traps_do_not_go_off_in_a_start_or_an_exec(box: Boxes, image: Path) -> None:
+    booby_trap(image)
+    one = box("sleep", "60", rootfs=image, config={"User": "user"}, host={"GroupAdd": ["team"]})
+    one.start().close()
+    assert one.exec("id", "-u", user={"username": "nobody", "additionalGroups": ["team"]}).ok() == b"65534\n"
+    with pytest.raises(StartFailed):
+        one.exec("nosuch")
+    one.kill()
+    assert not (one.upper / "trapped").exists()
+
+
+# P4: descriptors
+
+
+def test_p4_a_program_has_three_descriptors(box: Boxes) -> None:
+    inherited = [os.dup2(1, number, inheritable=True) for number in (3, 60, 600) if not _is_open(number)]
+    try:
+        one = box("sleep", "60")
+        one.start().close()
+        joined = one.exec_start("sleep", "60")
+        with_terminal = one.exec_start("sleep", "60", tty=True)
+        pids = children(one.monitor)
+        assert len(pids) == 3
+        for pid in pids:
+            assert sorted(descriptors(pid)) == [0, 1, 2]
+        joined.close()
+        with_terminal.close()
+        assert not [target for target in descriptors(one.monitor).values() if target == os.readlink("/proc/self/fd/1")]
+    finally:
+        for fd in inherited:
+            os.close(fd)
+
+
+def _is_open(fd: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{fd}")
+
+
+def test_p4_with_an_init_as_well(box: Boxes) -> None:
+    one = box("sleep", "60", init=str(engine_files()[-1]))
+    one.start().close()
+    eventually(lambda: len(children(one.init)) == 1)
+    for pid in (one.init, *children(one.init)):
+        assert sorted(descriptors(pid)) == [0, 1, 2]
+
+
+# CVE-2024-21626: a working directory behind a descriptor of the host
+
+
+def test_cve_2024_21626_no_working_directory_through_a_descriptor(box: Boxes) -> None:
+    for number in range(3, 65):
+        message = refused(box, "true", config={"WorkingDir": f"/proc/self/fd/{number}"})
+        assert "working directory" in message or "/proc/self/fd" in message
+
+
+def test_cve_2024_21626_nor_for_an_exec(box: Boxes) -> None:
+    one = box("sleep", "60")
+    one.start().close()
+    for number in range(3, 65):
+        for path in (f"/proc/self/fd/{number}", f"/proc/self/fd/{number}/../../..", f"/proc/1/fd/{number}"):
+            with pytest.raises(StartFailed, match="chdir to cwd"):
+                one.exec("pwd", cwd=path)
+    for magic in ("/proc/self/cwd", "/proc/1/root", "/proc/1/cwd"):
+        with pytest.raises(StartFailed, match="chdir to cwd"):
+            one.exec("pwd", cwd=magic)
+
+
+def test_cve_2024_21626_nor_through_a_link_of_the_image(box: Boxes, image: Path) -> None:
+    for number in range(3, 12):
+        (image / f"link{number}").symlink_to(f"/proc/self/fd/{number}")
+    for number in range(3, 12):
+        refused(box, "true", rootfs=image, config={"WorkingDir": f"/link{number}"})
+
+
+# links and mounts
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+@pytest.mark.parametrize("target", ["/elsewhere", "elsewhere", "/nonexistent", "/proc/self", "../../../../../../tmp"])
+def test_cve_2019_16884_proc_and_sys_are_no_links(box: Boxes, image: Path, name: str, target: str) -> None:
+    (image / name).rmdir()
+    (image / "elsewhere").mkdir()
+    (image / name).symlink_to(target)
+    refused(box, "true", rootfs=image)
+
+
+def test_cve_2019_16884_what_is_mounted_is_the_kernels(box: Boxes) -> None:
+    one = box("sleep", "60")
+    one.start().close()
+    mounts = Path(f"/proc/{one.init}/mountinfo").read_text()
+    for path, kind in (
+        ("/proc", "proc"),
+        ("/sys", "sysfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/mqueue", "mqueue"),
+        ("/dev", "tmpfs"),
+    ):
+        line = next(line for line in mounts.splitlines() if line.split()[4] == path)
+        assert line.split(" - ")[1].split()[0] == kind
+        assert line.split()[3] == "/", "its root and no directory of it"
+
+
+def snapshot(directory: Path) -> list[tuple[str, int, int]]:
+    return sorted((str(p), p.lstat().st_mode, p.lstat().st_mtime_ns) for p in directory.rglob("*"))
+
+
+@pytest.mark.parametrize("target", ["/canary", "/../../../../../../{host}", "{host}"])
+def test_cve_2026_41579_a_dev_that_is_a_link_leads_nowhere_on_the_host(
+    box: Boxes, image: Path, directory: Path, target: str
+) -> None:
+    canary = directory / "canary"
+    (canary / "sub").mkdir(parents=True)
+    (canary / "null").write_text("host's")
+    before = snapshot(canary)
+    (image / "dev").rmdir()
+    (image / "dev").symlink_to(target.format(host=str(canary).lstrip("/") if target.startswith("/..") else canary))
+    try:
+        box("sh", "-c", "echo x > /dev/null; ls /dev", rootfs=image).run()
+    except StartFailed:
+        pass  # refusing is as good
+    assert snapshot(canary) == before
+    shutil.rmtree(canary)
+
+
+def test_cve_2025_31133_masks_are_made_of_the_null_device_and_nothing_else(image: Path) -> None:
+    """The image's own /dev is covered by a tmpfs; a step that found something else in its place refuses."""
+    for make in (
+        lambda path: path.symlink_to("/proc/sys/kernel/core_pattern"),
+        lambda path: path.write_text("a file"),
+        lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 8)),
+        lambda path: path.mkdir(),
+    ):
+        null = image / "dev/null"
+        make(null)
+
+        def inside() -> str:
+            ctx = Context()
+            ctx.put("root", os.open(image, os.O_PATH | os.O_DIRECTORY))
+            try:
+                MaskPath("/etc/passwd").run(ctx)
+            except (StepError, OSError) as e:
+                return str(e)
+            return "masked"
+
+        assert in_child(inside) != "masked"
+        assert (image / "etc/passwd").read_text().startswith("root:")
+        if null.is_dir():
+            null.rmdir()
+        else:
+            null.unlink()
+
+
+def test_cve_2025_31133_an_image_with_its_own_dev_null_has_the_real_one(box: Boxes, image: Path) -> None:
+    (image / "dev/null").symlink_to("/proc/sys/kernel/core_pattern")
+    core_pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    command = "stat -c '%t:%T %F' /dev/null; echo x > /dev/null; cat /proc/timer_list /proc/keys; echo x > /proc/sys/kernel/core_pattern"
+    output = box("sh", "-c", command, rootfs=image).run()
+    assert output.out == b"1:3 character special file\n"
+    assert b"Read-only file system" in output.err
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == core_pattern
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "/proc/sysrq-trigger", "pts/0", "/dev/null"])
+def test_cve_2025_52565_the_console_is_the_containers_own_terminal(box: Boxes, image: Path, target: str) -> None:
+    (image / "dev/console").symlink_to(target)
+    one = box("sleep", "60", rootfs=image, config={"Tty": True})
+    one.start().close()
+    console = os.stat(f"/proc/{one.init}/root/dev/console")
+    peer = os.stat(f"/proc/{one.init}/root/dev/pts/0")
+    assert (console.st_dev, console.st_ino) == (peer.st_dev, peer.st_ino)
+    assert os.major(console.st_rdev) == 136
+    assert stat.S_IMODE(os.stat(f"/proc/{one.init}/root/etc/passwd").st_mode) == 0o644
+
+
+def test_cve_2026_55686_a_working_directory_through_links_is_made_in_the_container(
+    box: Boxes, image: Path, directory: Path
+) -> None:
+    host = directory / "outside"
+    host.mkdir()
+    (image / "absolute").symlink_to(host)
+    (image / "relative").symlink_to("../../../../../../../.." + str(host))
+    before = snapshot(host)
+    for path in ("/relative/new/deep", "/absolute/new/deep", "/absolute/../outside/new/deep"):
+        one = box("pwd", rootfs=image, config={"WorkingDir": path})
+        assert one.run().ok().decode().strip() == f"{host}/new/deep"
+        assert (one.upper / str(host).lstrip("/") / "new/deep").is_dir()
+        assert snapshot(host) == before
+    host.rmdir()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/passwd/sub", "/loop/x", "/dangling-file"])
+def test_a_working_directory_that_cannot_be(box: Boxes, image: Path, path: str) -> None:
+    (image / "loop").symlink_to("loop")
+    (image / "dangling-file").symlink_to("etc/passwd")
+    message = refused(box, "true", rootfs=image, config={"WorkingDir": path})
+    assert "Cannot mkdir" in message or "working directory" in message
+
+
+# who it runs as
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["4294967296", "4294967295", "2147483648:0", "0:2147483648", "0x0", "-1", "99999999999", "18446744073709551616"],
+)
+def test_cve_2024_40635_a_user_out_of_range_is_nobody(box: Boxes, image: Path, user: str) -> None:
+    with (image / "etc/passwd").open("a") as file:
+        file.write("99999999999:x:0:0::/root:/bin/sh\n0x0x:x:0:0::/:\n")
+    refused(box, "id", rootfs=image, config={"User": user})
+    one = box("sleep", "60", rootfs=image)
+    one.start().close()
+    with pytest.raises(StartFailed):
+        one.exec("id", user={"username": user, "additionalGroups": []})
+
+
+@pytest.mark.parametrize("name", ["passwd", "group"])
+@pytest.mark.parametrize("kind", ["fifo", "zero", "sparse", "directory", "notes", "growing", "socket"])
+def test_cve_2026_47262_a_database_that_is_no_sound_file_is_refused_at_once(
+    box: Boxes, image: Path, name: str, kind: str
+) -> None:
+    path = image / "etc" / name
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "zero":
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    elif kind == "sparse":
+        with path.open("w") as file:
+            file.truncate(2 << 30)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "notes":
+        path.symlink_to("/sys/kernel/notes")  # procfs and sysfs files have sizes of their own
+    elif kind == "growing":
+        path.symlink_to("/proc/1/mem")  # a size of 0, and an endless read
+    else:
+        os.mknod(path, stat.S_IFSOCK | 0o666)
+    begun = time.monotonic()
+    if (kind, name) == ("notes", "group"):
+        box("true", rootfs=image, config={"User": "nobody"}).run().ok()  # it has no group of that name, that is all
+    else:
+        refused(box, "true", rootfs=image, config={"User": "nobody"})
+    assert time.monotonic() - begun < patience(5)
+
+
+def test_cve_2026_47262_a_container_that_lets_its_database_grow_during_an_exec(box: Boxes) -> None:
+    one = box("sh", "-c", "while :; do head -c 1000000 /dev/zero >> /etc/group; done")
+    one.start().close()
+    eventually(lambda: (one.upper / "etc/group").exists() and (one.upper / "etc/group").stat().st_size > 5 << 20)
+    with pytest.raises(StartFailed, match="/etc/group of the image is larger than 4 MiB"):
+        one.exec("true")
+
+
+def test_cve_2022_36109_supplementary_groups_are_exactly_those(box: Boxes) -> None:
+    one = box("id", "-G", config={"User": "user"}, host={"GroupAdd": ["7777", "shared"]})
+    assert sorted(one.run().ok().split()) == [b"1000", b"2000", b"3000", b"7777"]
+    assert box("id", "-G", config={"User": "user:0"}).run().ok() == b"0\n"
+    assert box("sh", "-c", "grep Groups /proc/self/status").run().ok().split() == [b"Groups:", b"0"]
+
+
+def test_cve_2026_57231_no_variable_of_the_host_comes_in_through_an_odd_entry(box: Boxes) -> None:
+    os.environ["SAMPAN_SECRET"] = "secret"
+    try:
+        config = {"Env": ["SAMPAN_SECRET", "", "=x", "*", "$SAMPAN_SECRET", "OK=1", "A=${SAMPAN_SECRET}"]}
+        one = box("env", config=config)
+        variables = one.run().ok().splitlines()
+    finally:
+        del os.environ["SAMPAN_SECRET"]
+    names = sorted(line.split(b"=")[0] for line in variables)
+    assert names == [b"A", b"HOME", b"HOSTNAME", b"OK", b"PATH"]
+    assert b"A=${SAMPAN_SECRET}" in variables
+
+
+# privileges
+
+
+@pytest.mark.parametrize("user", ["", "1000"])
+@pytest.mark.parametrize("privileged", [False, True])
+def test_cve_2022_29162_and_2016_8867_no_inheritable_or_ambient_capabilities(
+    box: Boxes, user: str, privileged: bool
+) -> None:
+    one = box("sleep", "60", config={"User": user}, host={"Privileged": privileged})
+    one.start().close()
+    joined = one.exec_start("sleep", "60")
+    expected = capabilities.mask(one.spec["process"]["capabilities"]["bounding"]) & capabilities.get()[1]
+    for pid in children(one.monitor):
+        sets = capabilities.process_sets(pid)
+        assert (sets["CapInh"], sets["CapAmb"]) == (0, 0)
+        assert sets["CapBnd"] == expected
+        assert (sets["CapPrm"], sets["CapEff"]) == ((0, 0) if user else (expected, expected))
+    joined.close()
+
+
+def test_capabilities_that_were_dropped_are_gone(box: Boxes) -> None:
+    one = box("sh", "-c", "chown 1:1 /tmp; mknod /x c 1 3; grep CapEff /proc/self/status", host={"CapDrop": ["ALL"]})
+    output = one.run()
+    assert output.ok() == b"CapEff:\t0000000000000000\n"
+    assert output.err.count(b"Operation not permitted") == 2
+
+
+def test_no_new_privileges_is_kept_by_exec(box: Boxes) -> None:
+    one = box("sleep", "60", host={"SecurityOpt": ["no-new-privileges"]})
+    one.start().close()
+    assert one.exec("grep", "NoNewPrivs", "/proc/1/status").ok() == b"NoNewPrivs:\t1\n"
+    assert one.exec("grep", "NoNewPrivs", "/proc/self/status").ok() == b"NoNewPrivs:\t1\n"
+
+
+def test_the_session_keyring_is_the_containers_own(box: Boxes) -> None:
+    """A key in the caller's keyring cannot be read inside: two sessions, two keyrings."""
+    describe, join, session = 6, 1, -3
+
+    def inside() -> tuple[bytes, list[bytes]]:
+        number = 250 if os.uname().machine == "x86_64" else 219
+        call = libc.syscall
+        call(number, ctypes.c_long(join), b"of-the-caller")
+        one = box("cat", "/proc/keys", host={"MaskedPaths": []})
+        buffer = ctypes.create_string_buffer(200)
+        call(number, ctypes.c_long(describe), ctypes.c_long(session), buffer, ctypes.c_long(200))
+        keys = one.run().ok()
+        joined = [line for line in keys.splitlines() if b"_ses" in line]
+        return buffer.value, joined
+
+    own, inner = in_child(inside)
+    assert own.endswith(b"of-the-caller")
+    assert inner, "a keyring without a name: a session of its own"
+
+
+def test_cve_2022_0492_release_agent_and_mounts_are_out_of_reach(box: Boxes) -> None:
+    command = (
+        "for f in $(find /sys/fs/cgroup -name release_agent); do echo evil > $f && echo written; done;"
+        "mkdir /c; mount -t cgroup -o memory none /c && echo mounted; mount -t tmpfs none /c && echo mounted;"
+        "mount -o remount,rw /sys && echo remounted; mkdir /sys/fs/cgroup/memory/x /sys/fs/cgroup/x && echo made"
+    )
+    output = box("sh", "-c", command).run()
+    assert output.out == b""
+    assert output.err
+
+
+def test_what_is_masked_and_what_is_read_only(box: Boxes) -> None:
+    one = box("sleep", "60")
+    one.start().close()
+    masked = [path for path in one.spec["linux"]["maskedPaths"] if os.path.exists(path)]
+    assert "/sys/firmware" in masked
+    for path in masked:
+        inside = f"/proc/{one.init}/root{path}"
+        if os.path.isdir(inside):
+            assert os.listdir(inside) == [], path
+            assert os.statvfs(inside).f_flag & os.ST_RDONLY, path
+        else:
+            assert os.stat(inside).st_rdev == os.makedev(1, 3), path
+    for path in one.spec["linux"]["readonlyPaths"]:
+        inside = f"/proc/{one.init}/root{path}"
+        assert not os.path.exists(inside) or os.statvfs(inside).f_flag & os.ST_RDONLY, path
+    assert b"Read-only" in one.exec("sh", "-c", "echo 1 > /proc/sys/kernel/panic").err
+
+
+# processes
+
+
+def test_a_fork_bomb_stays_within_its_limit(box: Boxes) -> None:
+    one = box("sleep", "600", host={"PidsLimit": 40})
+    one.start().close()
+    bombs = [one.exec_start("sh", "-c", "while :; do sleep 600 & done") for _ in range(3)]
+    eventually(lambda: len(one.driver.processes(one.group)) >= 35, what="the bombs have gone off")
+    for _ in range(5):
+        # A joining process is moved in, which no limit refuses on cgroup v1: it only cannot fork.
+        assert len(one.driver.processes(one.group)) <= 40 + len(bombs)
+        time.sleep(0.05)
+    begun = time.monotonic()
+    one.kill()
+    assert time.monotonic() - begun < patience(5)
+    assert not one.groups_left()
+
+
+def test_a_limit_of_one_process_starts(box: Boxes) -> None:
+    """Init joins `pids` as its last act before it becomes the program: nothing of ours counts."""
+    one = box("sh", "-c", "echo alone; sleep 0; echo two", host={"PidsLimit": 1})
+    output = one.run()
+    assert output.out == b"alone\n", "the shell cannot fork"
+    assert b"fork" in output.err
+
+
+@pytest.mark.parametrize("user", ["", "1000"])
+@pytest.mark.parametrize("init", [False, True])
+def test_a_killed_shim_takes_its_container_along(box: Boxes, user: str, init: bool) -> None:
+    one = box("sleep", "600", config={"User": user}, init=str(engine_files()[-1]) if init else "")
+    one.start().close()
+    joined = one.exec_start("sleep", "601")
+    inside = one.driver.processes(one.group)
+    assert len(inside) >= 2
+    os.kill(one.monitor, signal.SIGKILL)
+    eventually(lambda: not one.driver.processes(one.group), what="every process has ended")
+    joined.close()
+    assert not one.handle.alive()
+    assert one.handle.exited() is None, "lost: the next command says so"
+    _take_away(one)
+
+
+def test_a_killed_shim_of_an_entrypoint_that_changed_its_user(box: Boxes, image: Path) -> None:
+    """That clears the request to die: the next command kills the cgroup."""
+    one = box("su", "user", "-c", "sleep 600", rootfs=image, host={"PidMode": "host"})
+    one.start().close()
+    eventually(
+        lambda: b"sleep" in b"".join(Path(f"/proc/{p}/cmdline").read_bytes() for p in one.driver.processes(one.group))
+    )
+    os.kill(one.monitor, signal.SIGKILL)
+    eventually(lambda: not one.handle.alive())
+    _take_away(one)
+    assert not one.driver.processes(one.group)
+
+
+def _take_away(one: Box) -> None:
+    """What the next command does with a lost container."""
+    one.handle.kill_group(one.group)
+    shutil.rmtree(one.run_directory)
+    assert not one.groups_left()
+
+
+LOOK = """
+joins() { read name < $process/comm && [ "$name" = sampan-shim ]; }
+leak() { joins && echo "$process $1" >> /leak; }  # else it has executed its program meanwhile, which may be seen
+while :; do
+  for process in /proc/[0-9]*; do
+    joins || continue
+    echo seen >> /seen
+    readlink $process/fd/0 && leak fd
+    readlink $process/exe && leak exe
+    joins || continue
+    readlink $process/root && leak root
+    readlink $process/cwd && leak cwd
+    joins || continue
+    { read -r word; } < $process/environ && leak environ
+    { read -r word; } < $process/maps && leak maps
+    true 9< $process/mem && leak mem
+  done
+done > /dev/null 2>&1
+"""
+
+
+def test_cve_2016_9962_a_joining_process_cannot_be_looked_into(box: Boxes, image: Path) -> None:
+    """Nor traced: ptrace asks the same question as /proc/PID/fd, and one more."""
+    script(image / "look", LOOK)
+    one = box("sh", "/look", rootfs=image)
+    one.start().close()
+    for _ in range(60):
+        one.exec("true")
+    one.kill()
+    assert (one.upper / "seen").exists(), "it has seen some of them"
+    leak = one.upper / "leak"
+    assert not leak.exists(), leak.read_text()
+
+
+def test_cve_2016_9962_a_joining_process_holds_nothing_of_the_monitors(box: Boxes) -> None:
+    """Seen by the host's root, who sees all: what a container with ptrace could at most get."""
+    one = box("sleep", "600")
+    attachment = one.start()
+    seen: list[str] = []
+
+    def look(event: object) -> None:
+        pid = getattr(event, "pid", 0)
+        if getattr(event, "stage", "") == "stage2":
+            seen.extend(descriptors(pid).values())
+
+    other = box("true")
+    other.watch(look)
+    other.run()
+    assert seen
+    held = {name.split(":")[0] for name in seen}
+    assert not [name for name in held if "monitor.lock" in name or name.endswith("/log") or name == "anon_inode"]
+    attachment.close()
+
+
+def test_cve_2020_15257_there_is_no_abstract_socket(box: Boxes) -> None:
+    one = box("cat", "/proc/net/unix", host={"NetworkMode": "host"})
+    assert b"@sampan" not in one.run().ok()
+    assert not [line for line in one.log_lines() if "sampan" in line["log"] and "@" in line["log"]]
