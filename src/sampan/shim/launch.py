@@ -30,8 +30,9 @@ def launch(
 ) -> Outcome:
     """Make a process of the container: returns when execve has worked or something has failed.
 
-    `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec. `leave` is called with every BEGIN before its step runs, if the start is watched. After a failure no child is
-    left. `ctx` keeps the descriptors that the caller put there; those of the stages were opened in the children.
+    `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec. `leave` is
+    called with every BEGIN before its step runs, if the start is watched. After a failure no child is left. `ctx` keeps
+    the descriptors that the caller put there; those of the stages were opened in the children.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     child = process.fork()
@@ -69,7 +70,10 @@ def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] |
                 outcome.executing = True
         while leave and held and (outcome.pid or held[0]["stage"] != "stage2"):
             leave(_by_our_pid(held.pop(0), outcome.pid))
-            ours.send(protocol.frame(protocol.GO))
+            try:
+                ours.send(protocol.frame(protocol.GO))
+            except BrokenPipeError:
+                pass  # it was killed while it waited
     for said in (*outcome.done, *((outcome.failed,) if outcome.failed else ())):
         _by_our_pid(said, outcome.pid)
 

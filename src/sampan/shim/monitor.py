@@ -223,8 +223,12 @@ class Monitor:
         except Exception as e:
             # Out of descriptors or processes, or a plan that is none: the container goes on, and keeps nothing of it.
             outcome = launch.Outcome()
-            outcome.failed = {"message": f"cannot start a process in the container: {e}", "errno": 0, "exit_code": 126}
+            message = f"cannot start a process in the container: {e}"
+            outcome.failed = {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
         if outcome.failed is not None:
+            if _has_ended(self.session.pidfd):
+                # Which killed what was about to join, and is not yet known to those who asked for it.
+                outcome.failed.update(message="the container has ended", errno=0, advice="")
             session.close_program_ends(ctx)
             session.close()
             client.send(protocol.message(protocol.FAILED, **outcome.failed, error=explain(outcome.failed)))
@@ -398,6 +402,12 @@ def _make_private(directory: str) -> None:
 def _reserve() -> int:
     """A descriptor to give up when there are no more."""
     return os.open("/", os.O_PATH | os.O_CLOEXEC)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _reap(pid: int) -> int:
