@@ -247,6 +247,20 @@ def test_an_exec_into_a_container_that_has_ended(box: Boxes) -> None:
         one.exec("true")
 
 
+def test_an_exec_that_begins_while_the_container_ends(box: Boxes) -> None:
+    """It ran, or the container was not there any more, or it was killed on its way in: nothing else is told."""
+    for pause in range(6):
+        one = box("sleep", "60")
+        one.start().close()
+        time.sleep(pause / 1000)
+        os.kill(one.init, signal.SIGKILL)
+        try:
+            told = f"exit code {one.exec('true').code}"
+        except (Conflict, StartFailed) as e:
+            told = str(e)
+        assert told.endswith(("exit code 0", "exit code 137", "is not running", "the container has ended"))
+
+
 def test_an_exec_that_is_there_when_the_container_ends_is_killed_with_it(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()

@@ -333,7 +333,7 @@ def test_p4_with_an_init_as_well(box: Boxes) -> None:
 
 
 def test_cve_2024_21626_no_working_directory_through_a_descriptor(box: Boxes) -> None:
-    for number in range(3, 65):
+    for number in (*range(3, 24), *range(24, 65, 8)):
         message = refused(box, "true", config={"WorkingDir": f"/proc/self/fd/{number}"})
         assert "working directory" in message or "/proc/self/fd" in message
 
@@ -342,10 +342,9 @@ def test_cve_2024_21626_nor_for_an_exec(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()
     for number in range(3, 65):
-        for path in (f"/proc/self/fd/{number}", f"/proc/self/fd/{number}/../../..", f"/proc/1/fd/{number}"):
-            with pytest.raises(StartFailed, match="chdir to cwd"):
-                one.exec("pwd", cwd=path)
-    for magic in ("/proc/self/cwd", "/proc/1/root", "/proc/1/cwd"):
+        with pytest.raises(StartFailed, match="chdir to cwd"):
+            one.exec("pwd", cwd=f"/proc/self/fd/{number}")
+    for magic in ("/proc/self/cwd", "/proc/1/root", "/proc/1/cwd", "/proc/1/fd/0", "/proc/self/fd/5/../../.."):
         with pytest.raises(StartFailed, match="chdir to cwd"):
             one.exec("pwd", cwd=magic)
 
