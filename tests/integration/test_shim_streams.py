@@ -21,7 +21,7 @@ from support.box import Boxes, boxes_below, collect, directory_for_tests
 from support.patience import eventually
 from support.rootfs import make_rootfs
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = [pytest.mark.root]
 
 MIB = 1 << 20
 
