@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 bin := .venv/bin
 pytest := $(bin)/python -m pytest
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
-vm_seconds := 1500
+vm_seconds := 1800
 
 .PHONY: help run test test-long check check-format check-lint check-types check-unit bench clean
 
@@ -28,7 +28,7 @@ test-long: ## the long ones, and the core tests on a machine whose only cgroup h
 	@scripts/venv test
 	$(pytest) -m "long and not cgroup2"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
-	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider -m "core or cgroup2"
+	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "core or cgroup2"
 
 check: ## format, lint, types, architecture, unit tests: seconds
 	@scripts/venv test
