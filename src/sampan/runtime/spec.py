@@ -104,18 +104,15 @@ def merge_environment(base: list[str], over: list[str]) -> list[str]:
 
 
 def granted_capabilities(add: list[str], drop: list[str], privileged: bool) -> list[str]:
-    """The capability names that `--cap-add` and `--cap-drop` come to (moby daemon/pkg/oci/caps): ALL in either, then names."""
-    everything = list(capabilities.NAMES[: capabilities.last() + 1]) if privileged or "ALL" in add else []
-    if privileged:
-        return everything
-    added = [c for c in add if c != "ALL"]
-    if "ALL" in add:
-        kept = [c for c in everything if c not in drop]
-    elif "ALL" in drop:
-        kept = []
-    else:
-        kept = [c for c in defaults.CAPABILITIES if c not in drop]
-    return kept + [c for c in added if c not in kept]
+    """The capability names that `--cap-add` and `--cap-drop` come to (moby daemon/pkg/oci/caps).
+
+    ALL added beats ALL dropped; a name that is dropped beats ALL, but not its own addition to the default set.
+    """
+    if privileged or "ALL" in add:
+        everything = capabilities.NAMES[: capabilities.last() + 1]
+        return [c for c in everything if privileged or c not in drop]
+    kept = [] if "ALL" in drop else [c for c in defaults.CAPABILITIES if c not in drop]
+    return kept + [c for c in dict.fromkeys(add) if c not in kept]
 
 
 def no_new_privileges(host: dict[str, Any]) -> bool:
