@@ -28,7 +28,8 @@ test-long: ## the long ones, and the core tests on a machine whose only cgroup h
 	@scripts/venv test
 	$(pytest) -m "long and not cgroup2"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
-	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "core or cgroup2"
+	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "core or cgroup2" \
+	    tests/kernel tests/contract tests/integration
 
 check: ## format, lint, types, architecture, unit tests: seconds
 	@scripts/venv test
