@@ -8,7 +8,7 @@ pytest := $(bin)/python -m pytest
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
 vm_seconds := 1800
 
-.PHONY: help run test test-long check check-format check-lint check-types check-unit bench clean
+.PHONY: help run test test-long check check-format check-lint check-types check-unit-1 check-unit-2 bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -33,7 +33,7 @@ test-long: ## the long ones, and the core tests on a machine whose only cgroup h
 
 check: ## format, lint, types, architecture, unit tests: seconds
 	@scripts/venv test
-	@$(MAKE) --no-print-directory -j4 -O check-format check-lint check-types check-unit
+	@$(MAKE) --no-print-directory -j4 -O check-format check-lint check-types check-unit-1 check-unit-2
 
 check-format:
 	@$(bin)/ruff format --check --quiet . || { $(bin)/ruff format --check .; exit 1; }
@@ -44,8 +44,11 @@ check-lint:
 check-types:
 	@$(bin)/mypy --no-error-summary
 
-check-unit:
-	@$(pytest) -q --no-header --hypothesis-profile=check -m "not root and not long" tests/unit
+# In two halves, for two processors: one process would take longer than everything else together.
+check-unit-1: half = tests/unit/test_[a-r]*.py
+check-unit-2: half = tests/unit/test_[!a-r]*.py
+check-unit-1 check-unit-2:
+	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long" $(half)
 
 bench: ## start, many and import against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench
