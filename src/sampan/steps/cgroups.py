@@ -58,7 +58,8 @@ class OpenCgroups(Step):
     clone_directory: str = ""
 
     def describe(self) -> str:
-        return f"open the tasks files of {len(self.join_files)} cgroups{' and the one to clone into' if self.clone_directory else ''}"
+        files = [f"the tasks files of {len(self.join_files)} cgroups"] if self.join_files else []
+        return f"open {' and '.join(files + (['the cgroup to clone into'] if self.clone_directory else []))}"
 
     def run(self, ctx: Context) -> None:
         for number, path in enumerate(self.join_files):
@@ -78,7 +79,12 @@ class JoinCgroups(Step):
     new_namespace: bool = False
 
     def describe(self) -> str:
-        return f"write 0 to the tasks files of {self.count} cgroups{', unshare cgroup' if self.new_namespace else ''}"
+        files = (
+            [f"write 0 to the tasks files of {self.count} cgroups"]
+            if self.count
+            else ["stay in the cgroup of its birth"]
+        )
+        return ", ".join(files + (["unshare cgroup"] if self.new_namespace else []))
 
     def run(self, ctx: Context) -> None:
         for number in range(self.count):
