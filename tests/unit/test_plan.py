@@ -1,0 +1,396 @@
+"""The heart of a start as data: which steps, in which order, in the words of `--debug`. No root, no kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sampan.kernel import namespaces
+from sampan.kernel.cgroupmodel import Hierarchy, Limits, Write
+from sampan.kernel.livegroup import LiveGroup
+from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
+from sampan.runtime.spec import make_spec
+from sampan.shim.protocol import ExecPlan, LaunchPlan, Stages, dumps, loads
+from sampan.steps import base, cgroups, mounts, process, terminal  # noqa: F401
+from sampan.steps import namespaces as namespace_steps  # noqa: F401
+from sampan.steps.base import Step
+
+NEW = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET | namespaces.CLONE_NEWIPC
+NEW |= namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWTIME
+
+
+class Unified:
+    """Says what the driver of cgroup v2 says, of a machine that is not there."""
+
+    version = "v2"
+    links: tuple[tuple[str, str], ...] = ()
+
+    def directories(self, group: str) -> list[str]:
+        return [f"/cg/{group}"]
+
+    def prepare(self, group: str) -> list[Write]:
+        return [Write("/cg/cgroup.subtree_control", "+memory", required=False)]
+
+    def limits(self, group: str, limits: Limits) -> list[Write]:
+        return [Write(f"/cg/{group}/memory.max", str(limits.memory))] if limits.memory else []
+
+    def device_program(self, group: str) -> str | None:
+        return f"/cg/{group}"
+
+    def join_files(self, group: str) -> list[str]:
+        return []
+
+    def clone_directory(self, group: str) -> str | None:
+        return f"/cg/{group}"
+
+    def hierarchies(self, group: str) -> list[Hierarchy]:
+        return [Hierarchy("/cg", "", f"/cg/{group}")]
+
+    def live(self, group: str) -> LiveGroup:
+        return LiveGroup(unified=f"/cg/{group}")
+
+
+class Version1(Unified):
+    """The same for v1 with two hierarchies."""
+
+    version = "v1"
+    links = (("cpu", "cpu,cpuacct"),)
+
+    def directories(self, group: str) -> list[str]:
+        return [h.directory for h in self.hierarchies(group)]
+
+    def prepare(self, group: str) -> list[Write]:
+        return []
+
+    def device_program(self, group: str) -> str | None:
+        return None
+
+    def join_files(self, group: str) -> list[str]:
+        return [f"{directory}/tasks" for directory in self.directories(group)]
+
+    def clone_directory(self, group: str) -> str | None:
+        return None
+
+    def hierarchies(self, group: str) -> list[Hierarchy]:
+        return [Hierarchy(f"/cg/{name}", name, f"/cg/{name}/{group}") for name in ("cpu,cpuacct", "pids")]
+
+
+OVERLAY = RootFilesystem("overlay", ("/layers/b", "/layers/a"), "/snap/upper", "/snap/work", "", "/d")
+
+
+def plan_of(
+    host: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    driver: Unified | None = None,
+    root: RootFilesystem = OVERLAY,
+    files: dict[str, str] | None = None,
+    **facts: Any,
+) -> LaunchPlan:
+    driver = driver or Unified()
+    joined = {kind: f"container:{kind}" for kind in facts.get("joined", ()) if kind != "mount"}
+    record = {
+        "id": "c",
+        "path": "sh",
+        "args": ["-c", "true"],
+        "config": {"Hostname": "box", **(config or {})},
+        "host_config": {"MaskedPaths": ["/proc/keys"], "ReadonlyPaths": ["/proc/sys"], **(host or {})},
+    }
+    spec = make_spec(record, files or {}, "sampan/c", driver.version, joined, facts.get("init", ""))
+    launching = Launching("c", "/d", "/d/starts/1", "/r", root, "sampan/c", **facts)
+    return make_plan(spec, launching, driver)  # type: ignore[arg-type]
+
+
+def lines(plan: LaunchPlan) -> list[str]:
+    """The dry run; without what depends on the machine that runs the test."""
+    shown = [f"{stage}: {step.describe()}" for stage, step in plan.steps()]
+    return [line for line in shown if "/dev/core" not in line]
+
+
+def of_stage(plan: LaunchPlan, stage: str) -> list[str]:
+    return [line.partition(": ")[2] for line in lines(plan) if line.startswith(f"{stage}: ")]
+
+
+def test_a_start_on_cgroup_v2() -> None:
+    plan = plan_of(files={"/etc/hosts": "/d/hosts"})
+    assert plan.lists().clone == NEW
+    assert plan.shared_pid is False
+    assert plan.cgroup == LiveGroup(unified="/cg/sampan/c")
+    assert (
+        "\n".join(lines(plan))
+        == """\
+monitor: fsopen and fsmount devpts (ptmxmode=0666,mode=0620,gid=5,nosuid,noexec)
+stage1: mkdir /cg/sampan/c
+stage1: write '+memory' to /cg/cgroup.subtree_control
+stage1: bpf: attach a device filter of 12 rules to /cg/sampan/c
+stage1: open the cgroup to clone into
+stage1: write '0' to /proc/self/oom_score_adj
+stage1: fsopen overlay of 2 lower layers, upper /snap/upper
+stage1: open_tree clone of /d/hosts with submounts
+stage2: stay in the cgroup of its birth, unshare cgroup
+stage2: mount / recursively slave
+stage2: move_mount of the root file system to /d
+stage2: mount proc on /proc (nosuid,nodev,noexec)
+stage2: mount tmpfs on /dev (mode=755,size=65536k,nosuid,strictatime)
+stage2: mknod /dev/null c 1:3 mode 666
+stage2: mknod /dev/zero c 1:5 mode 666
+stage2: mknod /dev/full c 1:7 mode 666
+stage2: mknod /dev/random c 1:8 mode 666
+stage2: mknod /dev/urandom c 1:9 mode 666
+stage2: mknod /dev/tty c 5:0 mode 666
+stage2: symlink /dev/fd -> /proc/self/fd
+stage2: symlink /dev/stdin -> /proc/self/fd/0
+stage2: symlink /dev/stdout -> /proc/self/fd/1
+stage2: symlink /dev/stderr -> /proc/self/fd/2
+stage2: symlink /dev/ptmx -> pts/ptmx
+stage2: move_mount of devpts to /dev/pts
+stage2: mount sysfs on /sys (ro,nosuid,nodev,noexec)
+stage2: mount cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)
+stage2: mount mqueue on /dev/mqueue (nosuid,nodev,noexec)
+stage2: mount tmpfs on /dev/shm (mode=1777,size=67108864,nosuid,nodev,noexec)
+stage2: move_mount of mount.7 to /etc/hosts
+stage2: make the working directory / if it is missing
+stage2: bind /proc/sys onto itself, read-only
+stage2: mask /proc/keys
+stage2: pivot_root, umount2 the old root (MNT_DETACH)
+stage2: netlink: set lo up
+stage2: sethostname box
+stage2: look up user 'root' in /etc/passwd and /etc/group of the image
+stage2: setsid, dup2 the pipes to 0, 1, 2, chown them to the user
+stage2: keyctl: join a new session keyring
+stage2: chdir /
+stage2: drop all but 14 capabilities, setgroups, setresgid, setresuid
+stage2: chdir / as the user, unless root could
+stage2: prctl PR_SET_PDEATHSIG SIGKILL
+stage2: execve sh -c true"""
+    )
+
+
+def test_a_start_on_cgroup_v1_with_a_bit_of_everything() -> None:
+    host = {
+        "ReadonlyRootfs": True,
+        "Tmpfs": {"/tmp": "size=1m"},
+        "Memory": 64 << 20,
+        "CgroupnsMode": "private",
+        "SecurityOpt": ["no-new-privileges"],
+        "GroupAdd": ["audio"],
+        "CapDrop": ["ALL"],
+    }
+    config = {"Tty": True, "User": "web", "WorkingDir": "/srv", "Domainname": "example.test"}
+    plan = plan_of(host, config, Version1(), files={"/etc/hosts": "/d/hosts"}, init="/usr/bin/tini", attached=True)
+    assert plan.descriptors == ("attach",)
+    assert of_stage(plan, "monitor")[1:] == ["open ptmx of the container's devpts, TIOCGPTPEER"]
+    assert (
+        "\n".join(of_stage(plan, "stage1"))
+        == """\
+mkdir /cg/cpu,cpuacct/sampan/c
+mkdir /cg/pids/sampan/c
+write '67108864' to /cg/sampan/c/memory.max
+open the tasks files of 2 cgroups
+write '0' to /proc/self/oom_score_adj
+memfd_create, copy /usr/bin/tini, seal
+fsopen overlay of 2 lower layers, upper /snap/upper
+open_tree clone of /cg/cpu,cpuacct/sampan/c (ro,nosuid,nodev,noexec)
+open_tree clone of /cg/pids/sampan/c (ro,nosuid,nodev,noexec)
+open_tree clone of /d/hosts with submounts (ro)"""
+    )
+    stage2 = of_stage(plan, "stage2")
+    assert stage2[0] == "write 0 to the tasks files of 2 cgroups, unshare cgroup"
+    assert (
+        "\n".join(stage2[stage2.index("mount sysfs on /sys (ro,nosuid,nodev,noexec)") :])
+        == """\
+mount sysfs on /sys (ro,nosuid,nodev,noexec)
+mount tmpfs on /sys/fs/cgroup (mode=755,nosuid,nodev,noexec)
+move_mount of cgroup.mount.cpu,cpuacct to /sys/fs/cgroup/cpu,cpuacct
+move_mount of cgroup.mount.pids to /sys/fs/cgroup/pids
+symlink /sys/fs/cgroup/cpu -> cpu,cpuacct
+remount /sys/fs/cgroup read-only
+mount mqueue on /dev/mqueue (nosuid,nodev,noexec)
+mount tmpfs on /dev/shm (mode=1777,size=67108864,nosuid,nodev,noexec)
+move_mount of mount.7 to /etc/hosts
+mount tmpfs on /tmp (size=1m,nosuid,nodev,noexec)
+bind the pty to /dev/console
+make the working directory /srv if it is missing
+bind /proc/sys onto itself, read-only
+mask /proc/keys
+remount the root read-only
+pivot_root, umount2 the old root (MNT_DETACH)
+netlink: set lo up
+sethostname box
+setdomainname example.test
+look up user 'web' in /etc/passwd and /etc/group of the image
+setsid, dup2 the pty to 0, 1, 2, chown them to the user
+keyctl: join a new session keyring
+chdir /srv
+prctl PR_SET_NO_NEW_PRIVS
+drop all but 0 capabilities, setgroups, setresgid, setresuid
+chdir /srv as the user, unless root could
+prctl PR_SET_PDEATHSIG SIGKILL
+execve /sbin/docker-init -- sh -c true from a sealed memfd"""
+    )
+
+
+def test_a_start_in_the_hosts_namespaces_without_pivot_root() -> None:
+    host = {"NetworkMode": "host", "PidMode": "host", "IpcMode": "host", "UTSMode": "host"}
+    bind = RootFilesystem("bind", (), "", "", "/snap/rootfs", "/d")
+    plan = plan_of(host, driver=Version1(), root=bind, no_pivot=True)
+    assert plan.lists().clone == namespaces.CLONE_NEWNS | namespaces.CLONE_NEWTIME
+    assert plan.shared_pid is True, "init is no pid 1: its end kills nobody else"
+    assert "open_tree clone of /snap/rootfs" in of_stage(plan, "stage1")
+    assert "open_tree clone of /dev/shm with submounts (nosuid,nodev,noexec)" in of_stage(plan, "stage1")
+    stage2 = of_stage(plan, "stage2")
+    assert stage2[0] == "write 0 to the tasks files of 2 cgroups"
+    assert "mount --move the root over /, chroot" in stage2
+    for absent in ("pivot_root, umount2 the old root (MNT_DETACH)", "netlink: set lo up", "sethostname box"):
+        assert absent not in stage2, absent
+
+
+def test_a_start_in_another_containers_namespaces() -> None:
+    mode = "container:other"
+    joined = ("network", "pid", "ipc", "mount")
+    plan = plan_of({"NetworkMode": mode, "PidMode": mode, "IpcMode": mode}, joined=joined)
+    assert plan.descriptors == ("ns.network", "ns.pid", "ns.ipc", "ns.mount")
+    assert plan.lists().clone == namespaces.CLONE_NEWNS | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWTIME
+    assert plan.shared_pid is True
+    # The other's shared memory while the host is in view, its namespaces last.
+    assert of_stage(plan, "stage1")[-4:] == [
+        "open_tree clone of /dev/shm in the mount namespace of the container that is joined",
+        "setns network of ns.network",
+        "setns pid of ns.pid",
+        "setns ipc of ns.ipc",
+    ]
+    assert "netlink: set lo up" not in of_stage(plan, "stage2")
+
+
+# what must hold of every start
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"host": {"Privileged": True}},
+    {"host": {"ReadonlyRootfs": True, "Tmpfs": {"/dev": "", "/run": ""}}},
+    {"host": {"NetworkMode": "host", "PidMode": "host", "IpcMode": "host", "UTSMode": "host"}},
+    {"config": {"Tty": True, "User": "1000", "WorkingDir": "/a/b"}, "init": "/sbin/tini"},
+    {"driver": Version1(), "no_pivot": True},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_laws_of_the_child_side(variant: dict[str, Any]) -> None:
+    lists = plan_of(**variant).lists()
+    stage1, stage2 = ([type(step).__name__ for step in steps] for steps in (lists.stage1, lists.stage2))
+    # Everything that takes a path of the host is done in stage1, when init is not yet born.
+    assert not {"BuildOverlay", "CloneTree", "MakeCgroup", "WriteCgroup", "WriteFile", "SealedProgram"} & set(stage2)
+    # The cgroup first, so that all that follows is charged to the container; propagation cut before the first mount.
+    assert stage2[:3] == ["JoinCgroups", "SeparateMounts", "AttachRoot"]
+    # The root is changed after all mounts; the user is looked up after that, in the image and in nothing else.
+    pivot = stage2.index("MoveRoot" if variant.get("no_pivot") else "PivotRoot")
+    assert not {"MountFilesystem", "AttachMount", "MakeWorkingDirectory", "MakeDevice"} & set(stage2[pivot:])
+    # Root's last deeds before it is the user; PDEATHSIG after, for a change of credentials clears it; execve at the end.
+    ending = [name for name in stage2[pivot:] if name not in ("LoopbackUp", "SetHostname", "SetDomainname")]
+    assert ending[1:] == [
+        "FindUser",
+        "Standard",
+        "NewKeyring",
+        "ChangeDirectory",
+        "BecomeUser",
+        "ChangeDirectory",
+        "DieWithMonitor",
+        "Execute",
+    ]
+    assert "MakeCgroup" not in stage1[stage1.index("OpenCgroups") :]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_plan_survives_its_way_to_the_shim(variant: dict[str, Any]) -> None:
+    plan = plan_of(**variant)
+    back = LaunchPlan.from_json(loads(dumps(plan.to_json())))
+    assert lines(back) == lines(plan)
+    assert back.to_json() == plan.to_json()
+    assert len(dumps(plan.to_json())) < 64 << 10, "a plan is sent in one message"
+
+
+# exec
+
+
+PROCESS: dict[str, Any] = {
+    "terminal": True,
+    "consoleSize": {"height": 24, "width": 80},
+    "user": {"username": "web", "additionalGroups": []},
+    "args": ["id"],
+    "env": ["A=1"],
+    "cwd": "/srv",
+    "capabilities": {"bounding": ["CAP_KILL"]},
+    "noNewPrivileges": True,
+    "oomScoreAdj": 100,
+}
+
+
+def test_an_exec() -> None:
+    plan = make_exec_plan("e", PROCESS, "sampan/c", Version1(), open_stdin=True)  # type: ignore[arg-type]
+    assert (plan.terminal, plan.size, plan.open_stdin, plan.detach) == (True, (24, 80), True, False)
+    lists = Stages.from_text(plan.stages)
+    assert lists.clone == 0, "the pid namespace that was joined is for the child; nothing else is new"
+    kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup", "time")
+    assert [step.describe() for step in lists.stage1] == [
+        "open the tasks files of 2 cgroups",
+        "write '100' to /proc/self/oom_score_adj",
+        f"setns {', '.join(kind for kind in kinds if namespaces.supported(kind))} of the container's init",
+    ]
+    assert [step.describe() for step in lists.stage2] == [
+        "write 0 to the tasks files of 2 cgroups",
+        "open /",
+        "look up user 'web' in /etc/passwd and /etc/group of the image",
+        "setsid, dup2 the pty to 0, 1, 2, chown them to the user",
+        "keyctl: join a new session keyring",
+        "chdir /srv",
+        "prctl PR_SET_NO_NEW_PRIVS",
+        "drop all but 1 capabilities, setgroups, setresgid, setresuid",
+        "chdir /srv as the user, unless root could",
+        "prctl PR_SET_PDEATHSIG SIGKILL",
+        "execve id",
+    ]
+    assert ExecPlan.from_json(loads(dumps(plan.to_json()))).to_json() == plan.to_json()
+
+
+# steps themselves
+
+
+SAMPLES: dict[str, Any] = {
+    "str": "/a \udcff",
+    "int": 7,
+    "bool": True,
+    "tuple[str, ...]": ("a", "\udcff"),
+    "tuple[tuple[str, str], ...]": (("mode", "755"), ("flag", "")),
+    "tuple[tuple[bool, str, int, int, str], ...]": ((True, "c", 1, 3, "rwm"),),
+}
+
+
+def sample(kind: type[Step]) -> Step:
+    """A step with a value in every field, by the fields' annotations."""
+    values = {name: SAMPLES[text] for name, text in kind.__annotations__.items() if name in kind._fields}
+    if kind.__name__ == "SeparateMounts":
+        values["propagation"] = "private"
+    if kind.__name__ == "MakeDevice":
+        values["kind"] = "c"
+    return kind(**values)
+
+
+@pytest.mark.parametrize("name", sorted(Step.kinds))
+def test_every_step_describes_itself_in_one_line_and_survives_encoding(name: str) -> None:
+    step = sample(Step.kinds[name])
+    described = step.describe()
+    assert described
+    assert described == described.strip()
+    assert "\n" not in described
+    back = base.decode(loads(dumps(base.encode([step]))))[0]
+    assert type(back) is type(step)
+    assert back.to_json() == step.to_json()
+    assert back.describe() == described
+    assert isinstance(step.advice(28), str)
+
+
+def test_every_step_can_also_run() -> None:
+    assert len(Step.kinds) > 30
+    for name, kind in Step.kinds.items():
+        assert kind.run is not Step.run or name == "CloneInit", name
