@@ -473,6 +473,18 @@ def test_the_reaper_does_not_run_when_a_client_was_told(box: Boxes, directory: P
     assert not told.exists()
 
 
+def test_the_reaper_runs_although_somebody_listened(box: Boxes, directory: Path) -> None:
+    """`logs -f` and `attach` hear of the end as well, and settle nothing."""
+    told = directory / "reaped"
+    one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"touch {told}"))
+    one.start()
+    listening = one.attach(stdout=False, stderr=False)
+    one.handle.signal(9)
+    assert collect(listening).code == 137
+    eventually(told.exists, what="the reaper has run")
+    told.unlink()
+
+
 def test_the_client_of_an_exec_was_not_told_of_the_containers_end(box: Boxes, directory: Path) -> None:
     told = directory / "reaped"
     one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"touch {told}"))

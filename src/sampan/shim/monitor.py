@@ -161,6 +161,7 @@ class Monitor:
         if attached is not None:
             client = self._client(_socket.socket(fileno=attached))
             client.join(self.session, {protocol.STDOUT, protocol.STDERR}, True)
+            client.settles = True
         self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
         # A shim lives as long as its container: what only the start needed is given back.
@@ -294,8 +295,7 @@ class Monitor:
         )  # from here on a new start may have the container; what is left is between us and our clients
         session.tell_exit(**report)
         self._linger()
-        # Whoever heard the container's end settles it; a client of an exec heard only of that.
-        told = any(c.was_told and c.session is session for c in self.clients)
+        told = any(c.was_told and c.settles for c in self.clients)
         return [] if told else list(self.plan.reaper)
 
     def _end_killed_exec(self, session: Session) -> None:

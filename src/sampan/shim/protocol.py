@@ -94,8 +94,8 @@ class LaunchPlan(Struct):
     monitor: the monitor's own steps. stages: see `Stages`, as text. descriptors: names of what is sent along, in order.
     log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
     cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
-    nobody else. reaper: argv of a command that settles the exit if nobody waits; empty when nothing is due (a client that
-    was told the exit does it otherwise). watched: announce every step.
+    nobody else. reaper: argv of a command that settles the exit if nobody waits; empty when nothing is due (the client
+    that started the container does it otherwise). watched: announce every step.
     """
 
     version: int

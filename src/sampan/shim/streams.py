@@ -288,6 +288,8 @@ class Client:
         self._finishing = False
         self.was_told = False
         """Everything was delivered, its session's end too."""
+        self.settles = False
+        """Once told, it does what an exit leaves to do: it started the container. One that listens (a log) may not."""
         self._events = select.POLLIN
         self.session: Session | None = None
         self.kinds: set[int] = set()
