@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import StartFailed
-from sampan.kernel import capabilities, cgroup
+from sampan.kernel import capabilities, cgroup, mount, namespaces
 from sampan.kernel.files import lock_is_held
 from sampan.runtime.launcher import ExecLauncher
 from sampan.runtime.plan import RootFilesystem
 
 from support.box import Box, Boxes, boxes_below, collect, directory_for_tests
+from support.child import in_child
 from support.patience import eventually
 from support.rootfs import make_rootfs, variant
 
@@ -277,6 +278,34 @@ def test_a_root_that_is_a_plain_directory(box: Boxes, directory: Path) -> None:
     assert one.run().out.endswith(b"hello\n")
     assert (own / "written").read_text() == "hello\n"
     shutil.rmtree(own)
+
+
+@pytest.mark.parametrize("kind", ["overlay", "bind"])
+def test_below_a_shared_mount_nothing_of_a_container_shows_up_on_the_host(directory: Path, kind: str) -> None:
+    """As systemd makes /: the clone of a directory is a peer of the host's mount, until it is made private."""
+
+    def inside() -> tuple[bytes, list[str]]:
+        namespaces.private_mounts()
+        store = directory / "shared"
+        store.mkdir()
+        mount.mount("tmpfs", str(store), "tmpfs")
+        mount.mount("", str(store), "", mount.MS_SHARED)
+        rootfs = variant(directory / "rootfs", store / "rootfs")
+        (store / "hosts").write_text("shared")
+        facts = {"root": RootFilesystem("bind", (), "", "", str(rootfs), str(store))} if kind == "bind" else {}
+        one = Box(
+            store, rootfs, "sleep", "60", files={"/etc/hosts": str(store / "hosts")}, host={"CapAdd": ["ALL"]}, **facts
+        )
+        one.start().close()
+        seen = one.exec("sh", "-c", "mount -t tmpfs none /home && mount -t tmpfs none /root && cat /etc/hosts").ok()
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        one.close()
+        return seen, [place for place in mounts if place.startswith(str(store))]
+
+    seen, mounts = in_child(inside)
+    assert seen == b"shared"
+    assert mounts == [str(directory / "shared")]
+    (directory / "shared").rmdir()
 
 
 @pytest.mark.parametrize("no_pivot", [False, True])

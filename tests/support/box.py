@@ -68,7 +68,7 @@ def collect(attachment: Attachment, seconds: float = 30) -> Output:
 class Box:
     """A container's directory, its plan, and what runs of it.
 
-    config and host are entries of the record's `config` and `host_config`.
+    config and host are entries of the record's `config` and `host_config`. files: what is bound over the image's.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Box:
         *command: str,
         config: dict[str, Any] | None = None,
         host: dict[str, Any] | None = None,
+        files: dict[str, str] | None = None,
         **facts: Any,
     ) -> None:
         self.id = os.urandom(32).hex()
@@ -101,7 +102,7 @@ class Box:
             "host_config": {"NetworkMode": "none", **(host or {})},
         }
         init = facts.get("init", "")
-        self.spec = make_spec(record, {}, self.group, self.driver.version, init=init)
+        self.spec = make_spec(record, files or {}, self.group, self.driver.version, init=init)
         layers = facts.pop("layers", (str(rootfs),))
         root = RootFilesystem("overlay", layers, str(self.upper), str(self.directory / "work"), "", str(self.directory))
         self.facts = Launching(
