@@ -227,8 +227,9 @@ class Monitor:
             message = f"cannot start a process in the container: {e}"
             outcome.failed = {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
         if outcome.failed is not None:
-            if _has_ended(self.session.pidfd):
-                # Which killed what was about to join, and is not yet known to those who asked for it.
+            if outcome.failed["errno"] == errno.ESRCH or _has_ended(self.session.pidfd):
+                # Which killed what was about to join, or left it nothing to join: a process on its way out has no
+                # namespaces any more, a moment before its end is known.
                 outcome.failed.update(message="the container has ended", errno=0, advice="")
             session.close_program_ends(ctx)
             session.close()
