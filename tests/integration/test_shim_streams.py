@@ -401,7 +401,8 @@ def test_a_terminal_echoes_translates_newlines_and_sends_interrupts(box: Boxes) 
     _until(attachment, b"hello\r\nhello\r\n")
     attachment.send(b"\x03")
     output = collect(attachment)
-    assert (output.out, output.code) == (b"^C", 7)
+    assert output.out == b"^C"
+    assert output.code in (7, 130), "the shell heard the signal as well, or only of its child's end"
 
 
 def test_a_terminal_is_the_controlling_one_and_belongs_to_the_user(box: Boxes) -> None:
