@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, System
 from sampan.oci import lifecycle
 from sampan.steps.trace import Event, Trace
 from sampan.store import locks, states
@@ -334,3 +334,9 @@ def test_lost_or_starting_is_a_question_of_the_record_lock(records: Records, lay
         assert states.observe(paths).status == lifecycle.STARTING
         assert states.observe(paths, holding=True).status == lifecycle.LOST
     assert states.observe(paths).status == lifecycle.LOST
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/proc/sampan"])
+def test_a_root_that_cannot_be_is_told_in_one_line(place: str, tmp_path: Path) -> None:
+    with pytest.raises(System, match=rf"^mkdir {place}: .*: choose another place with --root and --run-root$"):
+        Layout(place, str(tmp_path)).make(Trace())

@@ -169,3 +169,8 @@ def test_fields_that_are_empty_are_left_out_where_docker_leaves_them_out() -> No
     assert "Init" not in fields.shown_host_config(host)
     assert fields.shown_host_config({**host, "Init": False})["Init"] is False
     assert fields.shown_config({**config, "StopTimeout": 0})["StopTimeout"] == 0
+
+
+@pytest.mark.parametrize(("field", "kind"), [("PidMode", "PID"), ("UTSMode", "UTS")])
+def test_private_is_no_word_for_pid_and_uts(field: str, kind: str) -> None:
+    assert refusal({field: "private"}) == f"invalid {kind} mode: private"

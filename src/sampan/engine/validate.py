@@ -140,16 +140,11 @@ def _capabilities(field: str, names: list[str] | None) -> list[str] | None:
 
 def _check_namespaces(host: dict[str, Any]) -> None:
     pid, ipc = host["PidMode"], host["IpcMode"]
-    # "private" is the default by another name, for people who know it from --ipc.
-    if pid == "private":
-        host["PidMode"] = ""
-    elif pid not in ("", "host") and not _joins(pid):
+    if pid not in ("", "host") and not _joins(pid):
         raise InvalidParameter(f"invalid PID mode: {pid}")
     if ipc not in ("", "none", "private", "shareable", "host") and not _joins(ipc):
         raise InvalidParameter(f"invalid IPC mode: {ipc}")
     host["IpcMode"] = ipc or "private"
-    if host["UTSMode"] == "private":
-        host["UTSMode"] = ""
     if host["UTSMode"] not in ("", "host"):
         raise InvalidParameter(f"invalid UTS mode: {host['UTSMode']}")
     if host["CgroupnsMode"] not in ("", "private", "host"):

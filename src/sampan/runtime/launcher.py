@@ -9,6 +9,7 @@ to, whatever a container manages to open (class CVE-2019-5736). The mount costs 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -63,7 +64,8 @@ class ExecLauncher:
                 pid = _spawn(theirs.fileno(), _placement())
         except OSError as e:
             ours.close()
-            raise System(f"cannot start a shim: {e.strerror}") from e
+            hint = " (mounting needs CAP_SYS_ADMIN: in a container, run the outer one with --privileged)"
+            raise System(f"cannot start a shim: {e}{hint if e.errno == errno.EPERM else ''}") from e
         finally:
             theirs.close()
         return ExecLaunch(ours, pid, self._trace)

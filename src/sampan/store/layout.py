@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import os
 
+from sampan.errors import System
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.steps.trace import Trace
@@ -154,10 +156,17 @@ class Layout:
             if os.path.isdir(path):
                 continue
             with trace.step("make directory", path):
-                # Parents of the root (/var/lib) get the usual mode; only the last component is ours.
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                try:
-                    os.mkdir(path, mode)
-                except FileExistsError:
-                    continue
-                os.chmod(path, mode)
+                _make_directory(path, mode)
+
+
+def _make_directory(path: str, mode: int) -> None:
+    try:
+        # Parents of the root (/var/lib) get the usual mode; only the last component is ours.
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
+    except OSError as e:
+        if isinstance(e, FileExistsError) and os.path.isdir(path):
+            return  # another process was quicker
+        reason = (e.strerror or str(e)).lower()
+        raise System(f"mkdir {path}: {reason}: choose another place with --root and --run-root") from None
