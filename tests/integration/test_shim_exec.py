@@ -234,7 +234,7 @@ def test_a_failing_system_call_is_told_with_its_step(box: Boxes) -> None:
     group = one.group
     one.group = f"{one.group}/nonexistent"
     try:
-        with pytest.raises(StartFailed, match=r"stage1: open .* cgroups.*/nonexistent.*no such file or directory"):
+        with pytest.raises(StartFailed, match=r"stage1: open .*cgroup.*/nonexistent.*no such file or directory"):
             one.exec("true")
     finally:
         one.group = group
