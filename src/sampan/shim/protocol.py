@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import _struct
 
+from sampan import jsontext
 from sampan.kernel.livegroup import LiveGroup
 from sampan.steps import base
 from sampan.structs import Struct
@@ -165,43 +166,15 @@ class ExecPlan(Struct):
         return Stages.from_text(self.stages)
 
 
-class _ScanContext:
-    """What the C scanner of the json package asks of its decoder."""
-
-    strict = False
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = float
-    memo: dict[str, str] = {}  # noqa: RUF012
+dumps = jsontext.dumps
 
 
-if TYPE_CHECKING:
-
-    def dumps(value: Any) -> bytes: ...
-    def loads(data: bytes) -> Any: ...
-
-else:
-    # The C half of the json package alone: its Python half imports `re`, 14 ms and half a MiB in every shim.
-    import _json
-
-    _scan = _json.make_scanner(_ScanContext())
-    _encode = _json.make_encoder(None, None, _json.encode_basestring_ascii, None, ":", ",", False, False, False)
-
-    def dumps(value):
-        """A JSON document, ASCII only: text that is not UTF-8 (surrogate escapes) survives."""
-        return "".join(_encode(value, 0)).encode("ascii")
-
-    def loads(data):
-        """The value of a JSON document. Raises `ProtocolError`."""
-        try:
-            value, _ = _scan(data.decode("utf-8"), 0)
-        except (
-            Exception
-        ) as e:  # the C scanner asks for json.decoder to build its error, which a sealed process cannot import
-            raise ProtocolError("not a JSON document") from e
-        return value
+def loads(data: bytes) -> Any:
+    """The value of a JSON document. Raises `ProtocolError`."""
+    try:
+        return jsontext.loads(data)
+    except ValueError as e:
+        raise ProtocolError("not a JSON document") from e
 
 
 def frame(kind: int, body: bytes = b"") -> bytes:
