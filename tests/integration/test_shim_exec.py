@@ -258,7 +258,7 @@ def test_an_exec_that_begins_while_the_container_ends(box: Boxes) -> None:
             told = f"exit code {one.exec('true').code}"
         except (Conflict, StartFailed) as e:
             told = str(e)
-        assert told.endswith(("exit code 0", "exit code 137", "is not running", "the container has ended"))
+        assert told.endswith(("exit code 0", "exit code 137", "is not running", "the container has ended")), told
 
 
 def test_an_exec_that_is_there_when_the_container_ends_is_killed_with_it(box: Boxes) -> None:

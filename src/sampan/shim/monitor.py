@@ -227,9 +227,11 @@ class Monitor:
             message = f"cannot start a process in the container: {e}"
             outcome.failed = {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
         if outcome.failed is not None:
-            if outcome.failed["errno"] == errno.ESRCH or _has_ended(self.session.pidfd):
-                # Which killed what was about to join, or left it nothing to join: a process on its way out has no
-                # namespaces any more, a moment before its end is known.
+            # Its end kills what was about to join, or leaves it nothing to join: a process on its way out has no
+            # namespaces any more (ESRCH), and its pid namespace takes no more processes (ENOMEM), a moment before the
+            # end is known. A program that cannot be executed has nothing to do with it, and waits for nothing.
+            patience = 0 if outcome.failed["exit_code"] in (126, 127) else 100
+            if outcome.failed["errno"] == errno.ESRCH or _has_ended(self.session.pidfd, patience):
                 outcome.failed.update(message="the container has ended", errno=0, advice="")
             session.close_program_ends(ctx)
             session.close()
@@ -405,10 +407,10 @@ def _reserve() -> int:
     return os.open("/", os.O_PATH | os.O_CLOEXEC)
 
 
-def _has_ended(pidfd: int) -> bool:
+def _has_ended(pidfd: int, milliseconds: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(milliseconds))
 
 
 def _reap(pid: int) -> int:
