@@ -278,7 +278,8 @@ def test_an_exec_that_is_there_when_the_container_ends_is_killed_with_it(box: Bo
 
 
 def test_an_exec_that_ended_before_its_container_keeps_its_own_exit_code(box: Boxes) -> None:
-    one = box("sh", "-c", "while [ ! -e /stop ]; do sleep 0.02; done")
+    # Long enough after it that the exec is over first on a busy machine too.
+    one = box("sh", "-c", "while [ ! -e /stop ]; do sleep 0.02; done; sleep 0.5")
     one.start().close()
     attachment = one.exec_start("sh", "-c", "touch /stop; exit 4")
     assert collect(attachment).code == 4
