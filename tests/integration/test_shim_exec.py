@@ -15,7 +15,7 @@ from sampan.errors import Conflict, StartFailed, System
 from sampan.runtime.handle import STDOUT, Attachment
 
 from support.box import Box, Boxes, boxes_below, collect, directory_for_tests
-from support.patience import eventually
+from support.patience import eventually, patience
 from support.rootfs import make_rootfs
 
 pytestmark = [pytest.mark.root, pytest.mark.core]
@@ -154,10 +154,11 @@ def test_held_outputs_of_many_do_not_add_up(box: Boxes) -> None:
     begun = time.monotonic()
     running = [one.exec_start("sh", "-c", f"sleep 30 & echo {n}") for n in range(8)]
     assert one.exec("echo", "between").ok() == b"between\n"
-    assert time.monotonic() - begun < 1.9
+    # Two seconds each would be sixteen; a slow machine needs some of that for the execs alone.
+    assert time.monotonic() - begun < min(patience(1.9), 10)
     for number, attachment in enumerate(running):
         assert collect(attachment).ok() == b"%d\n" % number
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < min(patience(8), 14)
 
 
 def test_a_background_process_that_goes_on_writing_fills_nobodys_memory(box: Boxes) -> None:
