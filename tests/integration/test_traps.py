@@ -82,7 +82,14 @@ def children(pid: int) -> list[int]:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    return {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    """What the open descriptors of a process lead to; one that is closed while we look is none."""
+    held = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            held[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except FileNotFoundError:
+            continue
+    return held
 
 
 # P1: the interpreter behind /proc/self/exe (CVE-2019-5736)
