@@ -76,18 +76,24 @@ def failure(stage: str, index: int, step: Step, error: BaseException) -> dict[st
     return report
 
 
-def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporter, first: int = 0) -> bool:
-    """Run `steps`, numbered from `first`, in order until one fails, which is reported: False then."""
-    for index, step in enumerate(steps, first):
+def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporter) -> bool:
+    """Run `steps` in order until one fails, which is reported: False then."""
+    for index, step in enumerate(steps):
         report.begin(stage, index)
-        begun = time.perf_counter()
-        try:
-            step.run(ctx)
-        except BaseException as e:
-            # Everything, whatever it is: a traceback would need modules that a sealed process cannot import.
-            report.failed(stage, index, step, time.perf_counter() - begun, e)
+        if not _run_step(stage, index, step, ctx, report):
             return False
-        report.done(stage, index, time.perf_counter() - begun)
+    return True
+
+
+def _run_step(stage: str, index: int, step: Step, ctx: Context, report: Reporter) -> bool:
+    begun = time.perf_counter()
+    try:
+        step.run(ctx)
+    except BaseException as e:
+        # Everything, whatever it is: a traceback would need modules that a sealed process cannot import.
+        report.failed(stage, index, step, time.perf_counter() - begun, e)
+        return False
+    report.done(stage, index, time.perf_counter() - begun)
     return True
 
 
@@ -155,7 +161,10 @@ def stage2(steps: tuple[Step, ...], ctx: Context, report: Reporter) -> NoReturn:
     """Become the container's program. Its last step is the execve, after which there is nobody to return."""
     try:
         if run_steps("stage2", steps[:-1], ctx, report):
+            execve = len(steps) - 1
+            report.begin("stage2", execve)
+            # Behind the wait for leave: who is killed while it waits has not executed anything.
             report.last()
-            run_steps("stage2", steps[-1:], ctx, report, len(steps) - 1)
+            _run_step("stage2", execve, steps[execve], ctx, report)
     finally:
         os._exit(127)
