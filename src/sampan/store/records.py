@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from sampan.oci.mountpoint import MountPoint
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, Layout
 
@@ -41,6 +42,7 @@ class Record(Struct):
     name: without a slash. created: RFC 3339. image: the digest of the image's config. image_ref: the image
     as it was asked for. layers: chain ids, bottom first. path, args: what is executed, joined from entrypoint
     and command. config, host_config: Docker's Config and HostConfig, merged with the image's config.
+    mounts: what is mounted into it besides what every container has; records of the first version have none.
     broken: why the record could not be read ("" for a good one); such a container can only be removed.
     """
 
@@ -56,6 +58,7 @@ class Record(Struct):
     args: tuple[str, ...]
     config: dict[str, Any]
     host_config: dict[str, Any]
+    mounts: tuple[MountPoint, ...] = ()
     broken: str = ""
 
     @property
@@ -340,13 +343,19 @@ def parse_record(container_id: str, data: bytes, path: str) -> Record:
             return _broken(container_id, f"{path}: written by a newer sampan (schema {fields['schema']})")
         fields["layers"] = tuple(fields["layers"])
         fields["args"] = tuple(fields["args"])
+        if fields.get("mounts"):
+            from sampan.oci.mountpoint import mount_points
+
+            fields["mounts"] = mount_points(fields["mounts"])
+        else:
+            fields["mounts"] = ()
         return Record(**fields)
     except (ValueError, KeyError, TypeError) as e:
         return _broken(container_id, f"{path}: not a container record: {e}")
 
 
 def _broken(container_id: str, why: str) -> Record:
-    return Record(SCHEMA, container_id, container_id[:12], "", "", "", (), "", "", (), {}, {}, why)
+    return Record(SCHEMA, container_id, container_id[:12], "", "", "", (), "", "", (), {}, {}, (), why)
 
 
 def _is_id(text: str) -> bool:
