@@ -59,6 +59,10 @@ class System(SampanError):
     """The kernel or the disk refused; the message names the step, the system call, the errno and the path."""
 
 
+class Damaged(System):
+    """What is kept on the disk is not what was written there: somebody, or the disk, has changed it."""
+
+
 class StartFailed(SampanError):
     """A container's process could not be started.
 

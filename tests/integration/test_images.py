@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound
 from sampan.kernel import clock
 from sampan.oci import image as documents
 from sampan.oci import platform
@@ -428,7 +428,7 @@ def test_a_layer_that_is_not_what_its_digest_says_is_not_unpacked(store: Store, 
     image = store.add("a", LOWER)
     shutil.rmtree(Path(store.layout.layers) / hex_of(image.layers[0]))
     Path(store.content.path(of_bytes(LOWER))).write_bytes(data)
-    with pytest.raises(InvalidParameter):
+    with pytest.raises(Damaged):
         store.images.ensure_unpacked(store.images.resolve("a"))
     assert os.listdir(store.layout.layers) == []
 
@@ -437,10 +437,10 @@ def test_a_blob_that_is_gone_is_told(store: Store) -> None:
     image = store.add("a", LOWER)
     shutil.rmtree(Path(store.layout.layers) / hex_of(image.layers[0]))
     os.unlink(store.content.path(of_bytes(LOWER)))
-    with pytest.raises(NotFound, match=f"content {of_bytes(LOWER)} is not in the store"):
+    with pytest.raises(Damaged, match=f"content {of_bytes(LOWER)} is not in the store"):
         store.images.ensure_unpacked(store.images.resolve("a"))
     os.unlink(store.content.path(image.id))
-    with pytest.raises(NotFound, match=f"content {image.id} is not in the store"):
+    with pytest.raises(Damaged, match=f"content {image.id} is not in the store"):
         store.images.resolve("a")
 
 
@@ -448,7 +448,7 @@ def test_a_config_that_was_changed_is_not_used(store: Store) -> None:
     image = store.add("a", LOWER)
     path = Path(store.content.path(image.id))
     path.write_bytes(path.read_bytes().replace(b'"sh"', b'"xx"'))
-    with pytest.raises(InvalidParameter, match="unexpected digest"):
+    with pytest.raises(Damaged, match="unexpected digest"):
         store.images.resolve("a")
 
 

@@ -40,6 +40,7 @@ def test_errors_come_from_one_family_with_a_status_each() -> None:
         "Forbidden": 403,
         "Unavailable": 503,
         "System": 500,
+        "Damaged": 500,
         "StartFailed": 500,
     }
     assert errors.StartFailed("not found", container_exit_code=127).http_status == 400

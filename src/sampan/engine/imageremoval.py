@@ -10,7 +10,7 @@ image without a name, or content that the next collection finds.
 
 from __future__ import annotations
 
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound
 from sampan.oci import image as documents
 from sampan.oci import reference
 from sampan.oci.image import Index
@@ -138,8 +138,8 @@ class Removal:
     def _layers(self, record: NameRecord) -> tuple[str, ...]:
         try:
             return self._images.load(record).layers
-        except (NotFound, InvalidParameter):
-            return ()  # Damaged: it can be removed all the same.
+        except Damaged:
+            return ()  # It can be removed all the same.
 
     def collect(self) -> set[str]:
         """Delete everything that nothing leads to; return the chain ids of the layers that went.
@@ -170,7 +170,7 @@ class Removal:
             for record in self._names.list():
                 blobs |= {record.image, *self._blobs(record.target)}
                 layers.update(self._images.load(record).layers)
-        except (NotFound, InvalidParameter):
+        except (NotFound, InvalidParameter, Damaged):
             return None
         return blobs, layers
 

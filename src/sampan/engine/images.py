@@ -9,7 +9,7 @@ moment it looked until the record is there; `imageremoval` deletes under the exc
 
 from __future__ import annotations
 
-from sampan.errors import InvalidParameter
+from sampan.errors import Damaged, InvalidParameter, NotFound
 from sampan.kernel import clock
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
@@ -142,7 +142,7 @@ class Images:
         """The image that a name, a name with a digest, an id or the beginning of one means.
 
         `base` is made if it is not there. Raises `NotFound` and `InvalidParameter` in Docker's words; the config is
-        verified against its digest.
+        verified against its digest, and `Damaged` raised if it is not what it was.
         """
         record = self.find(name)
         if record is None and _is_base(name):
@@ -171,8 +171,11 @@ class Images:
         return found[0] if len(found) == 1 else None
 
     def load(self, record: NameRecord) -> Image:
-        """The image of a record. Raises `NotFound` or `InvalidParameter` if its config is gone or damaged."""
-        config = documents.parse_config(self._content.read(record.image, documents.CONFIG_LIMIT))
+        """The image of a record. Raises `Damaged` if its config is gone or is not what it was."""
+        try:
+            config = documents.parse_config(self._content.read(record.image, documents.CONFIG_LIMIT))
+        except (NotFound, InvalidParameter) as e:
+            raise _damaged(record.image, e) from None
         return Image(
             record.image,
             record.reference,
@@ -210,12 +213,15 @@ class Images:
     def ensure_unpacked(self, image: Image) -> tuple[str, ...]:
         """Unpack the layers that are missing; return all chain ids, bottom first.
 
-        Raises `NotFound` or `InvalidParameter` if a blob is gone or is not what its digest says, OSError.
+        Raises `Damaged` if a blob is gone or is not what its digest says, OSError.
         """
         missing = [i for i, chain_id in enumerate(image.layers) if not self._snapshots.has(chain_id)]
         if missing:
             with self._lock.shared():
-                self._unpack(image, missing)
+                try:
+                    self._unpack(image, missing)
+                except (NotFound, InvalidParameter) as e:
+                    raise _damaged(image.id, e) from None
         return image.layers
 
     def _unpack(self, image: Image, positions: Sequence[int]) -> None:
@@ -229,32 +235,48 @@ class Images:
 
     # Adding
 
-    def publish(self, config: bytes, layers: Sequence[Descriptor], name: Reference | None) -> Image:
+    def publish(self, config: bytes, layers: Sequence[Descriptor], name: Reference | None, parent: str = "") -> Image:
         """Add an image whose layer blobs are in the store: config, manifest, layers, its record, its name.
 
         The caller holds the store's lock shared since before the blobs were named. An image that had the name
-        before keeps its record, and is listed without a name.
+        before keeps its record, and is listed without a name. `parent` is the id of the image that this one was made from.
         """
         image_id = self._content.add(config)
         manifest = Manifest(
             documents.OCI_MANIFEST, Descriptor(documents.OCI_CONFIG, image_id, len(config)), tuple(layers)
         ).document()
         target = Descriptor(documents.OCI_MANIFEST, self._content.add(manifest), len(manifest))
-        record = NameRecord(image_id, target, image_id, clock.now())
+        return self.enter(NameRecord(image_id, target, image_id, clock.now(), parent), () if name is None else (name,))
+
+    def enter(self, record: NameRecord, names: Sequence[Reference]) -> Image:
+        """Write the record of an image whose documents and blobs are in the store, and its names.
+
+        The caller holds the store's lock shared, as for `publish`.
+        """
         image = self.load(record)
         # Unpacked before, but perhaps collected since by a command that saw no record of it.
         self.ensure_unpacked(image)
-        was_there = self._names.get(image_id) is not None
+        old = self._names.get(record.image)
+        if old is not None:
+            # The same image came in another way. What was known of its making stays.
+            record = record.replace(parent=record.parent or old.parent)
         try:
             self._names.set(record)
-            if name is not None:
-                self._names.set(record.replace(reference=str(name)))
+            for name in names:
+                self._names.set(NameRecord(str(name), record.target, record.image, record.tagged))
         except BaseException:
             # A disk that is full between the two. Nobody else knows of an image that was not there a moment ago.
-            if not was_there:
-                self._names.delete(image_id)
+            if old is None:
+                self._withdraw(record, names)
             raise
         return image
+
+    def _withdraw(self, record: NameRecord, names: Sequence[Reference]) -> None:
+        for name in names:
+            found = self._names.get(str(name))
+            if found is not None and found.image == record.image:
+                self._names.delete(str(name))
+        self._names.delete(record.image)
 
     def tag(self, source: str, target: str) -> None:
         """Give an image another name; the image that had it before keeps its record.
@@ -306,6 +328,15 @@ class Images:
             with lock:
                 self._removal().collect()
 
+    def released(self, image_id: str) -> None:
+        """Collect what a removed container of an image may have been the last to need; `rm` calls it.
+
+        One look at a file as long as the image is there: only the layers of one that was removed by force before its
+        containers are left to somebody else.
+        """
+        if image_id and self._names.get(image_id) is None:
+            self.collect_now()
+
     def _removal(self) -> Removal:
         from sampan.engine.imageremoval import Removal
 
@@ -337,6 +368,11 @@ def new_name(text: str) -> Reference:
     if found.familiar_name == digests.SHA256:
         raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
     return found.tagged()
+
+
+def _damaged(image_id: str, why: object) -> Damaged:
+    """The same words wherever it is met: in a listing, in `inspect`, in a start."""
+    return Damaged(f"image {image_id} is damaged: {why}: remove it (rmi) and bring it in again")
 
 
 def _is_base(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine import times
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import Damaged, NotFound
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -67,9 +67,9 @@ class Views:
         }
         try:
             image = self._images.load(record)
-        except (NotFound, InvalidParameter):
-            # Damaged. Listed all the same, so that it can be seen and removed; `inspect` says what is wrong with it.
-            return item
+        except Damaged as e:
+            # Listed all the same, so that it can be seen and removed.
+            return item | {"Damaged": str(e)}
         created = seconds(str(image.document.get("created") or ""))
         return item | {"Created": created, "Labels": image.config.get("Labels"), "Size": self._size(image)}
 

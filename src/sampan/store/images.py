@@ -32,13 +32,15 @@ class NameRecord(Struct):
 
     reference: a complete name (`docker.io/library/base:latest`, or with a digest) or an image id (`sha256:HEX`).
     target: the manifest, or the index of several. image: the id that the target resolves to on this machine, so
-    that a start need not read the manifest. tagged: RFC 3339.
+    that a start need not read the manifest. tagged: RFC 3339. parent: in the record of an image that was made here, the
+    id of the one that it was made from; it may be gone since.
     """
 
     reference: str
     target: Descriptor
     image: str
     tagged: str
+    parent: str = ""
 
     @property
     def is_image(self) -> bool:
@@ -113,7 +115,9 @@ class ImageNames:
         try:
             data = jsontext.loads(read_bounded(fd, _LIMIT))
             target = documents.parse_descriptor(data["target"])
-            record = NameRecord(str(data["reference"]), target, str(data["image"]), str(data["tagged"]))
+            record = NameRecord(
+                str(data["reference"]), target, str(data["image"]), str(data["tagged"]), str(data.get("parent", ""))
+            )
             digests.sha256_hex(record.image)
         except (ValueError, KeyError, TypeError, OSError, InvalidParameter) as e:
             raise _damaged(path, e) from None
