@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.images import Images
     from sampan.engine.system import System
+    from sampan.engine.volumes import Volumes
     from sampan.steps.trace import Event
 
 
@@ -57,6 +58,12 @@ class Engine:
         """Images: resolve, list, inspect, tag, remove, import_."""
         images: Images = self._wiring.images
         return images
+
+    @property
+    def volumes(self) -> Volumes:
+        """Volumes: create, get, list, prune."""
+        volumes: Volumes = self._wiring.volumes
+        return volumes
 
     @property
     def system(self) -> System:

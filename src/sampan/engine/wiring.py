@@ -60,6 +60,16 @@ class Wiring:
         lock = StoreLock(layout.images_lock)
         return Images(content, names, self.snapshots.layers, lock, users, trace, self.notify)
 
+    def _volumes(self) -> Any:
+        from sampan.engine.volumemounts import VolumeMounts
+        from sampan.engine.volumes import Volumes
+        from sampan.engine.volumeusers import VolumeUsers
+        from sampan.store.volumes import VolumeLock, VolumeStore
+
+        directory, users = self.layout.volumes, VolumeUsers(self.records)
+        mounts = VolumeMounts(directory, self.layout.mounted_volumes, users, self.trace)
+        return Volumes(VolumeStore(directory, self.trace), VolumeLock(self.layout.volumes_lock), users, mounts)
+
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler
 

@@ -9,6 +9,7 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
     containers/ID/                           see `ContainerPaths`
     containers/.creating-ID, .removing-ID    a create or a remove that is not finished: both are one rename
     names/NAME                               the id of the container that claims the name
+    volumes/NAME/{_data/, volume.json}       what containers keep beyond their own life, see `store.volumes`
     locks/                                   names.lock and its kind; never held while a container's lock is waited for
 
 Below the run root (default /run/sampan), gone after a reboot:
@@ -111,8 +112,11 @@ class Layout:
         self.containers = f"{self.root}/containers"
         self.names = f"{self.root}/names"
         self.locks = f"{self.root}/locks"
+        self.volumes = f"{self.root}/volumes"
+        self.mounted_volumes = f"{self.volumes}/.mounted"
         self.names_lock = f"{self.locks}/names.lock"
         self.images_lock = f"{self.locks}/images.lock"
+        self.volumes_lock = f"{self.locks}/volumes.lock"
 
     def container(self, container_id: str) -> ContainerPaths:
         return ContainerPaths(container_id, f"{self.containers}/{container_id}", self.run_directory(container_id))
@@ -145,12 +149,13 @@ class Layout:
             self.containers,
             self.names,
             self.locks,
+            self.volumes,
         )
         return [(self.root, 0o711), (self.run_root, 0o711), *((path, 0o700) for path in private)]
 
     def make(self, trace: Trace) -> None:
-        """Make the directories that are missing. One stat when all is there: `locks` is made last."""
-        if os.path.isdir(self.locks) and os.path.isdir(self.run_root):
+        """Make the directories that are missing. One stat when all is there: `volumes` is made last."""
+        if os.path.isdir(self.volumes) and os.path.isdir(self.run_root):
             return
         for path, mode in self.directories():
             if os.path.isdir(path):
