@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sampan.errors import Conflict
 from sampan.oci import lifecycle
+from sampan.oci.mountpoint import VOLUME
 from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from sampan.store.layout import ContainerPaths
     from sampan.store.records import Record
@@ -26,16 +27,12 @@ _AT_REST = (lifecycle.CREATED, lifecycle.EXITED, lifecycle.LOST, lifecycle.DEAD)
 
 def volumes_of(record: Record) -> set[str]:
     """The names of the volumes that a container uses."""
-    return {str(mount["name"]) for mount in _mounts(record) if mount.get("type") == "volume"}
+    return {point.name for point in record.mounts if point.type == VOLUME}
 
 
 def anonymous_volumes_of(record: Record) -> set[str]:
-    """The names of those volumes of a container that were made for it, or for one that it took them over from."""
-    return {str(mount["name"]) for mount in _mounts(record) if mount.get("type") == "volume" and mount.get("anonymous")}
-
-
-def _mounts(record: Record) -> Any:
-    return getattr(record, "mounts", ())
+    """The names of those that nobody named: made for this container, or taken over by --volumes-from."""
+    return {point.name for point in record.mounts if point.type == VOLUME and point.anonymous}
 
 
 class VolumeUsers:

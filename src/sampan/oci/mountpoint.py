@@ -30,6 +30,8 @@ class MountPoint(Struct):
     read_only: `RECURSIVE`, `NOT_RECURSIVE` or `FORCED`, for a mount that is not `rw`. create_source: a bind's missing
     source is made. match_user: the uid and gid that this maps from (whose files the container's user is to own), none
     for a mount without it. options: a tmpfs' words. layers: an image's chain ids, bottom first.
+    anonymous: a volume that was asked for without a name, and goes with the container that is removed with its volumes
+    (a --volumes-from container's mount keeps this: whoever is removed last takes it along).
     """
 
     type: str
@@ -47,6 +49,7 @@ class MountPoint(Struct):
     match_user: tuple[int, ...] = ()
     options: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
+    anonymous: bool = False
 
     def shown(self) -> dict[str, Any]:
         """As an item of "Mounts" in `GET /containers/{id}/json`; Go leaves out an empty Name and Driver."""
