@@ -16,7 +16,7 @@ from sampan.kernel import cgroup
 from sampan.kernel.cgroup import CgroupDriver, CgroupError, DeviceRule, Limits
 
 from support.groups import Group
-from support.patience import patience
+from support.patience import eventually, patience
 
 MIB = 1024 * 1024
 
@@ -104,6 +104,78 @@ def test_joining_costs_no_grace_period_and_pids_is_last(driver: CgroupDriver) ->
     if files:
         assert "pids" in files[-1]
     assert bool(driver.clone_directory("sampan/x")) == (driver.version != "v1")
+
+
+# --- The freezer
+
+
+def counting(path: Path) -> Callable[[], None]:
+    """A program that writes down, again and again, how far it has counted."""
+
+    def count() -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        for number in range(10**9):
+            os.pwrite(fd, b"%12d" % number, 0)
+            time.sleep(0.001)
+
+    return count
+
+
+def test_what_is_frozen_stands_still_and_goes_on_when_thawed(make: Callable[..., Group], tmp_path: Path) -> None:
+    group = make()
+    group.run(counting(tmp_path / "count"))
+    eventually(lambda: (tmp_path / "count").read_text().strip() > "1", what="a count")
+    assert not group.driver.frozen(group.name)
+    group.driver.freeze(group.name, patience(5))
+    assert group.driver.frozen(group.name)
+    stopped_at = (tmp_path / "count").read_text()
+    time.sleep(0.05)
+    assert (tmp_path / "count").read_text() == stopped_at
+    group.driver.thaw(group.name)
+    assert not group.driver.frozen(group.name)
+    eventually(lambda: (tmp_path / "count").read_text() > stopped_at, what="going on")
+
+
+def test_freezing_and_thawing_twice_is_fine(make: Callable[..., Group]) -> None:
+    group = make()
+    group.run(sleep)
+    for _ in range(2):
+        group.driver.freeze(group.name, patience(5))
+    for _ in range(2):
+        group.driver.thaw(group.name)
+    assert not group.driver.frozen(group.name)
+
+
+def test_a_frozen_group_is_killed_all_the_same(make: Callable[..., Group]) -> None:
+    group = make()
+    pid = group.run(sleep)
+    group.driver.freeze(group.name, patience(5))
+    group.kill()
+    assert group.processes() == []
+    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def test_what_forks_without_end_is_frozen_too(make: Callable[..., Group]) -> None:
+    def storm() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            if os.fork() == 0:
+                os._exit(0)
+
+    group = make(Limits(pids=200))
+    for _ in range(4):
+        group.run(storm)
+    group.driver.freeze(group.name, patience(5))
+    before = group.processes()
+    time.sleep(0.02)
+    assert group.processes() == before
+
+
+def test_a_group_that_is_not_there_is_not_frozen(driver: CgroupDriver) -> None:
+    with pytest.raises(FileNotFoundError):
+        driver.freeze("sampan-test-no-such/group")
+    driver.thaw("sampan-test-no-such/group")
+    assert not driver.frozen("sampan-test-no-such/group")
 
 
 # --- Killing

@@ -15,14 +15,15 @@ ID = "4" * 64
 
 
 def test_every_combination_of_facts_has_one_state() -> None:
-    for started, exited, monitor, locked in itertools.product((False, True), repeat=4):
-        found = life.derive(starts=3, started=started, exited=exited, monitor=monitor, locked=locked)
+    for started, exited, monitor, locked, frozen in itertools.product((False, True), repeat=5):
+        found = life.derive(starts=3, started=started, exited=exited, monitor=monitor, locked=locked, frozen=frozen)
         assert found in life.STATES
         if exited:
             # Also while its monitor still flushes the log, and whoever looks at the lock.
             assert found == life.EXITED
         elif monitor:
-            assert found == (life.RUNNING if started else life.STARTING)
+            runs = life.PAUSED if frozen else life.RUNNING
+            assert found == (runs if started else life.STARTING)
         else:
             assert found == (life.STARTING if locked else life.LOST)
 
@@ -42,8 +43,8 @@ def test_the_table_is_complete() -> None:
 
 def test_the_predicates_say_what_the_table_says() -> None:
     assert [s for s in life.STATES if life.can_start(s)] == [life.CREATED, life.EXITED]
-    assert [s for s in life.STATES if life.can_stop(s)] == [life.RUNNING]
-    assert [s for s in life.STATES if life.can_kill(s)] == [life.RUNNING]
+    assert [s for s in life.STATES if life.can_stop(s)] == [life.RUNNING, life.PAUSED]
+    assert [s for s in life.STATES if life.can_kill(s)] == [life.RUNNING, life.PAUSED]
     assert [s for s in life.STATES if life.can_exec(s)] == [life.RUNNING]
     assert [s for s in life.STATES if life.can_attach(s)] == [life.RUNNING]
     assert [s for s in life.STATES if life.can_remove(s)] == [life.CREATED, life.EXITED, life.DEAD]
@@ -67,6 +68,19 @@ def test_the_predicates_say_what_the_table_says() -> None:
         ),
         (life.START, life.STARTING, Conflict, "is being started by another command"),
         (life.START, life.DEAD, Conflict, "its record cannot be read"),
+        (life.START, life.PAUSED, Conflict, "cannot start a paused container, try unpause instead"),
+        (life.EXEC, life.PAUSED, Conflict, f"Container {ID} is paused, unpause the container before exec"),
+        (life.ATTACH, life.PAUSED, Conflict, "You cannot attach to a paused container, unpause it first"),
+        (life.PAUSE, life.PAUSED, Conflict, f"Container {ID} is already paused"),
+        (life.PAUSE, life.EXITED, Conflict, f"container {ID} is not running"),
+        (life.UNPAUSE, life.RUNNING, Conflict, f"Container {ID} is not paused"),
+        (life.UNPAUSE, life.EXITED, Conflict, f"Container {ID} is not paused"),
+        (
+            life.REMOVE,
+            life.PAUSED,
+            Conflict,
+            'cannot remove container "/box": container is paused and must be unpaused first',
+        ),
     ],
 )
 def test_refusals_are_in_dockers_words(verb: str, state: str, kind: type[Exception], text: str) -> None:

@@ -1,4 +1,4 @@
-"""`stop`, `kill`, `rm` and `wait`: verbs that do one thing to each of several containers."""
+"""`stop`, `kill`, `pause`, `unpause`, `rm` and `wait`: verbs that do one thing to each of several containers."""
 
 from __future__ import annotations
 
@@ -32,6 +32,26 @@ def kill(context: Context, arguments: Arguments) -> int:
 
     def one(name: str) -> None:
         context.engine.containers.get(name).kill(arguments["signal"] or "KILL")
+        out(name)
+
+    return context.each(arguments.words, one)
+
+
+def pause(context: Context, arguments: Arguments) -> int:
+    """Freeze each container and print its name."""
+
+    def one(name: str) -> None:
+        context.engine.containers.get(name).pause()
+        out(name)
+
+    return context.each(arguments.words, one)
+
+
+def unpause(context: Context, arguments: Arguments) -> int:
+    """Let each container go on and print its name."""
+
+    def one(name: str) -> None:
+        context.engine.containers.get(name).unpause()
         out(name)
 
     return context.each(arguments.words, one)
@@ -75,6 +95,8 @@ KILL = Command(
     (Flag("signal", "string", "Signal to send (default KILL)", "s"),),
     at_least=1,
 )
+PAUSE = Command("CONTAINER [CONTAINER...]", pause, at_least=1)
+UNPAUSE = Command("CONTAINER [CONTAINER...]", unpause, at_least=1)
 RM = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     remove,

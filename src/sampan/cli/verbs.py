@@ -50,11 +50,13 @@ VERBS = {
     "inspect": Entry("sampan.cli.inspect", "INSPECT", "Show everything known of containers and images as JSON"),
     "kill": Entry("sampan.cli.containers", "KILL", "Send a signal to running containers, SIGKILL by default"),
     "logs": Entry("sampan.cli.logs", "LOGS", "Show what a container has written"),
+    "pause": Entry("sampan.cli.containers", "PAUSE", "Freeze all processes of containers"),
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
     "rmi": Entry("sampan.cli.images", "RMI", "Remove images"),
     "start": Entry("sampan.cli.start", "START", "Start stopped containers"),
     "stop": Entry("sampan.cli.containers", "STOP", "Stop running containers"),
     "tag": Entry("sampan.cli.images", "TAG", "Give an image another name"),
+    "unpause": Entry("sampan.cli.containers", "UNPAUSE", "Let the processes of paused containers go on"),
     "wait": Entry("sampan.cli.containers", "WAIT", "Wait until containers stop, then print their exit codes"),
 }
 
@@ -63,7 +65,8 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "create", "exec", "kill", "logs", "rm", "run", "start", "stop", "wait")},
+            **{v: v for v in ("attach", "create", "exec", "kill", "logs", "pause", "rm", "run", "start", "stop")},
+            **{v: v for v in ("unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
         },

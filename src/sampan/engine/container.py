@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sampan.engine.exec import Executor
     from sampan.engine.inspect import Inspector
     from sampan.engine.logs import LogEntry, LogReader
+    from sampan.engine.pause import Pauser
     from sampan.engine.reconcile import Janitor
     from sampan.engine.remove import Remover
     from sampan.engine.results import ExecResult
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
         def starter(self) -> Starter: ...
         @property
         def stopper(self) -> Stopper: ...
+        @property
+        def pauser(self) -> Pauser: ...
         @property
         def remover(self) -> Remover: ...
         @property
@@ -78,7 +81,7 @@ class Container:
 
     @property
     def status(self) -> str:
-        """Docker's word for its state now: "created", "running", "exited", "dead". Raises NotFound."""
+        """Docker's word for its state now: "created", "running", "paused", "exited", "dead". Raises NotFound."""
         return str(self.summary()["State"])
 
     def __repr__(self) -> str:
@@ -107,6 +110,16 @@ class Container:
             self._verbs.stopper.kill(self._record, signal)
         except Conflict as e:
             raise Conflict(f"cannot kill container: {self._reference}: {e}") from None
+
+    @told
+    def pause(self) -> None:
+        """Freeze all its processes. Raises Conflict if it does not run or is paused."""
+        self._verbs.pauser.pause(self._record)
+
+    @told
+    def unpause(self) -> None:
+        """Let its processes go on. Raises Conflict if it is not paused."""
+        self._verbs.pauser.unpause(self._record)
 
     @told
     def remove(self, force: bool = False, volumes: bool = False) -> None:

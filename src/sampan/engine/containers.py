@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sampan.engine.container import Container
 from sampan.engine.failures import told
-from sampan.oci import lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class Containers:
         for container_id in records.ids():
             record = records.try_read(container_id)
             seen = janitor.observe(record) if record is not None else None
-            if record is not None and seen is not None and (all or seen.status == lifecycle.RUNNING):
+            if record is not None and seen is not None and (all or seen.running):
                 found.append(record)
         found.sort(key=lambda record: record.created, reverse=True)
         return [Container(self._verbs, record) for record in found]

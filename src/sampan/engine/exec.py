@@ -67,7 +67,7 @@ class Executor:
         check_environment(list(request.environment))
         process = self._process(record, request)
         handle = self._running(record, lifecycle.EXEC)
-        group = cgroup.group_name(record.id, record.host_config["CgroupParent"])
+        group = cgroup.container_group(record.id, record.host_config)
         plan = make_exec_plan(
             os.urandom(32).hex(), process, group, self._cgroups, open_stdin=request.stdin, detach=request.detach
         )

@@ -39,6 +39,7 @@ _STATUS = {
     lifecycle.CREATED: "created",
     lifecycle.STARTING: "created",
     lifecycle.RUNNING: "running",
+    lifecycle.PAUSED: "paused",
     lifecycle.EXITED: "exited",
     lifecycle.LOST: "exited",
     lifecycle.DEAD: "dead",
@@ -121,9 +122,9 @@ class Inspector:
             return Life(_STATUS[lifecycle.DEAD], error=record.broken)
         if seen.number == 0:
             return Life(_STATUS[seen.status])
-        if seen.status == lifecycle.RUNNING:
+        if seen.running:
             running = seen.started or {}
-            return Life("running", pid=running["pid"], started=running["started"])
+            return Life(_STATUS[seen.status], pid=running["pid"], started=running["started"])
         ended = seen.exit or {}
         error, code = str(ended.get("error", "")), seen.exit_code if seen.exit else _unsettled_code(seen)
         begun, finished = seen.started, ended
@@ -177,6 +178,8 @@ def status_text(life: Life) -> str:
     """The STATUS column of `ps` (moby container/state.go, String)."""
     if life.status == "running":
         return f"Up {times.since(life.started)}"
+    if life.status == "paused":
+        return f"Up {times.since(life.started)} (Paused)"
     if life.status == "dead":
         return "Dead"
     if life.status == "created":
@@ -197,8 +200,9 @@ def _unsettled_code(seen: Observation) -> int:
 def _state(life: Life) -> dict[str, Any]:
     return {
         "Status": life.status,
-        "Running": life.status == "running",
-        "Paused": False,
+        # A paused container counts as running, too.
+        "Running": life.status in lifecycle.ALIVE,
+        "Paused": life.status == lifecycle.PAUSED,
         "Restarting": False,
         "OOMKilled": life.oom_killed,
         "Dead": life.status == "dead",

@@ -94,7 +94,7 @@ class LogReader:
     def _waiter(self, record: Record, paths: ContainerPaths) -> Attachment | None:
         """A connection that ends with the container's run; None if it does not run."""
         seen = self._settler.observe(record)
-        if seen.status not in (lifecycle.RUNNING, lifecycle.STARTING):
+        if seen.status not in lifecycle.BUSY:
             return None
         try:
             return Handle(paths, paths.start(seen.number).directory).attach(stdout=False, stderr=False)

@@ -47,7 +47,7 @@ class Remover:
         killed = False
         for _ in range(_ATTEMPTS):
             try:
-                if force and self._settler.observe(record).status == lifecycle.RUNNING:
+                if force and self._settler.observe(record).running:
                     # Without the record lock: it is not held while a process is waited for.
                     killed = True
                     self._kill(record)
@@ -64,7 +64,7 @@ class Remover:
     def _remove_locked(self, record: Record, lock: RecordLock, force: bool) -> bool:
         """Remove the container if its state allows it; False if it has to be killed (once more) first."""
         seen = self._settler.recover(record, lock)
-        if force and seen.status == lifecycle.RUNNING:
+        if force and seen.running:
             return False
         verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
         lifecycle.check(verb, seen.status, record.id, record.name)

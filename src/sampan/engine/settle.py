@@ -17,6 +17,7 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -84,7 +85,7 @@ class Settler:
         """
         if record.broken:
             return states.Observation(lifecycle.DEAD)
-        seen = states.observe(lock.paths, holding=True)
+        seen = states.observe(lock.paths, holding=True, frozen=self._frozen(record))
         if seen.status != lifecycle.LOST:
             return seen
         start = lock.paths.start(seen.number)
@@ -98,7 +99,7 @@ class Settler:
 
     def drop_processes(self, record: Record, patience: float = KILL_PATIENCE) -> None:
         """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
-        group = cgroup.group_name(record.id, str(record.host_config.get("CgroupParent") or ""))
+        group = cgroup.container_group(record.id, record.host_config)
         try:
             with self._trace.step("kill cgroup", group):
                 self._cgroups.kill(group, patience)
@@ -130,9 +131,12 @@ class Settler:
         if record.broken:
             return states.Observation(lifecycle.DEAD)
         try:
-            return states.observe(self._records.paths(record.id))
+            return states.observe(self._records.paths(record.id), frozen=self._frozen(record))
         except FileNotFoundError:
             raise NotFound(f"No such container: {record.id}") from None
+
+    def _frozen(self, record: Record) -> Callable[[], bool]:
+        return lambda: self._cgroups.frozen(cgroup.container_group(record.id, record.host_config))
 
     def remove_locked(self, record: Record, lock: RecordLock) -> None:
         """Remove a container whose lock we hold and whose state allows it."""

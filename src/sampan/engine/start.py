@@ -121,7 +121,7 @@ class Starter:
     def _check_worth_a_shim(self, record: Record) -> None:
         """Refuse what is plain to see before an interpreter is started for it; the judgement under the lock counts."""
         seen = self._settler.observe(record)
-        if seen.status == lifecycle.RUNNING:
+        if seen.running:
             lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
 
     def _check_state(self, record: Record, lock: RecordLock) -> None:
@@ -178,7 +178,7 @@ class Starter:
         self, record: Record, paths: ContainerPaths, start: StartPaths, joined: tuple[str, ...], attach: bool
     ) -> Any:
         host = record.host_config
-        group = cgroup.group_name(record.id, host["CgroupParent"])
+        group = cgroup.container_group(record.id, host)
         init = initprogram.find(self._init_path) if host["Init"] else ""
         spec = make_spec(
             record.to_json(),

@@ -60,6 +60,7 @@ class Stopper:
             timeout = DEFAULT_TIMEOUT
         handle = self._intend(record, lifecycle.STOP, number)
         self._signal(handle, number)
+        self._resume(record)
         if not handle.wait_init(None if timeout < 0 else timeout):
             self._force(record, handle)
         self._conclude(record, handle)
@@ -73,6 +74,10 @@ class Stopper:
         seen = self._settler.observe(record)
         lifecycle.check(lifecycle.KILL, seen.status, record.id, record.name)
         self._signal(self._handle(record, seen), number)
+        # Docker's rule: what may be the container's end must reach it, and any signal may if none is named as that.
+        expected = record.config.get("StopSignal")
+        if not expected or signals.parse(expected) == number:
+            self._resume(record)
 
     def kill_and_wait(self, record: Record) -> None:
         """SIGKILL, and wait for the end. Raises Conflict if the container does not run."""
@@ -87,7 +92,7 @@ class Stopper:
         """
         while True:
             seen = self._settler.observe(record)
-            if seen.status not in (lifecycle.RUNNING, lifecycle.STARTING):
+            if seen.status not in lifecycle.BUSY:
                 settled = self._settler.settle(record)
                 return (settled or seen).exit_code
             code = self._hear_exit(self._handle(record, seen))
@@ -127,12 +132,20 @@ class Stopper:
             except ProcessLookupError:
                 pass  # It has ended by itself meanwhile, which is what was wanted.
 
+    def _resume(self, record: Record) -> None:
+        """A paused container goes on, or the signal that was sent to it would wait; after the signal, which is then the first thing it sees."""
+        group = cgroup.container_group(record.id, record.host_config)
+        if self._cgroups.frozen(group):
+            with self._trace.step("thaw cgroup", group):
+                self._cgroups.thaw(group)
+
     def _force(self, record: Record, handle: Handle) -> None:
         """SIGKILL to init, which takes its pid namespace along; then to whatever else is in the cgroup."""
         self._signal(handle, signals.SIGKILL)
+        self._resume(record)
         if handle.wait_init(_KILL_SECONDS):
             return
-        group = cgroup.group_name(record.id, record.host_config["CgroupParent"])
+        group = cgroup.container_group(record.id, record.host_config)
         try:
             with self._trace.step("kill cgroup", group):
                 self._cgroups.kill(group)

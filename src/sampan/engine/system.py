@@ -133,18 +133,19 @@ class System:
         }
 
     def _counts(self) -> dict[str, int]:
-        total = running = 0
+        total = running = paused = 0
         for container_id in self._records.ids():
             record = self._records.try_read(container_id)
             seen = self._janitor.observe(record) if record is not None else None
             if seen is not None:
                 total += 1
                 running += seen.status == lifecycle.RUNNING
+                paused += seen.status == lifecycle.PAUSED
         return {
             "Containers": total,
             "ContainersRunning": running,
-            "ContainersPaused": 0,
-            "ContainersStopped": total - running,
+            "ContainersPaused": paused,
+            "ContainersStopped": total - running - paused,
         }
 
     def _warnings(self) -> list[str] | None:

@@ -60,6 +60,6 @@ class ImageUsers:
 
     def _runs(self, record: Record) -> bool:
         try:
-            return self._settler.observe(record).status in (lifecycle.RUNNING, lifecycle.STARTING)
+            return self._settler.observe(record).status in lifecycle.BUSY
         except NotFound:
             return False

@@ -103,6 +103,11 @@ class Wiring:
 
         return Stopper(self.records, self.settler, self.cgroups, self.trace)
 
+    def _pauser(self) -> Any:
+        from sampan.engine.pause import Pauser
+
+        return Pauser(self.records, self.settler, self.cgroups, self.trace)
+
     def _remover(self) -> Any:
         from sampan.engine.remove import Remover
 

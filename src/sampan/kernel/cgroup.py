@@ -30,6 +30,10 @@ from sampan.kernel.cgroupmodel import (
     Write,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = [
     "ANY",
     "DEFAULT_PARENT",
@@ -43,6 +47,7 @@ __all__ = [
     "apply",
     "by_version",
     "check",
+    "container_group",
     "detect",
     "group_name",
     "make_directory",
@@ -60,6 +65,11 @@ def group_name(container_id: str, parent: str = "") -> str:
         elif part not in ("", "."):
             parts.append(part)
     return "/".join((*parts, container_id))
+
+
+def container_group(container_id: str, host_config: dict[str, Any]) -> str:
+    """The same, from the HostConfig of a record (of a broken one, which has none, too)."""
+    return group_name(container_id, str(host_config.get("CgroupParent") or ""))
 
 
 def apply(write: Write) -> int:

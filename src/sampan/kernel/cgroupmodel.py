@@ -163,3 +163,15 @@ class CgroupDriver(Protocol):
 
     def oom_kills(self, group: str) -> int:
         """How many processes the out-of-memory killer took in the group; 0 when nothing counts them."""
+
+    def freeze(self, group: str, timeout: float = 5.0) -> None:
+        """Stop every process of the group and below it, and wait until none runs any more.
+
+        Raises `TimeoutError` after `timeout` seconds, the group goes on then; `OSError` without such a group, or a freezer.
+        """
+
+    def thaw(self, group: str) -> None:
+        """Let the processes of the group go on; one that is not frozen, or is gone, is left as it is."""
+
+    def frozen(self, group: str) -> bool:
+        """Whether this group itself was told to stand still."""

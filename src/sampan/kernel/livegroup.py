@@ -6,6 +6,7 @@ so that whoever makes a plan finds out what is mounted, and the monitor needs no
 
 from __future__ import annotations
 
+import errno
 import time
 
 from sampan.kernel import cgroupfs
@@ -76,6 +77,46 @@ class LiveGroup(Struct):
         finally:
             self._thaw()
 
+    def freeze(self, timeout: float = 5.0) -> None:
+        """Stop every process of the group and below it, and wait until none runs any more.
+
+        Raises `TimeoutError` after `timeout` seconds (a process in uninterruptible sleep cannot be stopped), and the
+        group goes on then; `OSError` when there is no such group, or no freezer is mounted.
+        """
+        try:
+            cgroupfs.put(*self._freezing(True))
+            if cgroupfs.wait_for(self._all_frozen, timeout):
+                return
+        except BaseException:
+            self.thaw()
+            raise
+        self.thaw()
+        raise TimeoutError(errno.ETIMEDOUT, f"its processes do not stop within {timeout:g} s")
+
+    def thaw(self) -> None:
+        """Let the processes of the group go on; one that is not frozen, or is gone, is left as it is."""
+        cgroupfs.put_if_there(*self._freezing(False))
+
+    def frozen(self) -> bool:
+        """Whether this group was told to stand still; one that only stands still with a group above it was not."""
+        if self.freezer:
+            return cgroupfs.get(f"{self.freezer}/freezer.self_freezing") == "1"
+        return bool(self.unified) and cgroupfs.get(f"{self.unified}/cgroup.freeze") == "1"
+
+    def _freezing(self, wanted: bool) -> tuple[str, str]:
+        """The file and what is written to it. v1's controller where it is mounted: only there are all processes."""
+        if self.freezer:
+            return f"{self.freezer}/freezer.state", "FROZEN" if wanted else "THAWED"
+        if self.unified:
+            return f"{self.unified}/cgroup.freeze", "1" if wanted else "0"
+        raise cgroupfs.CgroupError(errno.ENODEV, "open", "freezer.state", "the freezer cgroup is not mounted")
+
+    def _all_frozen(self) -> bool:
+        if self.freezer:
+            # To read it makes the kernel look again, too: what was FREEZING becomes FROZEN then.
+            return cgroupfs.get(f"{self.freezer}/freezer.state") == "FROZEN"
+        return cgroupfs.counter(cgroupfs.get(f"{self.unified}/cgroup.events"), "frozen") == 1
+
     def _thaw(self) -> None:
         """Let the group and all below it go on: SIGKILL waits for that, also in a container that was paused."""
         if self.freezer:
@@ -121,3 +162,12 @@ class GroupVerbs:
 
     def oom_kills(self, group: str) -> int:
         return self.live(group).oom_kills()
+
+    def freeze(self, group: str, timeout: float = 5.0) -> None:
+        self.live(group).freeze(timeout)
+
+    def thaw(self, group: str) -> None:
+        self.live(group).thaw()
+
+    def frozen(self, group: str) -> bool:
+        return self.live(group).frozen()

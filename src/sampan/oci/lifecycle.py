@@ -1,6 +1,6 @@
 """The states of a container, how they follow from what is on disk, and what each of them allows.
 
-Nothing stores a state. It is derived, each time, from four facts (`derive`), so that two places can never
+Nothing stores a state. It is derived, each time, from five facts (`derive`), so that two places can never
 disagree about it. What a verb may do in which state stands in one table (`TABLE`), with Docker's error
 texts beside it. `docs/states.md` is printed from here; a test compares the two.
 """
@@ -12,16 +12,24 @@ from sampan.errors import Conflict, NotModified, SampanError
 CREATED = "created"
 STARTING = "starting"
 RUNNING = "running"
+PAUSED = "paused"
 EXITED = "exited"
 LOST = "lost"
 DEAD = "dead"
 
-STATES = (CREATED, STARTING, RUNNING, EXITED, LOST, DEAD)
+STATES = (CREATED, STARTING, RUNNING, PAUSED, EXITED, LOST, DEAD)
+
+ALIVE = frozenset((RUNNING, PAUSED))
+"""Its program was started and has not ended."""
+
+BUSY = ALIVE | {STARTING}
+"""It has, or is about to get, processes."""
 
 MEANING = {
     CREATED: "it has a record and was never started",
     STARTING: "another command holds its record lock, or its monitor is setting it up",
     RUNNING: "its monitor holds the monitor lock, and has written down that its program runs",
+    PAUSED: "it is running, and the kernel was told to freeze its cgroup",
     EXITED: "the newest start has an exit file",
     LOST: "the newest start has no exit file and nobody is at work on it: its monitor was killed, or the "
     "machine went down; the next command kills what is left and writes exit code 255",
@@ -29,14 +37,14 @@ MEANING = {
 }
 
 
-def derive(*, starts: int, started: bool, exited: bool, monitor: bool, locked: bool) -> str:
+def derive(*, starts: int, started: bool, exited: bool, monitor: bool, locked: bool, frozen: bool = False) -> str:
     """The state that follows from the facts.
 
     `starts` is the number of the newest start (0: none), `started` and `exited` whether that start has
     those files whole, `monitor` whether the monitor lock is held, `locked` whether *another* command holds
-    the record lock. The caller asks for the monitor before it looks for the exit file: a monitor writes the
-    file first and lets go of the lock last, so the other order would see neither of a container that has
-    just ended, and call it lost.
+    the record lock, `frozen` whether its cgroup is frozen. The caller asks for the monitor before it looks
+    for the exit file: a monitor writes the file first and lets go of the lock last, so the other order would
+    see neither of a container that has just ended, and call it lost.
     """
     if starts == 0:
         return CREATED
@@ -44,23 +52,27 @@ def derive(*, starts: int, started: bool, exited: bool, monitor: bool, locked: b
         # Before the monitor: between writing the file and its own end it still flushes the log and tells clients.
         return EXITED
     if monitor:
-        return RUNNING if started else STARTING
+        # Only a running one is paused: while a container comes up, or goes, its cgroup is nobody's but the monitor's.
+        return (PAUSED if frozen else RUNNING) if started else STARTING
     return STARTING if locked else LOST
 
 
 # What a verb meets in a state: it goes ahead, the thing is so already, or it is refused.
 _GO, _ALREADY, _NO = "yes", "already so", "no"
 
-START, STOP, KILL, EXEC, ATTACH, REMOVE, FORCE_REMOVE = "start", "stop", "kill", "exec", "attach", "rm", "rm --force"
+START, STOP, KILL, EXEC, ATTACH, PAUSE, UNPAUSE = "start", "stop", "kill", "exec", "attach", "pause", "unpause"
+REMOVE, FORCE_REMOVE = "rm", "rm --force"
 
 TABLE: dict[str, dict[str, str]] = {
-    START: {CREATED: _GO, STARTING: _NO, RUNNING: _ALREADY, EXITED: _GO, LOST: _NO, DEAD: _NO},
-    STOP: {CREATED: _ALREADY, STARTING: _NO, RUNNING: _GO, EXITED: _ALREADY, LOST: _NO, DEAD: _ALREADY},
-    KILL: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
-    EXEC: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
-    ATTACH: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
-    REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _NO, EXITED: _GO, LOST: _NO, DEAD: _GO},
-    FORCE_REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _GO, EXITED: _GO, LOST: _GO, DEAD: _GO},
+    START: {CREATED: _GO, STARTING: _NO, RUNNING: _ALREADY, PAUSED: _NO, EXITED: _GO, LOST: _NO, DEAD: _NO},
+    STOP: {CREATED: _ALREADY, STARTING: _NO, RUNNING: _GO, PAUSED: _GO, EXITED: _ALREADY, LOST: _NO, DEAD: _ALREADY},
+    KILL: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    EXEC: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _NO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    ATTACH: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _NO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    PAUSE: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _NO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    UNPAUSE: {CREATED: _NO, STARTING: _NO, RUNNING: _NO, PAUSED: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _NO, PAUSED: _NO, EXITED: _GO, LOST: _NO, DEAD: _GO},
+    FORCE_REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _GO, PAUSED: _GO, EXITED: _GO, LOST: _GO, DEAD: _GO},
 }
 
 
@@ -97,6 +109,10 @@ def check(verb: str, state: str, container_id: str, name: str) -> None:
 
 def refusal(verb: str, state: str, container_id: str, name: str) -> SampanError:
     """The error for a verb that `state` does not allow (moby daemon/errors.go, daemon/delete.go)."""
+    if state == PAUSED:
+        return _refusal_of_paused(verb, container_id, name)
+    if verb == UNPAUSE:
+        return Conflict(f"Container {container_id} is not paused")
     if TABLE[verb][state] == _ALREADY:
         return NotModified("container is already running" if verb == START else "container is already stopped")
     if verb in (REMOVE, FORCE_REMOVE):
@@ -112,6 +128,18 @@ def refusal(verb: str, state: str, container_id: str, name: str) -> SampanError:
     return Conflict(f"container {container_id} is not running")
 
 
+def _refusal_of_paused(verb: str, container_id: str, name: str) -> SampanError:
+    if verb == START:
+        return Conflict("cannot start a paused container, try unpause instead")
+    if verb == PAUSE:
+        return Conflict(f"Container {container_id} is already paused")
+    if verb == ATTACH:
+        return Conflict("You cannot attach to a paused container, unpause it first")
+    if verb == REMOVE:
+        return Conflict(f'cannot remove container "/{name}": container is paused and must be unpaused first')
+    return Conflict(f"Container {container_id} is paused, unpause the container before {verb}")
+
+
 def table_markdown() -> str:
     """The states and the table as docs/states.md shows them."""
     lines = [
@@ -119,7 +147,8 @@ def table_markdown() -> str:
         "",
         "Printed by `sampan.oci.lifecycle.table_markdown()`; a unit test compares this page with it.",
         "",
-        "A state is never stored. It follows from what is on disk: the newest start, its exit file, the monitor lock, the record lock.",
+        "A state is never stored. It follows from what is on disk: the newest start, its exit file, the monitor lock, the record lock,",
+        "and of one that runs, from what the kernel says of its cgroup.",
         "",
         "| state | it means |",
         "|---|---|",

@@ -17,6 +17,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.steps.trace import Trace
@@ -46,7 +47,8 @@ class Observation(Struct):
 
     @property
     def running(self) -> bool:
-        return self.status == lifecycle.RUNNING
+        """Whether its program was started and has not ended; one that is paused runs, as with Docker."""
+        return self.status in lifecycle.ALIVE
 
     @property
     def failed(self) -> bool:
@@ -61,9 +63,10 @@ class Observation(Struct):
         return int(self.exit.get("exit_code", LOST_EXIT_CODE))
 
 
-def observe(paths: ContainerPaths, holding: bool = False) -> Observation:
+def observe(paths: ContainerPaths, holding: bool = False, frozen: Callable[[], bool] | None = None) -> Observation:
     """Look at a container; `holding` says that the caller has its record lock.
 
+    `frozen` asks the kernel whether its cgroup is, once it is plain that the container runs; without it none is paused.
     Raises FileNotFoundError if the container is gone.
     """
     number = paths.newest_start()
@@ -80,8 +83,14 @@ def observe(paths: ContainerPaths, holding: bool = False) -> Observation:
         monitor = lock_is_held(paths.monitor_lock)
         ended = read_json(start.exit)
     started = read_json(start.started)
+    runs = monitor and started is not None and ended is None
     status = lifecycle.derive(
-        starts=number, started=started is not None, exited=ended is not None, monitor=monitor, locked=locked
+        starts=number,
+        started=started is not None,
+        exited=ended is not None,
+        monitor=monitor,
+        locked=locked,
+        frozen=runs and frozen is not None and frozen(),
     )
     return Observation(status, number, started, ended, monitor, os.path.exists(start.stopping))
 
