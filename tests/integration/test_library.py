@@ -17,6 +17,7 @@ import sampan
 from sampan.engine.containers import Container
 from sampan.engine.results import RunFailed
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotModified, StartFailed
+from sampan.steps.trace import Event
 
 from support.patience import eventually
 from support.roots import Root
@@ -379,3 +380,34 @@ def test_statuses_in_words(engine: sampan.Engine) -> None:
     assert eventually(lambda: box.summary()["Status"]).startswith("Exited (3) ")
     time.sleep(1.1)
     assert box.summary()["Status"] == "Exited (3) 1 second ago"
+
+
+def test_an_interrupt_before_a_container_is_told_of_leaves_none(root: Root) -> None:
+    """Ctrl-C at any step of `run --rm` up to the moment when the caller hears of the container."""
+
+    class Interrupter:
+        def __init__(self, at: int) -> None:
+            self.left = at
+
+        def __call__(self, event: Event) -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    def heard(_container: Container, _warnings: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    body = {"Image": "base", "Cmd": ["true"], "HostConfig": {"AutoRemove": True, "NetworkMode": "none"}}
+    before = root.state()
+    at = 0
+    while True:
+        at += 1
+        interrupter = Interrupter(at)
+        with root.engine(observer=interrupter) as engine, pytest.raises(KeyboardInterrupt):
+            engine.containers.launch(dict(body), created=heard)
+        with root.engine() as engine:
+            assert engine.containers.list(all=True) == [], f"after an interrupt at event {at}"
+        assert before.left() == [], f"after an interrupt at event {at}"
+        if interrupter.left > 0:
+            break
+    assert at > 20, "it has come to the callback itself"

@@ -446,6 +446,22 @@ def test_init_is_the_hosts_and_its_absence_names_a_package(root: Root, tmp_path:
         engine.containers.create("base", SLEEP, init=True)
 
 
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [("/usr/bin/tini", "must be statically linked: it needs /lib64/ld-"), ("/usr/bin/ldd", "no program for process 1")],
+)
+def test_an_init_that_cannot_run_in_a_container_is_named(root: Root, tmp_path: Path, program: str, fault: str) -> None:
+    """execve would say ENOENT, of a file that is there."""
+    assert os.path.exists(program), f"the tests need {program} (scripts/packages)"
+    settings = tmp_path / "sampan.toml"
+    settings.write_text(root.config.read_text() + f'init-path = "{program}"\n')
+    with (
+        sampan.Engine(str(root.root), str(root.run_root), str(settings)) as engine,
+        pytest.raises(InvalidParameter, match=f"{program}.*{fault}"),
+    ):
+        engine.containers.create("base", SLEEP, init=True)
+
+
 def test_a_store_without_room_says_so_and_keeps_nothing(root: Root, tmp_path: Path) -> None:
     """A full disk: whatever step it hits, the command fails with the path and the reason, and leaves nothing."""
     place = tmp_path / "small"

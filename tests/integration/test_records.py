@@ -158,12 +158,18 @@ def test_an_unfinished_create_is_left_alone_while_its_command_lives(records: Rec
     assert everything(layout) == []
 
 
-def test_a_killed_create_without_even_a_lock_file_is_adopted(records: Records, layout: Layout) -> None:
-    paths = layout.creating(new_id())
+@pytest.mark.parametrize("place", ["creating", "removing"])
+def test_an_unfinished_directory_without_anything_in_it_goes_at_once(
+    records: Records, layout: Layout, place: str
+) -> None:
+    """A create that was killed before its lock, or a remove that is about to take its last step.
+
+    A lock file that was made here would be in the way of that step.
+    """
+    paths = getattr(layout, place)(new_id())
     os.mkdir(paths.directory)
-    lock = records.adopt(paths)
-    assert lock is not None
-    lock.release()
+    assert records.adopt(paths) is None
+    assert not os.path.exists(paths.directory)
 
 
 def test_stale_names_are_taken_over(records: Records, layout: Layout) -> None:

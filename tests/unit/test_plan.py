@@ -188,7 +188,7 @@ mkdir /cg/pids/sampan/c
 write '67108864' to /cg/sampan/c/memory.max
 open the tasks files of 2 cgroups
 write '0' to /proc/self/oom_score_adj
-memfd_create, copy /usr/bin/tini, seal
+fsopen tmpfs, copy /usr/bin/tini to docker-init, make it read-only
 fsopen overlay of 2 lower layers, upper /snap/upper
 open_tree clone of /cg/cpu,cpuacct/sampan/c (ro,nosuid,nodev,noexec)
 open_tree clone of /cg/pids/sampan/c (ro,nosuid,nodev,noexec)
@@ -226,7 +226,7 @@ prctl PR_SET_NO_NEW_PRIVS
 drop all but 0 capabilities, setgroups, setresgid, setresuid
 chdir /srv as the user, unless root could
 prctl PR_SET_PDEATHSIG SIGKILL
-execve /sbin/docker-init -- sh -c true from a sealed memfd"""
+execve /sbin/docker-init -- sh -c true as docker-init from its private copy"""
     )
 
 

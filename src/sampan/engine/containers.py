@@ -62,7 +62,10 @@ class Containers:
                 if created is not None:
                     created(container, list(made.warnings))
             except BaseException:
-                made.lock.release()
+                # An interrupt, or a caller who cannot take it: nobody else will ever start it, so `--rm` ends it here.
+                with made.lock:
+                    if made.record.auto_remove:
+                        self._verbs.settler.remove_locked(made.record, made.lock)
                 raise
         except BaseException:
             launch.abandon()

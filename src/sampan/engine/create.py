@@ -181,6 +181,7 @@ class Creator:
     def _undo(self, creation: Creation, container_id: str) -> None:
         """Take back a creation that failed in the middle. If this fails too (or is killed), the next command does it."""
         try:
+            creation.hide()
             with self._trace.step("remove writable layer", container_id):
                 self._snapshots.remove(container_id)
             self._records.release_name(creation.name, container_id)

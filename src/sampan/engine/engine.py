@@ -72,7 +72,11 @@ class Engine:
         return system
 
     def close(self) -> None:
-        """Nothing is held open between calls; this is for symmetry."""
+        """Does nothing, and may be called twice: between calls nothing is held open, no process, no thread, no descriptor.
+
+        It is there for `with`, and for code that also runs on engines that do hold something. An engine that was closed
+        can be used again: each call opens what it needs.
+        """
 
     def __enter__(self) -> Self:
         return self

@@ -1,10 +1,11 @@
-"""Finding the program of `--init`: a small static init of the host, run from a sealed copy. Never Python as process 1."""
+"""Finding the program of `--init`: a small static init of the host, run from a copy. Never Python as process 1."""
 
 from __future__ import annotations
 
 import os
 
 from sampan.errors import InvalidParameter
+from sampan.oci import elf
 
 _NAMES = ("docker-init", "tini-static", "catatonit")
 _DIRECTORIES = (
@@ -22,17 +23,35 @@ _DIRECTORIES = (
 def find(configured: str) -> str:
     """The path of the init program: the configured one, else the first of the usual ones.
 
-    Raises InvalidParameter that says what to install.
+    Of the usual ones, those that are not static are passed over. Raises InvalidParameter that says what to install.
     """
     if configured:
-        if not os.access(configured, os.X_OK):
-            raise InvalidParameter(f"--init: {configured} (init-path of the configuration) cannot be executed")
+        if fault := _fault(configured):
+            raise InvalidParameter(f"--init: {configured} (init-path of the configuration) {fault}")
         return configured
     for name in _NAMES:
         for directory in _DIRECTORIES:
-            if os.access(f"{directory}/{name}", os.X_OK):
-                return f"{directory}/{name}"
+            path = f"{directory}/{name}"
+            if os.access(path, os.X_OK) and not _fault(path):
+                return path
     raise InvalidParameter(
         f"--init needs one of {', '.join(_NAMES)} on the host: install the package tini or catatonit, "
         "or name a static init program as init-path in the configuration"
     )
+
+
+def _fault(path: str) -> str:
+    """Why a program cannot be process 1 of a container; "" if it can."""
+    if not os.access(path, os.X_OK) or not os.path.isfile(path):
+        return "cannot be executed"
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        program = elf.parse(data)
+    except InvalidParameter as e:
+        return f"is no program for process 1: {e}"
+    if not program.is_static:
+        # It is executed inside, where the kernel would look for these in the image: execve says ENOENT, and names nothing.
+        needs = program.interpreter or ", ".join(program.needed)
+        return f"must be statically linked: it needs {needs}, which is on the host and not in the container"
+    return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 
 from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, by_machine, check, libc, raw
@@ -30,9 +29,7 @@ _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
-_AT_EMPTY_PATH = 0x1000
 _CLOSE_RANGE_CLOEXEC = 4
-_MFD_EXEC = 0x10
 
 # PyDLL keeps the GIL over the call: the child must come back to Python with it, and no thread of this
 # process may run between the fork handlers and the clone.
@@ -182,28 +179,19 @@ def _mark_close_on_exec(fd: int) -> None:
             raise
 
 
-def sealed_copy(path: str, name: str) -> int:
-    """A program as a sealed memfd: executed from there, no /proc/PID/exe leads to the file `path` (memfd_create(2))."""
+def copy_program(path: str, dir_fd: int, name: str) -> None:
+    """Copy a program into a directory, executable for everybody. Raises OSError."""
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_EXEC)
-    except OSError as e:
-        if e.errno != errno.EINVAL:
-            raise
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)  # before Linux 6.3 all memfds are executable
-    try:
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755, dir_fd=dir_fd)
         try:
-            while os.sendfile(fd, source, None, 1 << 24):
+            os.fchmod(target, 0o755)
+            while os.sendfile(target, source, None, 1 << 24):
                 pass
         finally:
-            os.close(source)
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        )
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+            os.close(target)
+    finally:
+        os.close(source)
 
 
 def default_signals() -> None:
@@ -224,11 +212,14 @@ def default_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def execve_fd(fd: int, argv: list[bytes], env: list[bytes]) -> NoReturn:
-    """Execute the program that `fd` is (execveat(2) with AT_EMPTY_PATH): no path is walked. Raises `KernelError`."""
+def execve_at(dir_fd: int, name: bytes, argv: list[bytes], env: list[bytes]) -> NoReturn:
+    """Execute the program `name` of a directory (execveat(2)), whose last component becomes the process' name.
+
+    Raises `KernelError`.
+    """
     c_argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
     c_env = (ctypes.c_char_p * (len(env) + 1))(*env, None)
-    raw(_SYS_EXECVEAT, "execveat", argv[0] if argv else b"", fd, b"", c_argv, c_env, _AT_EMPTY_PATH)
+    raw(_SYS_EXECVEAT, "execveat", name, dir_fd, name, c_argv, c_env, 0)
     raise AssertionError("execveat returned without an error")
 
 

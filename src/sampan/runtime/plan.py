@@ -117,7 +117,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     # /proc/self is this process', and what is set here goes over to init; there, /proc is the container's.
     steps.append(process.WriteFile("/proc/self/oom_score_adj", str(spec["process"]["oomScoreAdj"]), required=False))
     if facts.init:
-        steps.append(setup.SealedProgram("init", facts.init))
+        steps.append(setup.PrivateProgram("init", facts.init))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
     steps.append(_root(facts.root))
     for index, entry in enumerate(spec["mounts"]):

@@ -343,8 +343,14 @@ class Monitor:
         self._tell(protocol.FAILED, **report, error=f"the container's shim failed: {text}")
 
     def _write_exit(self, **report: Any) -> None:
-        """The exit code, whole and synced, in the blocks that were reserved at the start: a full disk loses no exit code."""
-        _write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=True)
+        """The exit code, whole and synced, in the blocks that were reserved at the start: a full disk loses no exit code.
+
+        Not synced for a container with `--rm` (the only kind whose plan has a reaper), which saves the run a write to the
+        disk. What a power cut can take is the content of this file, and then the container counts as lost (255) instead
+        of exited. Both mean the same for it: the next command removes it. Its code is told on the socket, and nobody can
+        ask for it later: the file that would have to last is the one that the removal deletes.
+        """
+        _write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=not self.plan.reaper)
 
     def _stop_listening(self) -> None:
         self.loop.forget(self.listener.fileno())

@@ -5,9 +5,14 @@ from __future__ import annotations
 import errno
 import os
 
-from sampan.kernel import namespaces, netlink, paths, process
-from sampan.kernel.libc import KernelError
+from sampan.kernel import mount, namespaces, netlink, paths, process
+from sampan.kernel.libc import KernelError, kernel_version
 from sampan.steps.base import Context, Step, StepError
+
+INIT_NAME = "docker-init"
+"""What process 1 is called with --init, as with Docker."""
+
+_COPY_ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
 
 
 class JoinNamespace(Step):
@@ -24,17 +29,27 @@ class JoinNamespace(Step):
         ctx.close(self.name)
 
 
-class SealedProgram(Step):
-    """Copy a program of the host into a sealed memfd, kept as `name`, for init to be executed from."""
+class PrivateProgram(Step):
+    """Copy a program of the host to a detached tmpfs, kept as `name`, for init to be executed from.
+
+    A copy, so that no /proc/PID/exe leads to the host's own file; in a file system and not in a memfd, because the
+    kernel names a process by the last component of the path that it executed, and `ps` shall show "docker-init".
+    """
 
     name: str
     path: str
 
     def describe(self) -> str:
-        return f"memfd_create, copy {self.path}, seal"
+        return f"fsopen tmpfs, copy {self.path} to {INIT_NAME}, make it read-only"
 
     def run(self, ctx: Context) -> None:
-        ctx.put(self.name, process.sealed_copy(self.path, os.path.basename(self.path)))
+        directory = mount.new_filesystem("tmpfs", (("mode", "755"), ("nr_inodes", "2")), _COPY_ATTRIBUTES)
+        ctx.put(self.name, directory)
+        process.copy_program(self.path, directory, INIT_NAME)
+        if kernel_version() >= (5, 12):
+            # mount_setattr(2). Before it a detached mount stays as it was made: then the copy is only this container's
+            # own, and the kernel refuses to write to what is executed (ETXTBSY).
+            mount.set_attributes(directory, mount.MOUNT_ATTR_RDONLY)
 
 
 class SetHostname(Step):

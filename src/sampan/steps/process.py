@@ -238,7 +238,7 @@ class Execute(Step):
     init: str = ""
 
     def describe(self) -> str:
-        return f"execve {' '.join(self.argv)}" + (" from a sealed memfd" if self.init else "")
+        return f"execve {' '.join(self.argv)}" + (" as docker-init from its private copy" if self.init else "")
 
     def run(self, ctx: Context) -> None:
         env = [os.fsencode(e) for e in self.env]
@@ -249,7 +249,7 @@ class Execute(Step):
         process.default_signals()
         process.close_on_exec_from(3)
         if self.init:
-            process.execve_fd(ctx.fds[self.init], argv, env)
+            process.execve_at(ctx.fds[self.init], b"docker-init", argv, env)
         _execute(argv, env)
 
 

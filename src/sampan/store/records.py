@@ -8,6 +8,7 @@ that no record confirms is stale.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan import jsontext
@@ -190,7 +191,10 @@ class Records:
                     _remove_tree(path)
                 else:
                     os.unlink(path)
-            os.rmdir(paths.directory)
+            try:
+                os.rmdir(paths.directory)
+            except FileNotFoundError:
+                pass  # Somebody found it empty and without a lock, see `adopt`.
 
     def release_name(self, name: str, container_id: str) -> None:
         """Give a name back, if `container_id` still is the one that claims it. Idempotent."""
@@ -215,6 +219,10 @@ class Records:
         """Take over an unfinished create or remove; None if its command is alive or somebody else was faster."""
         # The names lock: a create holds it between making the directory and locking it.
         with self._names_lock():
+            # Without a lock file it is one that was killed before it locked it, or one whose remover is between its last
+            # two steps, or was killed there. A lock file that is made now would keep that remover from its last step.
+            if not os.path.exists(paths.record_lock) and _remove_empty(paths.directory):
+                return None
             return RecordLock.attempt(paths) if os.path.isdir(paths.directory) else None
 
     def names(self) -> Iterator[tuple[str, str]]:
@@ -308,6 +316,18 @@ class Creation:
         self._lock.paths = final
         return self._lock
 
+    def hide(self) -> None:
+        """Undo the rename of `commit`, if it was done: an interrupt came in before anybody was told of the container.
+
+        What follows takes the parts away, as of any container that is removed.
+        """
+        final = self._layout.container(self.paths.id)
+        if not os.path.isdir(final.directory):
+            return
+        self.paths = self._layout.removing(final.id)
+        with self._trace.step("rename to", self.paths.directory):
+            os.rename(final.directory, self.paths.directory)
+
     def release(self) -> None:
         self._lock.release()
 
@@ -383,6 +403,19 @@ def _write_new(path: str, content: bytes, mode: int) -> None:
         os.write(fd, content)
     finally:
         os.close(fd)
+
+
+def _remove_empty(directory: str) -> bool:
+    """rmdir(2), which somebody else may have done already; False if something is in it."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        if e.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
 
 
 def _remove_tree(path: str) -> None:

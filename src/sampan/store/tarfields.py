@@ -40,13 +40,18 @@ def number(field: bytes, what: str) -> int:
             return int(text, 8)
     except ValueError:
         pass  # 8 and 9 are digits, too.
-    raise Malformed(f"archive/tar: invalid tar header: the {what} {text!r} is no octal number")
+    raise Malformed(f"archive/tar: invalid tar header: the {what} {shown(text)} is no octal number")
+
+
+def shown(field: bytes) -> str:
+    """A field's text for a message: in quotes, 32 bytes at most, what is not printable ASCII escaped."""
+    return '"' + "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in field[:32]) + '"'
 
 
 def decimal(text: bytes, what: str) -> int:
     """A decimal number of a pax record or of a sparse map; never negative."""
     if not text.isdigit() or len(text) > 19 or int(text) >= FAR:
-        raise Malformed(f"the {what} {text[:32]!r} is no number")
+        raise Malformed(f"the {what} {shown(text)} is no number")
     return int(text)
 
 
@@ -55,7 +60,7 @@ def pax_time(text: bytes) -> int:
     whole, _, fraction = text.partition(b".")
     negative = whole.startswith(b"-")
     if fraction and not fraction.isdigit():
-        raise Malformed(f"the time {text[:32]!r} is no number")
+        raise Malformed(f"the time {shown(text)} is no number")
     seconds = decimal(whole[1:] if negative else whole, "time")
     nanoseconds = seconds * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
     if not negative:
