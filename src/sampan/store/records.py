@@ -165,6 +165,7 @@ class Records:
                 with self._trace.step("claim name", name):
                     write_atomic(self._layout.name(name), container_id.encode(), sync=durable)
             except BaseException:
+                self._release(name, container_id)
                 self.finish_removal(paths)
                 lock.release()
                 raise

@@ -40,6 +40,7 @@ class Staging:
             with self._trace.step("make directory", path):
                 os.mkdir(path, 0o700)
         except BaseException:
+            delete_tree(path)
             _drop(lock)
             raise
         return Staged(path, lock, self._trace)
