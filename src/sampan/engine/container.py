@@ -123,11 +123,11 @@ class Container:
 
     @told
     def remove(self, force: bool = False, volumes: bool = False) -> None:
-        """Remove it; with `force` also if it runs. Raises Conflict, NotFound.
+        """Remove it; with `force` also if it runs, with `volumes` the volumes that nobody named and nobody else uses.
 
-        `volumes` is there for `rm -v`: there are no volumes yet.
+        Raises Conflict, NotFound.
         """
-        self._verbs.remover.remove(self._record, force)
+        self._verbs.remover.remove(self._record, force, volumes)
 
     @told
     def wait(self) -> int:

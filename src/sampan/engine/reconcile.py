@@ -15,6 +15,7 @@ from sampan.store.records import parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from sampan.steps.trace import Trace
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     class Snapshots(Protocol):
         def collect_garbage(self) -> None: ...
 
+    class Volumes(Protocol):
+        def release_unused(self) -> None: ...
+        def collect_garbage(self) -> None: ...
+
 
 _ID_LENGTH = 64
 
@@ -49,9 +54,18 @@ _PATIENCE = 1.0
 class Janitor:
     """Puts right what is left half done. Everything is idempotent and may be done by several processes at once."""
 
-    def __init__(self, layout: Layout, records: Records, settler: Settler, snapshots: Snapshots, trace: Trace) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        records: Records,
+        settler: Settler,
+        snapshots: Snapshots,
+        volumes: Callable[[], Volumes],
+        trace: Trace,
+    ) -> None:
         self._layout = layout
         self._snapshots = snapshots
+        self._volumes = volumes
         self._records = records
         self._settler = settler
         self._trace = trace
@@ -80,6 +94,9 @@ class Janitor:
             self._records.release_stale_names()
         if leftovers:
             self._snapshots.collect_garbage()
+            _attempt(self._volumes().collect_garbage)
+        if _has_entries(self._layout.mounted_volumes):
+            _attempt(self._volumes().release_unused)
 
     def observe(self, record: Record) -> Observation | None:
         """A container's state, what is due being done: a lost one is settled, an exited `--rm` one is removed (None).
@@ -111,6 +128,21 @@ class Janitor:
             if len(container_id) == _ID_LENGTH and not any(os.path.isdir(p(container_id).directory) for p in places):
                 with self._trace.step("remove orphan", container_id):
                     self._settler.drop_parts(self._layout.container(container_id))
+
+
+def _attempt(action: Callable[[], None]) -> None:
+    """Do what may be left to the next command if it cannot be done now; the trace has the reason."""
+    try:
+        action()
+    except (SampanError, OSError):
+        pass
+
+
+def _has_entries(directory: str) -> bool:
+    try:
+        return bool(os.listdir(directory))
+    except FileNotFoundError:
+        return False
 
 
 def _record_in(paths: ContainerPaths) -> Record | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
         def recover(self, record: Record, lock: RecordLock) -> Observation: ...
-        def remove_locked(self, record: Record, lock: RecordLock) -> None: ...
+        def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = ...) -> None: ...
 
     class Killer(Protocol):
         def kill_and_wait(self, record: Record) -> None: ...
@@ -39,8 +39,8 @@ class Remover:
         self._settler = settler
         self._killer = killer
 
-    def remove(self, record: Record, force: bool = False) -> None:
-        """Remove a container; with `force` a running one is killed first.
+    def remove(self, record: Record, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
 
         Raises Conflict if its state or another command forbids it, NotFound if somebody else removed it first.
         """
@@ -53,7 +53,7 @@ class Remover:
                     self._kill(record)
                 await_monitor(self._records.paths(record.id))
                 with self._records.lock(record.id) as lock:
-                    if self._remove_locked(record, lock, force):
+                    if self._remove_locked(record, lock, force, volumes):
                         return
             except NotFound:
                 if killed and record.auto_remove:
@@ -61,14 +61,14 @@ class Remover:
                 raise
         raise Conflict(f"container {record.id} is started again and again by another command")
 
-    def _remove_locked(self, record: Record, lock: RecordLock, force: bool) -> bool:
+    def _remove_locked(self, record: Record, lock: RecordLock, force: bool, volumes: bool) -> bool:
         """Remove the container if its state allows it; False if it has to be killed (once more) first."""
         seen = self._settler.recover(record, lock)
         if force and seen.running:
             return False
         verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
         lifecycle.check(verb, seen.status, record.id, record.name)
-        self._settler.remove_locked(record, lock)
+        self._settler.remove_locked(record, lock, volumes)
         return True
 
     def _kill(self, record: Record) -> None:

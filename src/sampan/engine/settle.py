@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.errors import Conflict, NotFound, System
+from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
 from sampan.kernel.files import lock_is_held
 from sampan.oci import lifecycle
 from sampan.store import states
+from sampan.store.layout import CREATING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -31,12 +32,17 @@ if TYPE_CHECKING:
         def read(self, container_id: str) -> Record: ...
         def lock(self, container_id: str) -> RecordLock: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
-        def begin_removal(self, lock: RecordLock) -> ContainerPaths: ...
+        def begin_removal(self, lock: RecordLock, with_volumes: bool | None = ...) -> ContainerPaths: ...
         def finish_removal(self, paths: ContainerPaths) -> None: ...
         def release_name(self, name: str, container_id: str) -> None: ...
 
     class Snapshots(Protocol):
         def remove(self, container_id: str) -> None: ...
+
+    class Volumes(Protocol):
+        def release(self, names: Iterable[str]) -> None: ...
+        def remove_anonymous(self, names: Iterable[str]) -> None: ...
+        def remove_made_for(self, container_id: str) -> None: ...
 
 
 KILL_PATIENCE = 10.0
@@ -49,10 +55,19 @@ MONITOR_PATIENCE = 10.0
 class Settler:
     """The one place that takes containers apart. Every function is idempotent."""
 
-    def __init__(self, records: Records, snapshots: Snapshots, cgroups: CgroupDriver, trace: Trace) -> None:
+    def __init__(
+        self,
+        records: Records,
+        snapshots: Snapshots,
+        cgroups: CgroupDriver,
+        volumes: Callable[[], Volumes],
+        trace: Trace,
+    ) -> None:
+        """`volumes` gives the volumes when a container has some: the others need not import what they are made of."""
         self._records = records
         self._snapshots = snapshots
         self._cgroups = cgroups
+        self._volumes = volumes
         self._trace = trace
 
     def settle(self, record: Record, patience: float = KILL_PATIENCE) -> Observation | None:
@@ -67,13 +82,16 @@ class Settler:
             if seen.status not in (lifecycle.EXITED, lifecycle.LOST):
                 return seen
             if seen.status == lifecycle.EXITED and not record.auto_remove:
+                self.release_volumes(record)
                 return seen
             await_monitor(paths)
             with self._records.lock(record.id) as lock:
                 seen = self.recover(record, lock, patience)
-                if seen.status != lifecycle.EXITED or not record.auto_remove:
-                    return seen
-                self.remove_locked(record, lock)
+                if seen.status == lifecycle.EXITED and record.auto_remove:
+                    self.remove_locked(record, lock, volumes=True)
+                    return None
+            self.release_volumes(record)
+            return seen
         except (NotFound, FileNotFoundError):
             pass  # Somebody else settled it.
         return None
@@ -116,9 +134,31 @@ class Settler:
         if record is not None and not record.broken:
             self.drop_processes(record, patience)
         self.drop_parts(paths)
+        self._drop_volumes(paths, record)
         if record is not None:
             self._records.release_name(record.name, paths.id)
         self._records.finish_removal(paths)
+
+    def release_volumes(self, record: Record) -> None:
+        """Unmount the volumes of a container that does not run, where no other needs them. Idempotent."""
+        names = record.volumes()
+        if not names:
+            return
+        try:
+            self._volumes().release(names)
+        except (SampanError, OSError):
+            pass  # It keeps nobody from the exit code; the next command finds it (`engine.reconcile`), the trace says why.
+
+    def _drop_volumes(self, paths: ContainerPaths, record: Record | None) -> None:
+        """What a container leaves of volumes: mounts, and the anonymous ones if they go along."""
+        if os.path.basename(paths.directory).startswith(CREATING):
+            # It never came to be, and nobody has seen its volumes. Not all are in the record: that is written last.
+            self._volumes().remove_made_for(paths.id)
+        if record is None:
+            return
+        self.release_volumes(record)
+        if os.path.exists(paths.with_volumes):
+            self._volumes().remove_anonymous(record.volumes(anonymous=True))
 
     def drop_parts(self, paths: ContainerPaths) -> None:
         """Remove what a container has outside its own directory, but its processes. Idempotent."""
@@ -138,9 +178,10 @@ class Settler:
     def _frozen(self, record: Record) -> Callable[[], bool]:
         return lambda: self._cgroups.frozen(cgroup.container_group(record.id, record.host_config))
 
-    def remove_locked(self, record: Record, lock: RecordLock) -> None:
-        """Remove a container whose lock we hold and whose state allows it."""
-        self.dismantle(self._records.begin_removal(lock), record)
+    def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = False) -> None:
+        """Remove a container whose lock we hold and whose state allows it, with `volumes` its anonymous volumes too."""
+        with_volumes = volumes if record.volumes(anonymous=True) else None
+        self.dismantle(self._records.begin_removal(lock, with_volumes), record)
 
     def _drop_run_directory(self, paths: ContainerPaths) -> None:
         """What a killed monitor left there: its socket."""

@@ -22,6 +22,7 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -53,11 +54,15 @@ if TYPE_CHECKING:
     class Snapshots(Protocol):
         def root(self, record: Record) -> RootMount: ...
 
+    class Volumes(Protocol):
+        def mount(self, name: str) -> bool: ...
+
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
         def recover(self, record: Record, lock: RecordLock) -> Observation: ...
         def drop_processes(self, record: Record) -> None: ...
-        def remove_locked(self, record: Record, lock: RecordLock) -> None: ...
+        def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = ...) -> None: ...
+        def release_volumes(self, record: Record) -> None: ...
 
 
 _JOINS = (("network", "NetworkMode"), ("pid", "PidMode"), ("ipc", "IpcMode"))
@@ -77,6 +82,7 @@ class Starter:
         cgroups: CgroupDriver,
         launcher: Launcher,
         settler: Settler,
+        volumes: Callable[[], Volumes],
         roots: tuple[str, str],
         init_path: str,
         trace: Trace,
@@ -86,6 +92,7 @@ class Starter:
         self._cgroups = cgroups
         self._launcher = launcher
         self._settler = settler
+        self._volumes = volumes
         self._roots = roots
         self._init_path = init_path
         self._trace = trace
@@ -108,6 +115,7 @@ class Starter:
             try:
                 return self._start_locked(record, attach, launch, lock)
             except Exception:
+                self._settler.release_volumes(record)
                 self._remove_if_wanted(record, lock)
                 raise
         except BaseException:
@@ -133,14 +141,16 @@ class Starter:
         """`--rm` holds for a start that failed too; not for one whose end we do not know (it may run)."""
         seen = states.observe(lock.paths, holding=True)
         if record.auto_remove and lifecycle.can_remove(seen.status):
-            self._settler.remove_locked(record, lock)
+            self._settler.remove_locked(record, lock, volumes=True)
 
     def _start_locked(self, record: Record, attach: bool, launch: Launch, lock: RecordLock) -> Attachment | None:
         start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace)
         descriptors: dict[str, int] = {}
         try:
             descriptors = self._open_joins(record)
-            plan = self._plan(record, lock.paths, start, tuple(descriptors), attach)
+            # Not before the start's directory is there: by that others see that their end must not unmount these.
+            mounted = self._mount_volumes(record)
+            plan = self._plan(record, lock.paths, start, tuple(descriptors), attach, mounted)
         except BaseException as e:
             _close(descriptors)
             states.write_exit(start, _FAILED_EXIT_CODE, str(e), True, self._trace)
@@ -154,6 +164,13 @@ class Starter:
             _close(descriptors)
         states.forget_old_starts(lock.paths, start.number, self._trace)
         return attachment
+
+    def _mount_volumes(self, record: Record) -> bool:
+        """Mount the volumes that have driver options; whether there were any, so that its end leaves something to do."""
+        mounted = False
+        for name in sorted(record.volumes()):
+            mounted = self._volumes().mount(name) or mounted
+        return mounted
 
     def _await_lock_of_monitor(self, paths: ContainerPaths) -> None:
         """The monitor of the last run has written its exit and is about to let go of the lock that the next one needs."""
@@ -175,7 +192,13 @@ class Starter:
     # What the plan is made of
 
     def _plan(
-        self, record: Record, paths: ContainerPaths, start: StartPaths, joined: tuple[str, ...], attach: bool
+        self,
+        record: Record,
+        paths: ContainerPaths,
+        start: StartPaths,
+        joined: tuple[str, ...],
+        attach: bool,
+        mounted: bool,
     ) -> Any:
         host = record.host_config
         group = cgroup.container_group(record.id, host)
@@ -203,13 +226,13 @@ class Starter:
             init=init,
             no_pivot=bool(host.get("NoPivot")),
             attached=attach,
-            reaper=self._reaper(record) if record.auto_remove else (),
+            reaper=self._reaper(record) if record.auto_remove or mounted else (),
             watched=self._trace.observer is not None,
         )
         return make_plan(spec, facts, self._cgroups)
 
     def _reaper(self, record: Record) -> tuple[str, ...]:
-        """What the shim executes at its end if nobody waits: only `--rm` leaves something to do then."""
+        """What the shim executes at its end if nobody waits: for `--rm`, and for volumes that were mounted for it."""
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reaper.py")
         return (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", script, *self._roots, record.id)
 

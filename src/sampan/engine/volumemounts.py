@@ -42,16 +42,17 @@ class VolumeMounts:
         self._users = users
         self._trace = trace
 
-    def mount(self, volume: VolumeRecord) -> None:
-        """Mount a volume, if it is one that is mounted and it is not. Idempotent.
+    def mount(self, volume: VolumeRecord) -> bool:
+        """Mount a volume, if it is one that is mounted and it is not; whether it is one. Idempotent.
 
         To be called by who starts a container, when that can be seen to be starting: `release` will not undo it then.
         Raises System in Docker's words.
         """
         if not needs_mount(volume.options):
-            return
+            return False
         with self._lock(volume.name):
             self._mount_locked(volume)
+        return True
 
     def release(self, names: Iterable[str]) -> None:
         """Unmount those of these volumes that are mounted and that no running container uses any more. Idempotent."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         def require_readable(self) -> None: ...
 
     class Mounts(Protocol):
-        def mount(self, volume: VolumeRecord) -> None: ...
+        def mount(self, volume: VolumeRecord) -> bool: ...
         def release(self, names: Iterable[str]) -> None: ...
         def release_unused(self) -> None: ...
         def unmount(self, name: str) -> None: ...
@@ -296,12 +296,14 @@ class Volumes:
         """Remove the anonymous volumes of a container that never came to be. Not under `hold()`. Idempotent."""
         self.remove_anonymous([r.name for r in self._store.list() if r.made_for == container_id])
 
-    def mount(self, name: str) -> None:
-        """Mount a volume that has driver options on its `_data`; to be called when its user can be seen to be starting.
+    def mount(self, name: str) -> bool:
+        """Mount a volume on its `_data` if its driver options say so; whether they do.
+
+        To be called when its user can be seen to be starting.
 
         Raises NotFound, System in Docker's words.
         """
-        self._mounts.mount(self.record(name))
+        return self._mounts.mount(self.record(name))
 
     def release(self, names: Iterable[str]) -> None:
         """Unmount those of these volumes that no running container uses any more. Idempotent."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sampan.errors import Conflict
 from sampan.oci import lifecycle
-from sampan.oci.mountpoint import VOLUME
 from sampan.store import states
 
 TYPE_CHECKING = False
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
 _AT_REST = (lifecycle.CREATED, lifecycle.EXITED, lifecycle.LOST, lifecycle.DEAD)
 
 
-def volumes_of(record: Record) -> set[str]:
-    """The names of the volumes that a container uses."""
-    return {point.name for point in record.mounts if point.type == VOLUME}
-
-
-def anonymous_volumes_of(record: Record) -> set[str]:
-    """The names of those that nobody named: made for this container, or taken over by --volumes-from."""
-    return {point.name for point in record.mounts if point.type == VOLUME and point.anonymous}
-
-
 class VolumeUsers:
     """Every container counts, also one that does not run. Nothing is counted anywhere: all of it is looked up.
 
@@ -48,7 +37,7 @@ class VolumeUsers:
         """The ids of the containers that use a volume, by the volume's name."""
         users: dict[str, list[str]] = {}
         for record in self._all():
-            for name in volumes_of(record):
+            for name in record.volumes():
                 users.setdefault(name, []).append(record.id)
         return users
 
@@ -65,7 +54,7 @@ class VolumeUsers:
         """Those of `names` that a container uses which runs or is being started."""
         found: set[str] = set()
         for record in self._all():
-            used = volumes_of(record).intersection(names) - found
+            used = record.volumes().intersection(names) - found
             if used and self._runs(record):
                 found |= used
         return found

@@ -73,12 +73,12 @@ class Wiring:
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler
 
-        return Settler(self.records, self.snapshots, self.cgroups, self.trace)
+        return Settler(self.records, self.snapshots, self.cgroups, lambda: self.volumes, self.trace)
 
     def _janitor(self) -> Any:
         from sampan.engine.reconcile import Janitor
 
-        return Janitor(self.layout, self.records, self.settler, self.snapshots, self.trace)
+        return Janitor(self.layout, self.records, self.settler, self.snapshots, lambda: self.volumes, self.trace)
 
     def _creator(self) -> Any:
         from sampan.engine.create import Creator
@@ -96,7 +96,17 @@ class Wiring:
 
         roots = (self.layout.root, self.layout.run_root)
         init = self.settings.init_path
-        return Starter(self.records, self.snapshots, self.cgroups, self.launcher, self.settler, roots, init, self.trace)
+        return Starter(
+            self.records,
+            self.snapshots,
+            self.cgroups,
+            self.launcher,
+            self.settler,
+            lambda: self.volumes,
+            roots,
+            init,
+            self.trace,
+        )
 
     def _stopper(self) -> Any:
         from sampan.engine.stop import Stopper

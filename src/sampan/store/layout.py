@@ -69,6 +69,7 @@ class ContainerPaths:
         "resolv_conf",
         "run_directory",
         "starts",
+        "with_volumes",
     )
 
     def __init__(self, container_id: str, directory: str, run_directory: str) -> None:
@@ -82,6 +83,8 @@ class ContainerPaths:
         self.hosts = f"{directory}/hosts"
         self.hostname = f"{directory}/hostname"
         self.resolv_conf = f"{directory}/resolv.conf"
+        # Its removal takes the anonymous volumes along: written before the rename that is the removal.
+        self.with_volumes = f"{directory}/remove-volumes"
         self.run_directory = run_directory
         # May be longer than the 107 bytes of a sun_path: bind and connect through a descriptor of the directory.
         self.attach_socket = f"{run_directory}/attach.sock"

@@ -66,6 +66,14 @@ class Record(Struct):
     def auto_remove(self) -> bool:
         return bool(self.host_config.get("AutoRemove"))
 
+    def volumes(self, anonymous: bool = False) -> set[str]:
+        """The names of the volumes that it uses, or of those only that nobody named."""
+        if not self.mounts:
+            return set()
+        from sampan.oci.mountpoint import VOLUME
+
+        return {point.name for point in self.mounts if point.type == VOLUME and (point.anonymous or not anonymous)}
+
     def to_bytes(self) -> bytes:
         """The content of record.json."""
         data = self.to_json()
@@ -173,12 +181,26 @@ class Records:
 
     # Removing
 
-    def begin_removal(self, lock: RecordLock) -> ContainerPaths:
-        """Rename the container out of everybody's sight; the caller holds its lock. The rename is the removal."""
+    def begin_removal(self, lock: RecordLock, with_volumes: bool | None = None) -> ContainerPaths:
+        """Rename the container out of everybody's sight; the caller holds its lock. The rename is the removal.
+
+        Of a container that has anonymous volumes `with_volumes` says whether they go along. That is written down
+        first, so that whoever finishes the removal knows it too (`ContainerPaths.with_volumes`).
+        """
+        if with_volumes is not None:
+            self._write_intent(lock.paths.with_volumes, with_volumes)
         paths = self._layout.removing(lock.paths.id)
         with self._trace.step("rename to", paths.directory):
             os.rename(lock.paths.directory, paths.directory)
         return paths
+
+    def _write_intent(self, path: str, wanted: bool) -> None:
+        """Make or remove a file that says something by being there; another one that was killed may have left it."""
+        with self._trace.step("write removal intent", path):
+            if wanted:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            elif os.path.exists(path):
+                os.unlink(path)
 
     def finish_removal(self, paths: ContainerPaths) -> None:
         """Remove what is left of a directory under `.creating-` or `.removing-`. Idempotent.
