@@ -102,6 +102,7 @@ RM = Command(
     remove,
     (
         Flag("force", "bool", "Kill the container first if it runs", "f"),
+        Flag("link", "bool", "No effect: there are no links between containers", "l"),
         Flag("volumes", "bool", "Remove its anonymous volumes too", "v"),
     ),
     at_least=1,

@@ -127,7 +127,7 @@ class Container:
 
         Raises Conflict, NotFound.
         """
-        self._verbs.remover.remove(self._record, force, volumes)
+        self._verbs.remover.remove(self._record, force, volumes, self._reference)
 
     @told
     def wait(self) -> int:

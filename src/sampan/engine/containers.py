@@ -65,7 +65,7 @@ class Containers:
                 # An interrupt, or a caller who cannot take it: nobody else will ever start it, so `--rm` ends it here.
                 with made.lock:
                     if made.record.auto_remove:
-                        self._verbs.settler.remove_locked(made.record, made.lock)
+                        self._verbs.settler.remove_locked(made.record, made.lock, volumes=True)
                 raise
         except BaseException:
             launch.abandon()

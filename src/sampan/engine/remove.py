@@ -39,12 +39,16 @@ class Remover:
         self._settler = settler
         self._killer = killer
 
-    def remove(self, record: Record, force: bool = False, volumes: bool = False) -> None:
+    def remove(self, record: Record, force: bool = False, volumes: bool = False, reference: str = "") -> None:
         """Remove a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
 
-        Raises Conflict if its state or another command forbids it, NotFound if somebody else removed it first.
+        `reference` is what the caller knows it by, for messages.
+
+        Raises NotFound if it is not there, Conflict if its state or another command forbids it: also if somebody else
+        removes it in this moment.
         """
         killed = False
+        self._settler.observe(record)  # A container that went long ago is no removal in progress.
         for _ in range(_ATTEMPTS):
             try:
                 if force and self._settler.observe(record).running:
@@ -58,7 +62,8 @@ class Remover:
             except NotFound:
                 if killed and record.auto_remove:
                     return  # our kill was its end, and its end was its removal
-                raise
+                # It was there a moment ago: another command was quicker, and is still at it or has just ended.
+                raise Conflict(f"removal of container {reference or record.name} is already in progress") from None
         raise Conflict(f"container {record.id} is started again and again by another command")
 
     def _remove_locked(self, record: Record, lock: RecordLock, force: bool, volumes: bool) -> bool:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
         def remove_anonymous(self, names: Iterable[str]) -> None: ...
         def remove_made_for(self, container_id: str) -> None: ...
 
+    class Images(Protocol):
+        def released(self, image_id: str) -> None: ...
+
 
 KILL_PATIENCE = 10.0
 """Seconds that killed processes may take to be gone (they may be in uninterruptible sleep)."""
@@ -61,13 +64,15 @@ class Settler:
         snapshots: Snapshots,
         cgroups: CgroupDriver,
         volumes: Callable[[], Volumes],
+        images: Callable[[], Images],
         trace: Trace,
     ) -> None:
-        """`volumes` gives the volumes when a container has some: the others need not import what they are made of."""
+        """`volumes` and `images` are asked for when they are needed: most verbs need not import what they are made of."""
         self._records = records
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._volumes = volumes
+        self._images = images
         self._trace = trace
 
     def settle(self, record: Record, patience: float = KILL_PATIENCE) -> Observation | None:
@@ -138,6 +143,16 @@ class Settler:
         if record is not None:
             self._records.release_name(record.name, paths.id)
         self._records.finish_removal(paths)
+        if record is not None:
+            # Last: as long as the directory is there, its record says that the layers are in use.
+            self._release_image(record)
+
+    def _release_image(self, record: Record) -> None:
+        """Free the layers of an image that was removed by force while this container stood on it."""
+        try:
+            self._images().released(record.image)
+        except (SampanError, OSError):
+            pass  # The container is gone, which is what was asked for; the next collection finds the layers.
 
     def release_volumes(self, record: Record) -> None:
         """Unmount the volumes of a container that does not run, where no other needs them. Idempotent."""

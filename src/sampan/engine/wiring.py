@@ -73,7 +73,9 @@ class Wiring:
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler
 
-        return Settler(self.records, self.snapshots, self.cgroups, lambda: self.volumes, self.trace)
+        return Settler(
+            self.records, self.snapshots, self.cgroups, lambda: self.volumes, lambda: self.images, self.trace
+        )
 
     def _janitor(self) -> Any:
         from sampan.engine.reconcile import Janitor

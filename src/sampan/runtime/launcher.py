@@ -59,16 +59,19 @@ class ExecLauncher:
     def open(self) -> ExecLaunch:
         """Start a shim that waits for its plan. Raises `System` when no process can be started."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        launch = ExecLaunch(ours, 0, self._trace)
         try:
             with self._trace.step("start a shim"):
-                pid = _spawn(theirs.fileno(), _placement())
-        except OSError as e:
-            ours.close()
+                launch.pid = _spawn(theirs.fileno(), _placement())
+        except BaseException as e:
+            launch.abandon()
+            if not isinstance(e, OSError):
+                raise
             hint = " (mounting needs CAP_SYS_ADMIN: in a container, run the outer one with --privileged)"
             raise System(f"cannot start a shim: {e}{hint if e.errno == errno.EPERM else ''}") from e
         finally:
             theirs.close()
-        return ExecLaunch(ours, pid, self._trace)
+        return launch
 
 
 def _placement() -> list[str]:
@@ -144,7 +147,7 @@ class ExecLaunch:
 
     def __init__(self, control: Any, pid: int, trace: Trace) -> None:
         self._control = control
-        self._pid = pid
+        self.pid = pid
         self._trace = trace
 
     def start(self, plan: protocol.LaunchPlan, descriptors: dict[str, int]) -> Attachment | None:
@@ -165,6 +168,6 @@ class ExecLaunch:
     def abandon(self) -> None:
         """Let go of the shim: without a plan it ends."""
         self._control.close()
-        if self._pid:
-            os.waitpid(self._pid, 0)  # the first of its two forks, which ended long ago
-            self._pid = 0
+        if self.pid:
+            os.waitpid(self.pid, 0)  # the first of its two forks, which ended long ago
+            self.pid = 0
