@@ -75,6 +75,8 @@ KINDS = {
     "streams": Kind("list", values.stream, listed=True),
     "variables": Kind("list", values.variable, listed=True),
     "labels": Kind("list", values.label, listed=True),
+    "map": Kind("map", str, listed=True),
+    "filters": Kind("filter", values.filter, listed=True),
 }
 
 

@@ -86,3 +86,21 @@ def label(text: str) -> str:
     if not text.partition("=")[0]:
         raise ValueError(f"invalid label '{text}': empty name")
     return text
+
+
+def filter(text: str) -> str:
+    """name=value, the name in lower case; nothing at all is no filter."""
+    name, equals, value = text.partition("=")
+    if text and not equals:
+        raise ValueError("bad format of filter (expected name=value)")
+    return f"{name.strip().lower()}={value.strip()}" if text else ""
+
+
+def by_name(words: list[str]) -> dict[str, list[str]]:
+    """What the uses of --filter said: the values of each filter."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        if word:
+            name, _, value = word.partition("=")
+            found.setdefault(name, []).append(value)
+    return found

@@ -72,6 +72,7 @@ GROUPS = {
         },
     ),
     "image": ("Manage images", {"import": "import", "inspect": "image inspect", "ls": "images", "rm": "rmi", "tag": "tag"}),
+    "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
     "system": ("Manage sampan", {"info": "info"}),
 }  # fmt: skip
 
@@ -82,6 +83,8 @@ ALIASES = {
     ("container", "remove"): "rm",
     ("image", "list"): "ls",
     ("image", "remove"): "rm",
+    ("volume", "list"): "ls",
+    ("volume", "remove"): "rm",
 }
 
 # Verbs that exist in a group only.
@@ -89,6 +92,11 @@ GROUP_VERBS = {
     "container inspect": Entry(
         "sampan.cli.inspect", "CONTAINER_INSPECT", "Show everything known of containers as JSON"
     ),
+    "volume create": Entry("sampan.cli.volumes", "CREATE", "Create a volume"),
+    "volume inspect": Entry("sampan.cli.inspect", "VOLUME_INSPECT", "Show everything known of volumes as JSON"),
+    "volume ls": Entry("sampan.cli.volumes", "LS", "List volumes"),
+    "volume prune": Entry("sampan.cli.volumes", "PRUNE", "Remove all volumes that no container uses"),
+    "volume rm": Entry("sampan.cli.volumes", "RM", "Remove volumes"),
     "image inspect": Entry("sampan.cli.inspect", "IMAGE_INSPECT", "Show everything known of images as JSON"),
 }
 
