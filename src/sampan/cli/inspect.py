@@ -1,4 +1,4 @@
-"""`inspect`, of containers and images."""
+"""`inspect`, of containers, images and volumes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ def _image(context: Context, name: str) -> dict[str, Any]:
     return context.engine.images.inspect(name)
 
 
-_FINDERS: dict[str, Finder] = {"container": _container, "image": _image}
+def _volume(context: Context, name: str) -> dict[str, Any]:
+    return context.engine.volumes.get(name).inspect()
+
+
+_FINDERS: dict[str, Finder] = {"container": _container, "image": _image, "volume": _volume}
 
 
 def inspect(context: Context, arguments: Arguments) -> int:
-    """Print everything known of containers and images."""
+    """Print everything known of containers, images and volumes."""
     kind = arguments["type"]
     if kind and kind not in _FINDERS:
-        raise Failure(f'unknown type: "{kind}": must be one of "container", "image"')
+        raise Failure(f'unknown type: "{kind}": must be one of "container", "image", "volume"')
     return _show(context, arguments.words, [_FINDERS[kind]] if kind else list(_FINDERS.values()))
 
 
@@ -76,7 +80,7 @@ def document(items: Sequence[dict[str, Any]]) -> bytes:
 INSPECT = Command(
     "[OPTIONS] NAME|ID [NAME|ID...]",
     inspect,
-    (Flag("type", "string", "Only look for this: container or image"),),
+    (Flag("type", "string", "Only look for this: container, image or volume"),),
     at_least=1,
 )
 CONTAINER_INSPECT = Command(
@@ -87,5 +91,10 @@ CONTAINER_INSPECT = Command(
 IMAGE_INSPECT = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     lambda context, arguments: _show(context, arguments.words, [_image]),
+    at_least=1,
+)
+VOLUME_INSPECT = Command(
+    "[OPTIONS] VOLUME [VOLUME...]",
+    lambda context, arguments: _show(context, arguments.words, [_volume]),
     at_least=1,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.flags import Flag
+from sampan.cli.listing import Labels, labels_text, show
 from sampan.cli.output import Failure, err, out
 from sampan.cli.values import by_name
 from sampan.cli.verbs import Command
@@ -36,7 +37,9 @@ def create(context: Context, arguments: Arguments) -> int:
     name = arguments["name"]
     if arguments.words:
         if name:
-            raise Failure("conflicting options: cannot specify a volume-name through both --name and as a positional arg")
+            raise Failure(
+                "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
+            )
         name = arguments.words[0]
     options = dict(_pair(word) for word in arguments["opt"])
     labels = dict(_pair(word) for word in arguments["label"])
@@ -51,14 +54,12 @@ def _pair(word: str) -> tuple[str, str]:
 
 def ls(context: Context, arguments: Arguments) -> int:
     """Print the volumes, by name."""
-    from sampan.cli.listing import show
-
     volumes = sorted(context.engine.volumes.list(by_name(arguments["filter"])), key=lambda v: natural(v.name))
-    if arguments["quiet"] and not arguments["format"]:
+    if arguments["quiet"] and arguments["format"] in ("", "table"):
         for volume in volumes:
             out(volume.name)
         return 0
-    show([_row(volume) for volume in volumes], HEADS, TABLE, arguments["format"])
+    show([_row(volume) for volume in volumes], HEADS, TABLE, arguments["format"], "*formatter.volumeContext")
     for volume in volumes:
         if volume.broken:
             err(f"WARNING: volume {volume.name} is damaged ({volume.broken})")
@@ -67,8 +68,8 @@ def ls(context: Context, arguments: Arguments) -> int:
 
 def _row(volume: Volume) -> dict[str, Any]:
     known = {"Driver": volume.driver, "Name": volume.name, "Scope": "local", "Mountpoint": volume.path}
-    labels = ",".join(f"{key}={value}" for key, value in sorted(volume.labels.items()))
-    return {**dict.fromkeys(HEADS, NOT_KNOWN), **known, "Labels": labels}
+    labels = {"Labels": labels_text(volume.labels), "Label": Labels(volume.labels)}
+    return {**dict.fromkeys(HEADS, NOT_KNOWN), **known, **labels}
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:

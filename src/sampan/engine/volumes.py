@@ -350,10 +350,10 @@ def shown(record: VolumeRecord) -> dict[str, Any]:
     return {
         "CreatedAt": _whole_seconds(record.created),
         "Driver": record.driver,
-        "Labels": record.labels or None,
+        "Labels": dict(sorted(record.labels.items())) or None,
         "Mountpoint": record.path,
         "Name": record.name,
-        "Options": record.options or None,
+        "Options": dict(sorted(record.options.items())) or None,
         "Scope": record.scope,
     }
 
