@@ -69,11 +69,12 @@ GROUPS = {
             **{v: v for v in ("unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
+            "prune": "container prune",
         },
     ),
     "image": ("Manage images", {"import": "import", "inspect": "image inspect", "ls": "images", "rm": "rmi", "tag": "tag"}),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
-    "system": ("Manage sampan", {"info": "info"}),
+    "system": ("Manage sampan", {"df": "system df", "info": "info", "prune": "system prune"}),
 }  # fmt: skip
 
 # Other words for the same, not in the lists.
@@ -98,6 +99,9 @@ GROUP_VERBS = {
     "volume prune": Entry("sampan.cli.volumes", "PRUNE", "Remove all volumes that no container uses"),
     "volume rm": Entry("sampan.cli.volumes", "RM", "Remove volumes"),
     "image inspect": Entry("sampan.cli.inspect", "IMAGE_INSPECT", "Show everything known of images as JSON"),
+    "container prune": Entry("sampan.cli.prune", "CONTAINERS", "Remove all stopped containers"),
+    "system df": Entry("sampan.cli.usage", "DF", "Show what takes how much of the disk"),
+    "system prune": Entry("sampan.cli.prune", "SYSTEM", "Remove what nobody uses"),
 }
 
 

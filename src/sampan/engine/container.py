@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sampan.engine.inspect import Inspector
     from sampan.engine.logs import LogEntry, LogReader
     from sampan.engine.pause import Pauser
+    from sampan.engine.prune import Pruner
     from sampan.engine.reconcile import Janitor
     from sampan.engine.remove import Remover
     from sampan.engine.results import ExecResult
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
         def stopper(self) -> Stopper: ...
         @property
         def pauser(self) -> Pauser: ...
+        @property
+        def pruner(self) -> Pruner: ...
         @property
         def remover(self) -> Remover: ...
         @property

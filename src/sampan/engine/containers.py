@@ -7,7 +7,7 @@ from sampan.engine.failures import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from sampan.engine.container import Verbs
@@ -108,6 +108,14 @@ class Containers:
         if check and result.exit_code:
             raise RunFailed(result)
         return result
+
+    @told
+    def prune(self, filters: Mapping[str, str | Sequence[str]] | None = None) -> dict[str, Any]:
+        """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes}.
+
+        `filters`: until, label, label!, as `container prune --filter` has them. Raises InvalidParameter.
+        """
+        return self._verbs.pruner.containers(filters)
 
     @told
     def get(self, reference: str) -> Container:

@@ -10,10 +10,9 @@ image without a name, or content that the next collection finds.
 
 from __future__ import annotations
 
+from sampan.engine.imagegraph import blobs_of
 from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound
-from sampan.oci import image as documents
 from sampan.oci import reference
-from sampan.oci.image import Index
 from sampan.store.images import no_such_image
 
 TYPE_CHECKING = False
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.engine.images import Content, Image, ImageUsers, Names, Snapshotter
-    from sampan.oci.image import Descriptor
     from sampan.oci.reference import Reference
     from sampan.store.images import NameRecord
 
@@ -168,19 +166,11 @@ class Removal:
         layers: set[str] = set()
         try:
             for record in self._names.list():
-                blobs |= {record.image, *self._blobs(record.target)}
+                blobs |= {record.image, *blobs_of(self._content, record.target)}
                 layers.update(self._images.load(record).layers)
         except (NotFound, InvalidParameter, Damaged):
             return None
         return blobs, layers
-
-    def _blobs(self, target: Descriptor) -> set[str]:
-        """A manifest, its config and its layers; of an index those manifests that were brought in."""
-        found = documents.parse_manifest(self._content.read(target.digest, documents.MANIFEST_LIMIT), target.media_type)
-        if not isinstance(found, Index):
-            return {target.digest, found.config.digest, *(layer.digest for layer in found.layers)}
-        here = [entry for entry in found.manifests if self._content.exists(entry.digest)]
-        return {target.digest}.union(*(self._blobs(entry) for entry in here if entry.digest != target.digest))
 
 
 def _is_single(names: Sequence[NameRecord]) -> bool:

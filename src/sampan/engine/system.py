@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 import sampan
+from sampan.engine.failures import told
 from sampan.kernel import clock
 from sampan.oci import lifecycle, platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.engine.config import Config
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 
     class Janitor(Protocol):
         def observe(self, record: Record) -> Observation | None: ...
+
+    class Usage(Protocol):
+        def df(self) -> dict[str, Any]: ...
+
+    class Pruner(Protocol):
+        def everything(
+            self, all_images: bool, volumes: bool, filters: Mapping[str, str | Sequence[str]] | None
+        ) -> dict[str, Any]: ...
 
     class Images(Protocol):
         def list(self) -> list[dict[str, Any]]: ...
@@ -45,6 +55,8 @@ class System:
         cgroups: CgroupDriver,
         settings: Config,
         snapshotter: str,
+        usage: Callable[[], Usage],
+        pruner: Callable[[], Pruner],
     ) -> None:
         self._layout = layout
         self._records = records
@@ -53,6 +65,22 @@ class System:
         self._cgroups = cgroups
         self._settings = settings
         self._snapshotter = snapshotter
+        self._usage = usage
+        self._pruner = pruner
+
+    @told
+    def df(self) -> dict[str, Any]:
+        """What takes how much of the disk: `GET /system/df`, with ImagesReclaimable beside LayersSize, in bytes."""
+        return self._usage().df()
+
+    @told
+    def prune(
+        self, all: bool = False, volumes: bool = False, filters: Mapping[str, str | Sequence[str]] | None = None
+    ) -> dict[str, Any]:
+        """Remove stopped containers and images without a name (`all`: that no container uses), with `volumes` the
+        anonymous volumes that nobody uses. The ids and names by kinds, and SpaceReclaimed in bytes.
+        """
+        return self._pruner().everything(all, volumes, filters)
 
     def version(self) -> dict[str, Any]:
         """`GET /version`."""

@@ -68,3 +68,39 @@ def since(text: str) -> str:
     """How long ago an RFC 3339 time was, in words; "" for none."""
     then = parse(text)
     return human_duration((time.time_ns() - then) / 1e9) if then else ""
+
+
+def moment(text: str) -> int:
+    """Nanoseconds since the epoch of what a filter names: a duration before now ("1h30m"), RFC 3339 with or without its
+    end (local time then), or seconds since the epoch. Raises InvalidParameter in Docker's words (moby, timetypes).
+    """
+    from sampan.errors import InvalidParameter
+    from sampan.oci import duration
+
+    try:
+        return time.time_ns() - duration.parse(text)
+    except InvalidParameter:
+        pass  # not a duration
+    try:
+        if "-" in text[1:]:
+            return _calendar(text)
+        seconds, _, fraction = text.partition(".")
+        return int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+    except ValueError:
+        raise InvalidParameter(f'failed to parse value as time or duration: "{text}"') from None
+
+
+def _calendar(text: str) -> int:
+    """A date, with as much of a time of day and of a zone as there is."""
+    from datetime import UTC, datetime
+
+    date, _, clock = text.partition("T")
+    zoned = clock.endswith(("Z", "z")) or "+" in clock or "-" in clock or date.endswith("Z")
+    clock, offset = _split_offset(clock) if zoned and clock else (clock, 0)
+    parts = [*clock.split(":"), "0", "0"][:3] if clock else ["0", "0", "0"]
+    total = parse(f"{date.removesuffix('Z')}T{':'.join(parts)}Z") - offset * 1_000_000_000
+    if zoned:
+        return total
+    # What the local clock showed then: the zone's offset of that moment is taken off.
+    shown = datetime.fromtimestamp(total // 1_000_000_000, UTC).replace(tzinfo=None)
+    return int(shown.astimezone().timestamp()) * 1_000_000_000 + total % 1_000_000_000

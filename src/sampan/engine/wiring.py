@@ -140,9 +140,36 @@ class Wiring:
 
         return Inspector(self.records, self.snapshots)
 
+    def _pruner(self) -> Any:
+        from sampan.engine.prune import Pruner
+
+        return Pruner(
+            self.records, self.janitor, self.snapshots, self.remover, lambda: self.images, lambda: self.volumes
+        )
+
+    def _usage(self) -> Any:
+        from sampan.engine.usage import Usage
+        from sampan.store.content import ContentStore
+        from sampan.store.images import ImageNames
+        from sampan.store.volumes import VolumeStore
+
+        layout, trace = self.layout, self.trace
+        names, content = ImageNames(layout.images, trace), ContentStore(layout.content, trace)
+        volumes = VolumeStore(layout.volumes, trace)
+        layers = self.snapshots.layers
+        return Usage(layout, self.records, self.janitor, self.inspector, self.images, names, content, layers, volumes)
+
     def _system(self) -> Any:
         from sampan.engine.system import System
 
         return System(
-            self.layout, self.records, self.janitor, self.images, self.cgroups, self.settings, self.snapshots.name
+            self.layout,
+            self.records,
+            self.janitor,
+            self.images,
+            self.cgroups,
+            self.settings,
+            self.snapshots.name,
+            lambda: self.usage,
+            lambda: self.pruner,
         )

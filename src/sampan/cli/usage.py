@@ -1,0 +1,191 @@
+"""`system df`: what takes how much of the disk."""
+
+from __future__ import annotations
+
+import time
+
+from sampan.cli.flags import Flag
+from sampan.cli.listing import show
+from sampan.cli.output import out
+from sampan.cli.prune import human_size
+from sampan.cli.verbs import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments
+
+SHORT_ID = 12
+_RUNNING = ("running", "paused", "restarting")
+_SUMMARY = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
+_SUMMARY_HEADS = {
+    "Type": "TYPE",
+    "TotalCount": "TOTAL",
+    "Active": "ACTIVE",
+    "Size": "SIZE",
+    "Reclaimable": "RECLAIMABLE",
+}
+
+
+def df(context: Context, arguments: Arguments) -> int:
+    """Print a line for each kind of thing, or with -v a table of each."""
+    facts = context.engine.system.df()
+    if not arguments["verbose"]:
+        show(_summary(facts), _SUMMARY_HEADS, _SUMMARY, arguments["format"])
+    elif arguments["format"] not in ("", "table"):
+        show([_details(facts)], {}, "{{json .}}", arguments["format"])
+    else:
+        _print_details(facts)
+    return 0
+
+
+def _summary(facts: dict[str, Any]) -> list[dict[str, str]]:
+    images, containers, volumes = facts["Images"], facts["Containers"], facts["Volumes"]
+    idle = [c["SizeRw"] for c in containers if c["State"] not in _RUNNING]
+    unused = [v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"]]
+    return [
+        _line(
+            "Images",
+            images,
+            sum(i["Containers"] > 0 for i in images),
+            facts["LayersSize"],
+            facts["ImagesReclaimable"],
+        ),
+        _line("Containers", containers, len(containers) - len(idle), sum(c["SizeRw"] for c in containers), sum(idle)),
+        _line(
+            "Local Volumes",
+            volumes,
+            len(volumes) - len(unused),
+            sum(v["UsageData"]["Size"] for v in volumes),
+            sum(unused),
+        ),
+        _line("Build Cache", facts["BuildCache"], 0, 0, 0),
+    ]
+
+
+def _line(kind: str, items: list[Any], active: int, size: int, reclaimable: int) -> dict[str, str]:
+    share = f" ({reclaimable * 100 // size}%)" if size > 0 else ""
+    return {
+        "Type": kind,
+        "TotalCount": str(len(items)),
+        "Active": str(active),
+        "Size": human_size(size),
+        "Reclaimable": human_size(reclaimable) + share,
+    }
+
+
+# With -v
+
+_IMAGE_HEADS = {
+    "Repository": "REPOSITORY",
+    "Tag": "TAG",
+    "ID": "IMAGE ID",
+    "CreatedSince": "CREATED",
+    "Size": "SIZE",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "Containers": "CONTAINERS",
+}
+_CONTAINER_HEADS = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Size": "SIZE",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "Names": "NAMES",
+}
+_VOLUME_HEADS = {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}
+_CACHE_HEADS = {
+    "ID": "CACHE ID",
+    "CacheType": "CACHE TYPE",
+    "Size": "SIZE",
+    "CreatedSince": "CREATED",
+    "LastUsedSince": "LAST USED",
+    "UsageCount": "USAGE",
+    "Shared": "SHARED",
+}
+
+
+def _print_details(facts: dict[str, Any]) -> None:
+    details = _details(facts)
+    out("Images space usage:\n")
+    show(details["Images"], _IMAGE_HEADS, _table(_IMAGE_HEADS))
+    out("\nContainers space usage:\n")
+    show(details["Containers"], _CONTAINER_HEADS, _table(_CONTAINER_HEADS))
+    out("\nLocal Volumes space usage:\n")
+    show(details["Volumes"], _VOLUME_HEADS, _table(_VOLUME_HEADS))
+    out("\nBuild cache usage: 0B\n")
+    show([], _CACHE_HEADS, _table(_CACHE_HEADS))
+
+
+def _table(heads: dict[str, str]) -> str:
+    return "table " + "\t".join(f"{{{{.{field}}}}}" for field in heads)
+
+
+def _details(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "Images": [_image(item) for item in facts["Images"]],
+        "Containers": [_container(item) for item in facts["Containers"]],
+        "Volumes": [_volume(item) for item in facts["Volumes"]],
+        "BuildCache": [],
+    }
+
+
+def _image(item: dict[str, Any]) -> dict[str, str]:
+    from sampan.cli.images import NONE
+    from sampan.cli.images import human_size as short_size
+
+    names = item["RepoTags"] or [f"{name.partition('@')[0]}:{NONE}" for name in item["RepoDigests"] or ()]
+    repository, _, tag = (names[0] if names else f"{NONE}:{NONE}").rpartition(":")
+    return {
+        "Repository": repository,
+        "Tag": tag,
+        "ID": item["Id"].removeprefix("sha256:")[:SHORT_ID],
+        "CreatedSince": _ago(item["Created"]),
+        "Size": short_size(item["Size"]),
+        "SharedSize": human_size(item["SharedSize"]),
+        "UniqueSize": human_size(item["Size"] - item["SharedSize"]),
+        "Containers": str(item["Containers"]),
+    }
+
+
+def _container(item: dict[str, Any]) -> dict[str, str]:
+    from sampan.cli.images import human_size as short_size
+    from sampan.cli.ps import COMMAND_WIDTH, quoted, shortened
+
+    return {
+        "ID": item["Id"][:SHORT_ID],
+        "Image": item["Image"],
+        "Command": quoted(shortened(item["Command"], COMMAND_WIDTH)),
+        "LocalVolumes": str(sum(mount.get("Type") == "volume" for mount in item["Mounts"])),
+        "Size": short_size(item["SizeRw"]),
+        "RunningFor": _ago(item["Created"]),
+        "Status": item["Status"],
+        "Names": ",".join(name.removeprefix("/") for name in item["Names"]),
+    }
+
+
+def _volume(item: dict[str, Any]) -> dict[str, str]:
+    usage = item["UsageData"]
+    return {"Name": item["Name"], "Links": str(usage["RefCount"]), "Size": human_size(usage["Size"])}
+
+
+def _ago(created: int) -> str:
+    from sampan.engine.times import human_duration
+
+    return f"{human_duration(time.time() - created)} ago" if created else "N/A"
+
+
+DF = Command(
+    "[OPTIONS]",
+    df,
+    (
+        Flag("format", "string", "Print by a Go template, `json`, or `table TEMPLATE`"),
+        Flag("verbose", "bool", "Show each image, container and volume", "v"),
+    ),
+    at_most=0,
+)
