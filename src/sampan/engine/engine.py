@@ -67,7 +67,7 @@ class Engine:
 
     @property
     def system(self) -> System:
-        """version() and info()."""
+        """version(), info(), df(), prune()."""
         system: System = self._wiring.system
         return system
 

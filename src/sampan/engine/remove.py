@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     class Records(Protocol):
         def lock(self, container_id: str) -> RecordLock: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
+        def leftovers(self) -> list[ContainerPaths]: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -47,8 +48,9 @@ class Remover:
         Raises NotFound if it is not there, Conflict if its state or another command forbids it: also if somebody else
         removes it in this moment.
         """
+        name = reference or record.name
+        self._require(record, name)
         killed = False
-        self._settler.observe(record)  # A container that went long ago is no removal in progress.
         for _ in range(_ATTEMPTS):
             try:
                 if force and self._settler.observe(record).running:
@@ -63,8 +65,17 @@ class Remover:
                 if killed and record.auto_remove:
                     return  # our kill was its end, and its end was its removal
                 # It was there a moment ago: another command was quicker, and is still at it or has just ended.
-                raise Conflict(f"removal of container {reference or record.name} is already in progress") from None
+                raise _in_progress(name) from None
         raise Conflict(f"container {record.id} is started again and again by another command")
+
+    def _require(self, record: Record, name: str) -> None:
+        """Raise NotFound for a container that went long ago, which is no removal in progress."""
+        try:
+            self._settler.observe(record)
+        except NotFound:
+            if any(paths.id == record.id for paths in self._records.leftovers()):
+                raise _in_progress(name) from None
+            raise NotFound(f"No such container: {name}") from None
 
     def _remove_locked(self, record: Record, lock: RecordLock, force: bool, volumes: bool) -> bool:
         """Remove the container if its state allows it; False if it has to be killed (once more) first."""
@@ -81,3 +92,7 @@ class Remover:
             self._killer.kill_and_wait(record)
         except Conflict:
             pass  # It ended, or is busy, in this moment: the judgement comes under the lock.
+
+
+def _in_progress(name: str) -> Conflict:
+    return Conflict(f"removal of container {name} is already in progress")
