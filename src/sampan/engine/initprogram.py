@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from sampan.errors import InvalidParameter
-from sampan.oci import elf
 
 _NAMES = ("docker-init", "tini-static", "catatonit")
 _DIRECTORIES = (
@@ -42,6 +41,8 @@ def find(configured: str) -> str:
 
 def _fault(path: str) -> str:
     """Why a program cannot be process 1 of a container; "" if it can."""
+    from sampan.oci import elf
+
     if not os.access(path, os.X_OK) or not os.path.isfile(path):
         return "cannot be executed"
     with open(path, "rb") as file:

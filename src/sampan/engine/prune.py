@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine import times
+from sampan.engine.failures import told
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.oci import lifecycle
 
@@ -96,6 +97,7 @@ class Pruner:
             return None  # It was started meanwhile, or is being removed.
         return size
 
+    @told
     def everything(
         self, all_images: bool = False, volumes: bool = False, filters: Filters | None = None
     ) -> dict[str, Any]:

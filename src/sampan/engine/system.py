@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import sampan
-from sampan.engine.failures import told
 from sampan.kernel import clock
 from sampan.oci import lifecycle, platform
 
@@ -68,12 +67,10 @@ class System:
         self._usage = usage
         self._pruner = pruner
 
-    @told
     def df(self) -> dict[str, Any]:
         """What takes how much of the disk: `GET /system/df`, with ImagesReclaimable beside LayersSize, in bytes."""
         return self._usage().df()
 
-    @told
     def prune(
         self, all: bool = False, volumes: bool = False, filters: Mapping[str, str | Sequence[str]] | None = None
     ) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.engine.failures import told
 from sampan.engine.imagegraph import blobs_of
 from sampan.errors import Damaged, InvalidParameter, NotFound
 from sampan.kernel.tree import disk_usage
@@ -92,6 +93,7 @@ class Usage:
         self._layers = layers
         self._volumes = volumes
 
+    @told
     def df(self) -> dict[str, Any]:
         """LayersSize (bytes of all images), ImagesReclaimable (of those that no container uses), Images, Containers, Volumes."""
         found = [r for i in self._records.ids() if (r := self._records.try_read(i)) is not None]
