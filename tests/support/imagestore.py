@@ -73,7 +73,7 @@ class Store:
         """What `files` shows when nothing is left that no image leads to. All of it is verified by reading it."""
         found: set[str] = set()
         for record in self.names.list():
-            image = self.images.load(record)
+            image = self.images.read(record)
             manifest = self.images.manifest(record.target)
             blobs = {record.target.digest, image.id, *(layer.digest for layer in manifest.layers)}
             for digest in blobs:

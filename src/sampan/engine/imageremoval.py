@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     class Finder(Protocol):
         def find(self, name: str) -> NameRecord | None: ...
-        def load(self, record: NameRecord) -> Image: ...
+        def read(self, record: NameRecord) -> Image: ...
 
 
 class Removal:
@@ -135,7 +135,7 @@ class Removal:
 
     def _layers(self, record: NameRecord) -> tuple[str, ...]:
         try:
-            return self._images.load(record).layers
+            return self._images.read(record).layers
         except Damaged:
             return ()  # It can be removed all the same.
 
@@ -167,7 +167,7 @@ class Removal:
         try:
             for record in self._names.list():
                 blobs |= {record.image, *blobs_of(self._content, record.target)}
-                layers.update(self._images.load(record).layers)
+                layers.update(self._images.read(record).layers)
         except (NotFound, InvalidParameter, Damaged):
             return None
         return blobs, layers

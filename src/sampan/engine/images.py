@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
     from sampan.engine.imageremoval import Removal
     from sampan.engine.imageviews import Views
+    from sampan.engine.loading import Loaded
     from sampan.kernel.files import FileLock
     from sampan.oci.reference import Reference
     from sampan.steps.trace import Trace
     from sampan.store.content import Ingest, VerifiedReader
+
+    class Sink(Protocol):
+        def write(self, data: bytes, /) -> object: ...
 
     class Content(Protocol):
         """Where blobs are; see `store.content.ContentStore`."""
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
         def open_verified(self, digest: str) -> VerifiedReader: ...
         def list(self) -> list[str]: ...
         def writer(self) -> Ingest: ...
+        def spool(self) -> int: ...
         def add(self, data: bytes) -> str: ...
         def delete(self, digest: str) -> None: ...
         def collect_ingests(self) -> int: ...
@@ -150,7 +155,7 @@ class Images:
             record = self.find(name)
         if record is None:
             raise no_such_image(name)
-        return self.load(record)
+        return self.read(record)
 
     def find(self, name: str) -> NameRecord | None:
         """The record that a name leads to, None if there is none. Raises `InvalidParameter` for what is no name."""
@@ -170,12 +175,12 @@ class Images:
         # One that fits two images names neither, as Docker has it.
         return found[0] if len(found) == 1 else None
 
-    def load(self, record: NameRecord) -> Image:
+    def read(self, record: NameRecord) -> Image:
         """The image of a record. Raises `Damaged` if its config is gone or is not what it was."""
         try:
             config = documents.parse_config(self._content.read(record.image, documents.CONFIG_LIMIT))
         except (NotFound, InvalidParameter) as e:
-            raise _damaged(record.image, e) from None
+            raise damaged(record.image, e) from None
         return Image(
             record.image,
             record.reference,
@@ -221,7 +226,7 @@ class Images:
                 try:
                     self._unpack(image, missing)
                 except (NotFound, InvalidParameter) as e:
-                    raise _damaged(image.id, e) from None
+                    raise damaged(image.id, e) from None
         return image.layers
 
     def _unpack(self, image: Image, positions: Sequence[int]) -> None:
@@ -253,7 +258,7 @@ class Images:
 
         The caller holds the store's lock shared, as for `publish`.
         """
-        image = self.load(record)
+        image = self.read(record)
         # Unpacked before, but perhaps collected since by a command that saw no record of it.
         self.ensure_unpacked(image)
         old = self._names.get(record.image)
@@ -300,6 +305,28 @@ class Images:
 
         importer = Importer(self._content, self._snapshots, self._lock, self)
         return importer.run(stream, name, changes, message, platform).id
+
+    def load(self, stream: BinaryIO, platform: str = "") -> Sequence[Loaded]:
+        """Add the images of an archive as `docker save` and the OCI image layout have it, plain or compressed.
+
+        `platform`: of images for several the one to take. A name that another image had is taken over. Raises
+        `InvalidParameter` for what is wrong with the archive; all of it is loaded or nothing.
+        """
+        from sampan.engine.loading import Loader
+
+        loader = Loader(self._content, self._names, self._snapshots, self._lock, self)
+        return loader.run(stream, platforms.parse(platform) if platform else None)
+
+    def save(self, names: Sequence[str], stream: Sink, platform: str = "") -> None:
+        """Write images as one archive, which is a Docker archive and an OCI layout; the same ones give the same bytes.
+
+        A repository without a tag means all its tags. Raises `NotFound` in Docker's words before anything is written,
+        and `Damaged` for content that is not what it was.
+        """
+        from sampan.engine.saving import Saver
+
+        saver = Saver(self._content, self._names, self._lock, self)
+        saver.run(names, stream, platforms.parse(platform) if platform else None)
 
     def _make_base(self) -> None:
         from sampan.engine.baseimage import BaseImage
@@ -370,7 +397,7 @@ def new_name(text: str) -> Reference:
     return found.tagged()
 
 
-def _damaged(image_id: str, why: object) -> Damaged:
+def damaged(image_id: str, why: object) -> Damaged:
     """The same words wherever it is met: in a listing, in `inspect`, in a start."""
     return Damaged(f"image {image_id} is damaged: {why}: remove it (rmi) and bring it in again")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sampan.store.images import NameRecord
 
     class Loader(Protocol):
-        def load(self, record: NameRecord) -> Image: ...
+        def read(self, record: NameRecord) -> Image: ...
 
 
 # The members of Config that Docker shows also when they are empty, and those that it leaves out then.
@@ -66,7 +66,7 @@ class Views:
             "Size": 0,
         }
         try:
-            image = self._images.load(record)
+            image = self._images.read(record)
         except Damaged as e:
             # Listed all the same, so that it can be seen and removed.
             return item | {"Damaged": str(e)}

@@ -71,12 +71,12 @@ class Importer:
         try:
             return self._add(stream, describe, name)
         except OSError as e:
-            raise System(f"error processing tar file: {_told(e)}") from e
+            raise System(f"error processing tar file: {told(e)}") from e
 
     def _add(self, stream: Source, describe: Callable[[str], bytes], name: Reference | None) -> Image:
         self._content.collect_ingests()
         with self._content.writer() as ingest:
-            tee = _Tee(decompress(stream), ingest)
+            tee = Tee(decompress(stream), ingest)
             layer = self._snapshots.unpack((), tee)
             tee.drain()
             try:
@@ -91,7 +91,7 @@ class Importer:
                 raise
 
 
-class _Tee:
+class Tee:
     """Hands on what it reads, and writes it to the ingest on the way."""
 
     def __init__(self, source: Source, ingest: Ingest) -> None:
@@ -117,7 +117,7 @@ def _target(name: str) -> Reference:
     return found.tagged()
 
 
-def _told(error: OSError) -> str:
+def told(error: OSError) -> str:
     """An OSError in the words of Docker: `write PATH: no space left on device`."""
     text = (error.strerror or str(error)).lower()
     return f"{error.filename}: {text}" if isinstance(error.filename, str) else text

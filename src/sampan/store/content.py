@@ -10,6 +10,7 @@ files. Two processes that write the same content do not disturb each other: the 
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.errors import InvalidParameter, NotFound
@@ -99,6 +100,22 @@ class ContentStore:
         with self.writer() as ingest:
             ingest.write(data)
             return ingest.commit()[0]
+
+    def spool(self) -> int:
+        """A file without a name, open for reading and writing: it is gone when it is closed, whoever is killed.
+
+        For what must be looked at before it is known to be wanted. Raises OSError.
+        """
+        try:
+            return os.open(self._ingest, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            if e.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+        # Not every file system can (nfs, overlay before Linux 6.0). A name that is left is one of a dead writer.
+        path = f"{self._ingest}/{os.urandom(16).hex()}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        return fd
 
     def delete(self, digest: str) -> None:
         """Remove a blob; nothing happens if it is not there."""

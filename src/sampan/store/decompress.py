@@ -56,6 +56,11 @@ def decompress(source: Source) -> Source:
     return _Decompressed(name, head, source)
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether a stream that begins with these bytes (ten are enough) is not read as it is."""
+    return _compression(head) is not None
+
+
 def _compression(head: bytes) -> str | None:
     """The format by its first bytes. A plain archive begins with a name, and one may well begin with "BZh"."""
     if head.startswith(_GZIP):

@@ -32,13 +32,17 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Protocol
 
     from sampan.store.tarfields import Regions
 
     class Source(Protocol):
-        """What is read: any binary file. `read` gives at most `size` bytes, none only at the end."""
+        """What is read: any binary file. `read` gives at most `size` bytes, none only at the end.
+
+        A source that can go on without reading has `skip(size)` too, which gives the bytes that it went, fewer than
+        `size` only at the end.
+        """
 
         def read(self, size: int, /) -> bytes: ...
 
@@ -133,6 +137,7 @@ class TarReader:
 
     def __init__(self, source: Source, limits: Limits | None = None) -> None:
         self._read = source.read
+        self._leap: Callable[[int], int] | None = getattr(source, "skip", None)
         self._limits = limits or Limits()
         self._chunk = b""
         self._view = memoryview(b"")
@@ -223,6 +228,13 @@ class TarReader:
         return data
 
     def _skip(self, size: int) -> None:
+        rest = len(self._chunk) - self._at
+        if self._leap is not None and size >= rest + _CHUNK:
+            step = rest + self._leap(size - rest)
+            self._base += self._at + step
+            self._chunk = b""
+            self._at = 0
+            size -= step
         while size:
             if self._at == len(self._chunk) and not self._fill():
                 raise Malformed("unexpected EOF")
