@@ -1,11 +1,11 @@
-"""`images`, `rmi`, `tag` and `import`."""
+"""`images`, `rmi` and `tag`."""
 
 from __future__ import annotations
 
 import time
 
 from sampan.cli.flags import Flag
-from sampan.cli.output import Failure, Table, out
+from sampan.cli.output import Table, out
 from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
@@ -84,20 +84,6 @@ def tag(context: Context, arguments: Arguments) -> int:
     return 0
 
 
-def import_(context: Context, arguments: Arguments) -> int:
-    """Make an image of an archive, from a file or from standard input, and print its id."""
-    source, *name = arguments.words
-    changes, message = arguments["change"], arguments["message"] or f"Imported from {source}"
-    try:
-        with open(0 if source == "-" else source, "rb", closefd=source != "-") as stream:
-            out(context.engine.images.import_(stream, name[0] if name else "", changes, message))
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as e:
-        if e.filename != source:
-            raise
-        raise Failure(f"open {source}: {(e.strerror or str(e)).lower()}") from None
-    return 0
-
-
 IMAGES = Command(
     "[OPTIONS] [REPOSITORY[:TAG]]",
     images,
@@ -118,13 +104,3 @@ RMI = Command(
     at_least=1,
 )
 TAG = Command("SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", tag, at_least=2, at_most=2)
-IMPORT = Command(
-    "[OPTIONS] FILE|- [REPOSITORY[:TAG]]",
-    import_,
-    (
-        Flag("change", "list", "Apply an instruction of a Dockerfile to the image", "c"),
-        Flag("message", "string", "Comment of the image", "m"),
-    ),
-    at_least=1,
-    at_most=2,
-)

@@ -1,0 +1,165 @@
+"""`load`, `save` and `import`: images from and to files and standard streams."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.flags import Flag
+from sampan.cli.output import Failure, out, write
+from sampan.cli.verbs import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments
+
+
+def load(context: Context, arguments: Arguments) -> int:
+    """Load the images of an archive, and print their names, or their ids if they have none."""
+    source = arguments["input"]
+    if not source and os.isatty(0):
+        raise Failure("requested load from stdin, but stdin is empty")
+    with _opened(source) as stream:
+        loaded = context.engine.images.load(stream, arguments["platform"])
+    for image in loaded:
+        if image.replaced:
+            old = image.replaced
+            out(f"The image {image.reference} already exists, renaming the old one with ID {old} to empty string")
+        out(f"Loaded image: {image.reference}" if image.reference else f"Loaded image ID: {image.id}")
+    return 0
+
+
+def save(context: Context, arguments: Arguments) -> int:
+    """Write images as one archive, to a file that appears when it is whole, or to standard output."""
+    target = arguments["output"]
+    if not target:
+        if os.isatty(1):
+            raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        context.engine.images.save(arguments.words, _Output(1), arguments["platform"])
+        return 0
+    _save_to(target, context, arguments)
+    return 0
+
+
+def _save_to(target: str, context: Context, arguments: Arguments) -> None:
+    """A temporary file beside the target, which takes its place at the end: an error leaves what was there."""
+    directory, name = os.path.split(target)
+    if directory and not os.path.isdir(directory):
+        raise Failure(f'failed to save image: invalid output path: directory "{directory}" does not exist')
+    if os.path.isdir(target):
+        raise Failure(f'failed to save image: invalid output path: "{target}" is a directory')
+    if os.path.exists(target) and not os.path.isfile(target):
+        # A pipe or a device is written to and not replaced.
+        with open(target, "wb", buffering=0) as stream:
+            context.engine.images.save(arguments.words, _Output(stream.fileno()), arguments["platform"])
+        return
+    temporary = os.path.join(directory, f".sampan-{name[:64]}-{os.urandom(6).hex()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            context.engine.images.save(arguments.words, _Output(fd), arguments["platform"])
+        finally:
+            os.close(fd)
+        os.rename(temporary, target)
+    except BaseException as e:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        if isinstance(e, OSError):
+            raise Failure(f"failed to save image: {target}: {(e.strerror or str(e)).lower()}") from None
+        raise
+
+
+class _Output:
+    """A descriptor as a stream that takes all of what it is given."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes, /) -> None:
+        if self._fd == 1:
+            write(1, data)
+            return
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+
+def import_(context: Context, arguments: Arguments) -> int:
+    """Make an image of an archive, from a file, a URL or standard input, and print its id."""
+    source, *name = arguments.words
+    message = arguments["message"] or f"Imported from {source}"
+    with _opened("" if source == "-" else source) as stream:
+        out(
+            context.engine.images.import_(
+                stream, name[0] if name else "", arguments["change"], message, arguments["platform"]
+            )
+        )
+    return 0
+
+
+def _opened(source: str) -> BinaryIO:
+    """Standard input for "", else a file or what a URL leads to. Raises `Failure`."""
+    if not source:
+        return open(0, "rb", closefd=False)
+    if source.startswith(("http://", "https://")):
+        return _fetched(source)
+    try:
+        stream = open(source, "rb")
+    except OSError as e:
+        raise Failure(f"open {source}: {(e.strerror or str(e)).lower()}") from None
+    return stream
+
+
+def _fetched(url: str) -> BinaryIO:
+    """The body of what a web server answers."""
+    import urllib.error
+    import urllib.request
+
+    out(f"Downloading from {url}")
+    try:
+        answer: Any = urllib.request.urlopen(url, timeout=60)
+    except urllib.error.HTTPError as e:
+        e.close()
+        raise Failure(f"failed to GET {url} with status {e.code} {e.reason}") from None
+    except (OSError, ValueError) as e:
+        raise Failure(f'Get "{url}": {getattr(e, "reason", e)}') from None
+    found: BinaryIO = answer
+    return found
+
+
+PLATFORM = "Only for this platform: os/architecture[/variant]"
+
+LOAD = Command(
+    "[OPTIONS]",
+    load,
+    (
+        Flag("input", "string", "Read from a file instead of standard input", "i"),
+        Flag("platform", "string", PLATFORM),
+        Flag("quiet", "bool", "No effect: no progress is shown here", "q"),
+    ),
+    at_most=0,
+)
+SAVE = Command(
+    "[OPTIONS] IMAGE [IMAGE...]",
+    save,
+    (
+        Flag("output", "string", "Write to a file instead of standard output", "o"),
+        Flag("platform", "string", PLATFORM),
+    ),
+    at_least=1,
+)
+IMPORT = Command(
+    "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]",
+    import_,
+    (
+        Flag("change", "list", "Apply an instruction of a Dockerfile to the image", "c"),
+        Flag("message", "string", "Comment of the image", "m"),
+        Flag("platform", "string", "Platform of the image: os/architecture[/variant]"),
+    ),
+    at_least=1,
+    at_most=2,
+)
