@@ -9,14 +9,14 @@ moment it looked until the record is there; `imageremoval` deletes under the exc
 
 from __future__ import annotations
 
-from sampan.errors import Damaged, InvalidParameter, NotFound
+from sampan.errors import InvalidParameter, NotFound
 from sampan.kernel import clock
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.oci.image import Descriptor, Index, Manifest
-from sampan.store.images import NameRecord, no_such_image
+from sampan.store.images import NameRecord, damaged_image, no_such_image
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -180,7 +180,7 @@ class Images:
         try:
             config = documents.parse_config(self._content.read(record.image, documents.CONFIG_LIMIT))
         except (NotFound, InvalidParameter) as e:
-            raise damaged(record.image, e) from None
+            raise damaged_image(record.image, e) from None
         return Image(
             record.image,
             record.reference,
@@ -226,7 +226,7 @@ class Images:
                 try:
                     self._unpack(image, missing)
                 except (NotFound, InvalidParameter) as e:
-                    raise damaged(image.id, e) from None
+                    raise damaged_image(image.id, e) from None
         return image.layers
 
     def _unpack(self, image: Image, positions: Sequence[int]) -> None:
@@ -395,11 +395,6 @@ def new_name(text: str) -> Reference:
     if found.familiar_name == digests.SHA256:
         raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
     return found.tagged()
-
-
-def damaged(image_id: str, why: object) -> Damaged:
-    """The same words wherever it is met: in a listing, in `inspect`, in a start."""
-    return Damaged(f"image {image_id} is damaged: {why}: remove it (rmi) and bring it in again")
 
 
 def _is_base(name: str) -> bool:

@@ -12,13 +12,12 @@ go out as they are stored, and are hashed on their way: content that is damaged 
 from __future__ import annotations
 
 from sampan.engine import times
-from sampan.engine.images import damaged
 from sampan.errors import InvalidParameter, NotFound
 from sampan.oci import image as documents
 from sampan.oci import imagelayout, reference
 from sampan.oci.image import Descriptor, ImageConfig, Index, Manifest
 from sampan.oci.imagelayout import DockerImage, LayoutImage
-from sampan.store.images import no_such_image
+from sampan.store.images import damaged_image, no_such_image
 from sampan.store.tarstream import DIRECTORY, TarEntry
 from sampan.store.tarwriter import TarWriter
 from sampan.structs import Struct
@@ -117,7 +116,7 @@ class Saver:
             target, manifest = self._manifest(record, platform)
             config = documents.parse_config(self._content.read(manifest.config.digest, documents.CONFIG_LIMIT))
         except (NotFound, InvalidParameter) as e:
-            raise damaged(record.image, e) from None
+            raise damaged_image(record.image, e) from None
         if platform is not None and not platform.runs(config.platform):
             raise NotFound(
                 f"image with reference {_shown(record)} was found but does not provide the specified platform ({platform})"
@@ -154,7 +153,7 @@ class Saver:
         try:
             return Blob(image.id, self._content.size(digest), stack.enter_context(self._content.open_verified(digest)))
         except NotFound as e:
-            raise damaged(image.id, e) from None
+            raise damaged_image(image.id, e) from None
 
 
 def _write(images: Sequence[Saved], blobs: dict[str, Blob], tar: TarWriter) -> None:
@@ -166,7 +165,7 @@ def _write(images: Sequence[Saved], blobs: dict[str, Blob], tar: TarWriter) -> N
         try:
             tar.add(TarEntry(name, mode=0o644, size=blob.size, mtime_ns=when), _pieces(blob.reader))
         except InvalidParameter as e:
-            raise damaged(blob.image, e) from None
+            raise damaged_image(blob.image, e) from None
     for member, data in _tables(images):
         tar.add(TarEntry(member.encode("ascii"), mode=0o644, size=len(data), mtime_ns=when), data)
     tar.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sampan import jsontext
-from sampan.errors import InvalidParameter, NotFound, System, Unavailable
+from sampan.errors import Damaged, InvalidParameter, NotFound, System, Unavailable
 from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_atomic
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
@@ -130,6 +130,11 @@ def no_such_image(name: str) -> NotFound:
     """Docker's error for a name that leads nowhere."""
     image_id = reference.parse_id(name)
     return NotFound(f"No such image: {image_id or reference.parse(name).tagged().familiar}")
+
+
+def damaged_image(image_id: str, why: object) -> Damaged:
+    """What is said of an image whose content is not what it was: in a listing, in `inspect`, in a start."""
+    return Damaged(f"image {image_id} is damaged: {why}: remove it (rmi) and bring it in again")
 
 
 def _damaged(path: str, why: object) -> System:
