@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     class Images(Protocol):
         def list(self) -> list[dict[str, Any]]: ...
-        def load(self, record: Any) -> Image: ...
+        def read(self, record: Any) -> Image: ...
 
     class Records(Protocol):
         def ids(self) -> list[str]: ...
@@ -151,7 +151,7 @@ class Usage:
 
     def _layers_of(self, record: NameRecord) -> tuple[str, ...]:
         try:
-            return self._images.load(record).layers
+            return self._images.read(record).layers
         except Damaged:
             return ()  # It is listed all the same, with what can be known.
 
