@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
+    from sampan.store.tarfields import Regions
+
     class Sink(Protocol):
         """What is written to: any binary file, unbuffered ones excepted (all of `data` must be taken)."""
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _END = bytes(2 * BLOCK)
+_NO_NAMES = bytes(64)  # Of the owner and the group.
+_CHECKSUM_AS_SPACES = 8 * 0x20
 _OCTAL_7 = 1 << 21
 _OCTAL_11 = 1 << 33
 
@@ -29,36 +33,72 @@ class TarWriter:
     """Writes entries one after the other; `close()` writes the end mark.
 
     `entry.name` of a directory may end in a slash or not; in the archive it does, as Docker's layers have it.
-    Sparse files are written whole: no reader of layers but GNU's and Go's would know them.
+    A file whose `entry.regions` are set is written sparse (GNU's format 1.0 in pax headers, which GNU tar, libarchive,
+    Python and Go read): its data are those regions alone. All others are written whole, holes as zeros.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._write = sink.write
+        self._name = b""
+        self._left = 0
+        self._padding = 0
 
     def add(self, entry: TarEntry, data: bytes | Iterable[bytes] = b"") -> None:
         """Write an entry and, for a regular file, its data in pieces that together have `entry.size` bytes.
 
         Raises `InvalidParameter` if they have not, or for a name with a NUL. After an error the archive is useless.
         """
+        self.begin(entry)
+        if entry.kind == FILE:
+            for piece in (data,) if isinstance(data, bytes) else data:
+                self.write(piece)
+        self.end()
+
+    def begin(self, entry: TarEntry) -> None:
+        """Write an entry's header; the data of a file follow by `write`, then `end`. Raises as `add`."""
         if b"\0" in entry.name or b"\0" in entry.target or not entry.name:
             raise InvalidParameter(f"a tar archive cannot hold the name {printable(entry.name)}")
-        size = entry.size if entry.kind == FILE else 0
-        self._write(_header(entry, size))
+        self._name = entry.name
         if entry.kind != FILE:
-            return
-        written = 0
-        for piece in (data,) if isinstance(data, bytes) else data:
-            written += len(piece)
-            if written > size:
-                break
-            self._write(piece)
-        if written != size:
-            raise InvalidParameter(f"{printable(entry.name)} changed while it was read: {size} bytes were expected")
-        self._write(bytes(-size % BLOCK))
+            self._left = self._padding = 0
+            self._write(_header(entry, 0))
+        elif entry.regions is None:
+            self._left, self._padding = entry.size, -entry.size % BLOCK
+            self._write(_header(entry, entry.size))
+        else:
+            self._left = sum(entry.regions[1::2])
+            self._padding = -self._left % BLOCK
+            table = _sparse_map(entry.regions)
+            self._write(_header(entry, len(table) + self._left) + table)
+
+    def write(self, data: bytes) -> None:
+        """The next data of the file that was begun. Raises `InvalidParameter` for more than were announced."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise _changed(self._name)
+        self._write(data)
+
+    def end(self) -> None:
+        """The data of the file that was begun are complete. Raises `InvalidParameter` if they are not."""
+        if self._left:
+            raise _changed(self._name)
+        if self._padding:
+            self._write(bytes(self._padding))
 
     def close(self) -> None:
         """Write the end mark. The sink stays open."""
         self._write(_END)
+
+
+def _changed(name: bytes) -> InvalidParameter:
+    return InvalidParameter(f"{printable(name)} changed while it was read: its size is another one")
+
+
+def _sparse_map(regions: Regions) -> bytes:
+    """The map that precedes a sparse file's data: the count of regions, then offset and length of each, a line each."""
+    numbers = (len(regions) // 2, *regions)
+    text = b"".join(b"%d\n" % number for number in numbers)
+    return text + bytes(-len(text) % BLOCK)
 
 
 def _header(entry: TarEntry, size: int) -> bytes:
@@ -83,32 +123,38 @@ def _header(entry: TarEntry, size: int) -> bytes:
     records |= {key: b"%d" % value for key, value in numbers.items() if value >= _OCTAL_7}
     if size >= _OCTAL_11:
         records[b"size"] = b"%d" % size
+    if entry.regions is not None:
+        records |= {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"%d" % entry.size}
+        # Readers that do not know the format find the map and the data under a name that says so.
+        records[b"GNU.sparse.name"] = name
+        records.pop(b"path", None)
+        prefix, short = b"", b"GNUSparseFile.0/" + _ascii(name.rpartition(b"/")[2])[:80]
     block = _block(entry, prefix, short, target, size, seconds)
     if not records:
         return block
-    if any(not _is_utf8(records.get(key, b"")) for key in (b"path", b"linkpath")):
+    if any(not _is_utf8(records.get(key, b"")) for key in (b"path", b"linkpath", b"GNU.sparse.name")):
         records[b"hdrcharset"] = b"BINARY"  # Without it, names in pax headers are UTF-8.
     return _pax_header(name, records) + block
 
 
 def _block(entry: TarEntry, prefix: bytes, name: bytes, target: bytes, size: int, seconds: int) -> bytes:
     """One ustar header block; numbers that do not fit are 0, and in the pax header."""
-    block = bytearray(BLOCK)
-    _text(block, 0, name)
-    _octal(block, 100, 8, entry.mode & 0o7777)
-    _octal(block, 108, 8, entry.uid)
-    _octal(block, 116, 8, entry.gid)
-    _octal(block, 124, 12, size)
-    _octal(block, 136, 12, seconds)
-    block[156:157] = entry.kind
-    _text(block, 157, target)
-    block[257:265] = b"ustar\x0000"
-    _octal(block, 329, 8, entry.major)
-    _octal(block, 337, 8, entry.minor)
-    _text(block, 345, prefix)
-    block[148:156] = b"        "
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    numbers = (_fitting(entry.mode & 0o7777, 7), _fitting(entry.uid, 7), _fitting(entry.gid, 7))
+    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        name.ljust(100, b"\0"),
+        *numbers,
+        _fitting(size, 11),
+        _fitting(seconds, 11),
+    )
+    tail = b"%b%bustar\x0000%b%07o\0%07o\0%b" % (
+        entry.kind,
+        target.ljust(100, b"\0"),
+        _NO_NAMES,
+        _fitting(entry.major, 7),
+        _fitting(entry.minor, 7),
+        prefix.ljust(167, b"\0"),
+    )
+    return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + _CHECKSUM_AS_SPACES, tail)
 
 
 def _pax_header(name: bytes, records: dict[bytes, bytes]) -> bytes:
@@ -148,14 +194,8 @@ def _time(nanoseconds: int) -> bytes:
     return sign + (b"%d.%09d" % (whole, fraction)).rstrip(b"0").rstrip(b".")
 
 
-def _octal(block: bytearray, at: int, width: int, value: int) -> None:
-    if not 0 <= value < 1 << (3 * (width - 1)):
-        value = 0
-    block[at : at + width] = b"%0*o\0" % (width - 1, value)
-
-
-def _text(block: bytearray, at: int, value: bytes) -> None:
-    block[at : at + len(value)] = value
+def _fitting(value: int, digits: int) -> int:
+    return value if 0 <= value < 1 << (3 * digits) else 0
 
 
 def _ascii(name: bytes) -> bytes:
