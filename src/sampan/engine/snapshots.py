@@ -8,12 +8,16 @@ from sampan.kernel import mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
+    from sampan.store.changes import Change
+    from sampan.store.layers import LayerInfo
     from sampan.store.layout import Layout
     from sampan.store.records import Record
-    from sampan.store.snapshots import RootMount, Snapshotter
+    from sampan.store.snapshots import LayerSink, RootMount, Snapshotter
+    from sampan.store.tarwriter import Sink
 
 # Magic numbers (statfs(2)) of file systems that overlayfs refuses for its upper layer: they have no whiteouts, no
 # trusted xattrs or no file handles (overlayfs.rst, "Upper and Lower").
@@ -52,6 +56,18 @@ class Snapshots:
     def usage(self, record: Record) -> int:
         """Bytes of the files in its writable part."""
         return self._of(record.snapshotter).usage(record.id)
+
+    def changes(self, record: Record) -> list[Change]:
+        """What its container has changed."""
+        return self._of(record.snapshotter).changes(record.id, record.layers)
+
+    def commit(self, record: Record, sink: LayerSink, reading: AbstractContextManager[object]) -> LayerInfo:
+        """Its container's changes as a layer; see `store.snapshots.Snapshotter`."""
+        return self._of(record.snapshotter).commit(record.id, record.layers, sink, reading)
+
+    def export(self, record: Record, sink: Sink) -> Iterator[None]:
+        """Its container's whole root file system as an archive; see `store.snapshots.Snapshotter`."""
+        return self._of(record.snapshotter).export(record.id, record.layers, sink)
 
     def remove(self, container_id: str) -> None:
         """Remove a container's writable part, whichever kind it is: it is one directory. Idempotent."""

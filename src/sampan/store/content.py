@@ -163,6 +163,13 @@ class Ingest:
             self._write_back()
         return len(data)
 
+    @property
+    def digest(self) -> str:
+        """The digest of all that was written until now."""
+        if self._hash is None:
+            raise ValueError("the digest of an ingest that is closed")
+        return f"{digests.SHA256}:{self._hash.hexdigest()}"
+
     def _write_back(self) -> None:
         """Let the disk work while the rest of the blob comes in, instead of all at once when it is synced.
 

@@ -120,7 +120,7 @@ class Extractor:
                 for _, data in reader.chunks():
                     write_all(fd, data)
             self._own(fd)
-            _set_metadata(fd, entry)
+            set_metadata(fd, entry)
         finally:
             os.close(fd)
 
@@ -131,13 +131,13 @@ class Extractor:
             if not stat.S_ISDIR(os.stat(base, dir_fd=parent.fd, follow_symlinks=False).st_mode):
                 self._tree.replace_by_directory(parent, base)
         directory = self._tree.enter(parent, base)
-        _set_metadata(directory.fd, entry)
+        set_metadata(directory.fd, entry)
         directory.times = _times(entry)
 
     def _root(self, entry: TarEntry) -> None:
         if entry.kind != DIRECTORY:
             raise Malformed("the root of a layer must be a directory")
-        _set_metadata(self._tree.root.fd, entry)
+        set_metadata(self._tree.root.fd, entry)
         self._tree.root.times = _times(entry)
 
     def _symlink(self, parent: Directory, base: bytes, entry: TarEntry) -> None:
@@ -263,13 +263,7 @@ class Extractor:
             self._tree.own.add(os.fstat(fd).st_ino)
 
     def _finish(self, parent: Directory, base: bytes, entry: TarEntry) -> None:
-        """Metadata of what cannot be opened: links, devices, pipes."""
-        os.chown(base, entry.uid, entry.gid, dir_fd=parent.fd, follow_symlinks=False)
-        if entry.kind != SYMLINK:
-            os.chmod(base, entry.mode, dir_fd=parent.fd)  # Ours since a moment ago: no link that could be followed.
-        if entry.xattrs:
-            _set_xattrs(by_descriptor(parent.fd, base), entry)
-        os.utime(base, ns=_times(entry), dir_fd=parent.fd, follow_symlinks=False)
+        finish_node(parent.fd, base, entry)
         if self._tree.own is not None:
             self._tree.own.add(os.stat(base, dir_fd=parent.fd, follow_symlinks=False).st_ino)
 
@@ -304,7 +298,18 @@ def _write_sparse(fd: int, entry: TarEntry, reader: TarReader) -> None:
         write_all(fd, data)
 
 
-def _set_metadata(fd: int, entry: TarEntry) -> None:
+def finish_node(dir_fd: int, base: bytes, entry: TarEntry) -> None:
+    """Give a new name in a directory, one that cannot be opened (a link, device, pipe), what its entry says of it."""
+    os.chown(base, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+    if entry.kind != SYMLINK:
+        os.chmod(base, entry.mode, dir_fd=dir_fd)  # Ours since a moment ago: no link that could be followed.
+    if entry.xattrs:
+        _set_xattrs(by_descriptor(dir_fd, base), entry)
+    os.utime(base, ns=_times(entry), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def set_metadata(fd: int, entry: TarEntry) -> None:
+    """Give a new file or directory the owner, mode, xattrs and times that its entry says."""
     # chown before chmod and before security.capability, both of which it would clear; the times last.
     os.fchown(fd, entry.uid, entry.gid)
     os.fchmod(fd, entry.mode)

@@ -41,6 +41,26 @@ def write_init_layer(root_fd: int, lower: LowerLayers | None) -> None:
         raise
 
 
+_CHANGED = frozenset(_FILES) | frozenset(path for path, _ in _LINKS)
+_MADE = frozenset(_DIRECTORIES) | frozenset((b"dev", b"etc"))
+
+
+def is_of_init_layer(dir_fd: int, path: bytes, name: bytes) -> bool:
+    """Whether a path in a whole root file system is as this put it there: `name` in the directory `dir_fd`."""
+    if path not in _CHANGED and path not in _MADE:
+        return False
+    try:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if path in _MADE:
+        return stat.S_ISDIR(status.st_mode) and status.st_mode & 0o7777 == 0o755 and status.st_uid == status.st_gid == 0
+    for link, target in _LINKS:
+        if path == link:
+            return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=dir_fd) == target
+    return stat.S_ISREG(status.st_mode) and not status.st_size and status.st_mode & 0o7777 == 0o755
+
+
 def _put(tree: LayerTree, path: bytes, target: bytes | None, now: int) -> None:
     """An empty file or a link in the place of whatever is there, a directory excepted (Docker leaves that)."""
     parent_path, _, name = path.rpartition(b"/")

@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 
 from sampan.kernel.tree import copy_metadata, disk_usage
-from sampan.store.snapshots import LayerDirectory, RootMount, WritableParts, make_directory, open_directory
+from sampan.store.snapshots import (
+    EMPTY_LAYER,
+    LayerDirectory,
+    NothingChanged,
+    RootMount,
+    WritableParts,
+    export_layers,
+    make_directory,
+    open_directory,
+    open_for_reading,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
+    from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
+    from sampan.store.snapshots import LayerSink
     from sampan.store.tarstream import Source
+    from sampan.store.tarwriter import Sink
 
 
 class OverlaySnapshotter:
@@ -87,6 +101,69 @@ class OverlaySnapshotter:
             return disk_usage(fd, "upper")
         finally:
             os.close(fd)
+
+    # Changes
+
+    def changes(self, container_id: str, chain_ids: Sequence[str]) -> list[Change]:
+        from sampan.store.changes import find_changes
+        from sampan.store.lower import LowerLayers
+
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
+        # The init layer as well: it is not the container's doing.
+        lower = LowerLayers(self.root(container_id, chain_ids).lower)
+        try:
+            return find_changes(upper, lower)
+        finally:
+            lower.close()
+            os.close(upper)
+
+    def commit(
+        self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
+    ) -> LayerInfo:
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
+        try:
+            return self._layers.add(chain_ids, None, lambda diff: self._archive(upper, chain_ids, diff, sink, reading))
+        except NothingChanged as e:
+            return e.info
+        finally:
+            os.close(upper)
+
+    def _archive(
+        self,
+        upper: int,
+        chain_ids: Sequence[str],
+        diff: int,
+        sink: LayerSink,
+        reading: AbstractContextManager[object],
+    ) -> LayerInfo:
+        """Write the upper directory into the sink, and into `diff` what unpacking the sink would make there."""
+        from sampan.store.archive import Archive, Copy, PlainTree, same_root
+        from sampan.store.forms import OverlayForm
+        from sampan.store.layers import LayerInfo
+        from sampan.store.lower import LowerLayers
+
+        # Without the init layer: the new one will not lie above that.
+        diffs = self._diffs(chain_ids)
+        if diffs:
+            _copy_root(diffs[0], diff)
+        lower, tree, copy = LowerLayers(diffs), PlainTree(upper), Copy(diff)
+        try:
+            with reading:
+                archive = Archive(tree, sink, OverlayForm(lower), copy)
+                for _ in archive.write(with_root=not same_root(upper, diff)):
+                    pass
+        finally:
+            copy.close()
+            tree.close()
+            lower.close()
+        info = LayerInfo(sink.digest, archive.size, archive.entries, sink.size)
+        if info.diff_id == EMPTY_LAYER:
+            raise NothingChanged(info)
+        return info
+
+    def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
+        return export_layers(upper, self.root(container_id, chain_ids).lower, sink)
 
     def collect_garbage(self) -> None:
         self._layers.staging.collect_garbage()

@@ -6,6 +6,7 @@ and tells how the two become a root file system as data: it mounts nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan import jsontext
@@ -17,13 +18,16 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from typing import Protocol
 
     from sampan.steps.trace import Trace
+    from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
     from sampan.store.staging import Staged
     from sampan.store.tarstream import Source
+    from sampan.store.tarwriter import Sink
 
     class Snapshotter(Protocol):
         """Layers and writable parts. `chain_ids` are bottom first everywhere; an image may have none."""
@@ -65,8 +69,36 @@ if TYPE_CHECKING:
         def usage(self, container_id: str) -> int:
             """Bytes of the files in a container's writable part, as Docker counts them. Raises `NotFound`."""
 
+        def changes(self, container_id: str, chain_ids: Sequence[str]) -> list[Change]:
+            """What is changed in a container's writable part; see `changes.find_changes`. Raises `NotFound`."""
+
+        def commit(
+            self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
+        ) -> LayerInfo:
+            """Write the changes into `sink` as the plain archive of a layer; return what it is.
+
+            The writable part is read inside `reading`, and only that is done there. Where it costs next to nothing
+            the layer is unpacked as well: then its chain id is told. An archive without an entry is `EMPTY_LAYER`,
+            which is never unpacked. Raises `NotFound`, OSError; nothing stays behind then.
+            """
+
+        def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
+            """Write the whole root file system into `sink` as a tar archive, mounted or not, what is mounted on it left out.
+
+            Stops now and then for the sink to be emptied. Raises `NotFound`, OSError.
+            """
+
         def collect_garbage(self) -> None:
             """Delete what killed processes left."""
+
+    class LayerSink(Protocol):
+        """Where the bytes of a layer go; see `content.Ingest`."""
+
+        @property
+        def digest(self) -> str: ...
+        @property
+        def size(self) -> int: ...
+        def write(self, data: bytes, /) -> object: ...
 
 
 class RootMount(Struct):
@@ -82,6 +114,9 @@ class RootMount(Struct):
     work: str = ""
     source: str = ""
 
+
+EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+"""The diff id of a layer without an entry: two blocks of zeros, the end mark of a tar archive."""
 
 EMPTY = "scratch"
 """Stands for the top layer of an image without layers, in names of directories."""
@@ -212,6 +247,52 @@ class WritableParts:
 
     def collect_garbage(self) -> None:
         self._staging.collect_garbage()
+
+
+class NothingChanged(Exception):
+    """The layer that was to be added has no entry: `info` is all there is to say of it."""
+
+    def __init__(self, info: LayerInfo) -> None:
+        super().__init__(info.diff_id)
+        self.info = info
+
+
+def open_for_reading(path: str) -> int:
+    """A writable part, to be read while a container may write to it: a private view in which nothing can go wrong.
+
+    Read-only; a file that is exchanged for a device under our hands cannot be opened (opening some does things), and
+    reading changes no times.
+    """
+    from sampan.kernel import mount
+    from sampan.kernel.libc import KernelError
+
+    try:
+        view = mount.clone_tree_with(path, mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOATIME)
+    except KernelError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        return open_directory(path)  # Before Linux 5.12 a detached mount has no attributes.
+    try:
+        return os.open(f"/proc/self/fd/{view}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(view)
+
+
+def export_layers(top_fd: int, below: Sequence[str], sink: Sink) -> Iterator[None]:
+    """Write layers as one tree into a tar archive: the open directory on top, which is closed, and those below it."""
+    from sampan.store.archive import Archive, MergedTree, is_plain_root
+    from sampan.store.lower import LowerLayers
+
+    layers = LowerLayers((f"/proc/self/fd/{top_fd}/.", *below))
+    try:
+        tree = MergedTree(layers)
+        try:
+            yield from Archive(tree, sink).write(with_root=not is_plain_root(top_fd))
+        finally:
+            tree.close()
+    finally:
+        layers.close()
+        os.close(top_fd)
 
 
 def _fill(path: str, fill: Callable[[int], LayerInfo]) -> LayerInfo:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import os
 
 from sampan.kernel.tree import copy_tree, disk_usage
-from sampan.store.snapshots import LayerDirectory, RootMount, WritableParts, make_directory, open_directory
+from sampan.store.snapshots import (
+    LayerDirectory,
+    RootMount,
+    WritableParts,
+    export_layers,
+    make_directory,
+    open_directory,
+    open_for_reading,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
+    from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
+    from sampan.store.snapshots import LayerSink
     from sampan.store.tarstream import Source
+    from sampan.store.tarwriter import Sink
 
 
 class VfsSnapshotter:
@@ -85,6 +97,55 @@ class VfsSnapshotter:
             return disk_usage(fd, "rootfs")
         finally:
             os.close(fd)
+
+    # Changes
+
+    def changes(self, container_id: str, chain_ids: Sequence[str]) -> list[Change]:
+        from sampan.store.changes import find_changes
+        from sampan.store.initlayer import is_of_init_layer
+        from sampan.store.lower import LowerLayers
+
+        root = open_for_reading(f"{self._parts.require(container_id)}/rootfs")
+        lower = LowerLayers([self._layers.diff(chain_id) for chain_id in chain_ids[-1:]])
+        try:
+            return find_changes(root, lower, whole=True, untouched=is_of_init_layer)
+        finally:
+            lower.close()
+            os.close(root)
+
+    def commit(
+        self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
+    ) -> LayerInfo:
+        """The archive alone: unpacking it is a copy of the whole tree, here as everywhere in this snapshotter."""
+        from sampan.store.archive import Archive, PlainTree
+        from sampan.store.forms import WholeForm
+        from sampan.store.layers import LayerInfo
+
+        root = open_for_reading(f"{self._parts.require(container_id)}/rootfs")
+        tree = PlainTree(root)
+        try:
+            with reading:
+                archive = Archive(tree, sink, WholeForm(self.changes(container_id, chain_ids)))
+                for _ in archive.write(with_root=not self._has_root_of(root, chain_ids)):
+                    pass
+        finally:
+            tree.close()
+            os.close(root)
+        return LayerInfo(sink.digest, archive.size, archive.entries, sink.size)
+
+    def _has_root_of(self, root: int, chain_ids: Sequence[str]) -> bool:
+        from sampan.store.archive import is_plain_root, same_root
+
+        if not chain_ids:
+            return is_plain_root(root)
+        lower = open_directory(self._layers.diff(chain_ids[-1]))
+        try:
+            return same_root(root, lower)
+        finally:
+            os.close(lower)
+
+    def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
+        return export_layers(open_for_reading(f"{self._parts.require(container_id)}/rootfs"), (), sink)
 
     def collect_garbage(self) -> None:
         self._layers.staging.collect_garbage()

@@ -1,0 +1,514 @@
+"""A directory tree becomes a tar archive: a container's root for `export`, its changes for `commit`.
+
+The tree may be changed while it is read, by whoever is in the container. So it is walked by descriptors, one component
+at a time; no link is followed; what vanished is left out, a file that grew ends where it ended when it was opened, and
+one that shrank is filled up with zeros. The same tree gives the same bytes: names are sorted, hard links go to the
+first of their names. Sockets are left out, as in Docker: they mean nothing without the process that listens.
+
+What an archive can hold of a file is what Docker puts there: owner, mode, times, user.* xattrs and file capabilities.
+user.overlay.* is left out, for no layer may have it (see `extract`); trusted.* and the rest say something about this
+machine only. Docker cuts times to seconds with its own image store and keeps the nanoseconds with containerd's: we keep them.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import stat
+
+from sampan.kernel.files import make_whiteout, set_opaque, write_all
+from sampan.kernel.libc import KernelError
+from sampan.kernel.paths import PATH_MAX
+from sampan.kernel.tree import Descent
+from sampan.store.extract import finish_node, set_metadata
+from sampan.store.tarstream import (
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    HARDLINK,
+    SYMLINK,
+    TarEntry,
+)
+from sampan.store.tarwriter import TarWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    from sampan.store.lower import LowerDirectory, LowerLayers
+    from sampan.store.tarfields import Regions
+    from sampan.store.tarwriter import Sink
+
+    class Tree(Protocol):
+        """Where an archive is made from: a position in a tree, which `enter` and `leave` move."""
+
+        @property
+        def fd(self) -> int:
+            """The present directory."""
+
+        def names(self) -> list[bytes]: ...
+        def locate(self, name: bytes) -> tuple[int, os.stat_result] | None:
+            """The directory that an entry of the present one is really in, and its status; None if it is gone."""
+
+        def enter(self, name: bytes) -> bool:
+            """Go down; False if that is no directory any more."""
+
+        def leave(self) -> None: ...
+
+    class Form(Protocol):
+        """What of a tree goes into a layer, and with which marks."""
+
+        def enter(self, fd: int, path: bytes, above: bool) -> tuple[bool, list[bytes]]:
+            """About the directory `path`: whether it hides the layers below, and the marks that go into it (`.wh.*`).
+
+            `above` is the same answer for its parent.
+            """
+
+        def judge(self, path: bytes, status: os.stat_result, covered: bool) -> str:
+            """What becomes of a name: `TAKEN`, `LEFT` out, or `GONE` (a mark that it is deleted)."""
+
+
+TAKEN, LEFT, GONE = "taken", "left", "gone"
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+
+_CHUNK = 1 << 20
+_BUFFERED = 1 << 18
+_SPARSE_FROM = 256 << 20
+"""Bytes of holes from which on a file is written sparse: a lastlog of 300 GB is a few blocks of data.
+
+Below it the file is written whole, because every reader knows that, and so that where the holes are does not matter.
+"""
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_KINDS = {stat.S_IFLNK: SYMLINK, stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO}
+# What open(2) says where something else is by now: nothing, a link, a socket, a device (the mount is "nodev").
+_REPLACED = frozenset((errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EACCES, errno.ESTALE))
+
+
+class Archive:
+    """One tree on its way into one archive. `size` and `entries` are what `layers.LayerInfo` has of it.
+
+    `form` makes a layer of it. `copy` gets everything that goes into the archive, in the same pass and from the same
+    bytes: what the container changes meanwhile cannot make the two differ.
+    """
+
+    def __init__(self, tree: Tree, sink: Sink, form: Form | None = None, copy: Copy | None = None) -> None:
+        self._tree = tree
+        self._sink = _Buffered(sink)
+        self._writer = TarWriter(self._sink)
+        self._form = form
+        self._copy = copy
+        self._links: dict[tuple[int, int], bytes] = {}  # Inodes with several names -> the first one's path.
+        self.size = 0
+        self.entries = 0
+
+    def write(self, with_root: bool) -> Iterator[None]:
+        """Write all of it and the end mark; `with_root`: an entry for the top directory as well.
+
+        It stops after every file and every mebibyte, for those who empty the sink on the way. Raises OSError.
+        """
+        if with_root:
+            self._directory(self._tree.fd, b"./")
+        levels = [self._level(b"", False)]
+        while levels:
+            level = levels[-1]
+            if level.names:
+                yield from self._entry(levels, level.names.pop())
+                continue
+            levels.pop()
+            if levels:
+                self._tree.leave()
+            if self._copy is not None:
+                self._copy.leave()
+        self._writer.close()
+        self._sink.flush()
+        yield
+
+    def _level(self, path: bytes, covered: bool) -> _Level:
+        """Begin with what is in a directory: its marks first, so that they hide nothing of what follows."""
+        if self._form is not None:
+            covered, marks = self._form.enter(self._tree.fd, path, covered)
+            for mark in marks:
+                self._mark(_joined(path, mark), mark)
+        return _Level(path, sorted(self._tree.names(), reverse=True), covered)
+
+    def _entry(self, levels: list[_Level], name: bytes) -> Iterator[None]:
+        level = levels[-1]
+        path = _joined(level.path, name)
+        found = self._tree.locate(name)
+        if found is None:
+            return  # It vanished.
+        fd, status = found
+        if self._form is not None:
+            judgement = self._form.judge(path, status, level.covered)
+            if judgement == LEFT:
+                return
+            if judgement == GONE:
+                mark = WHITEOUT + name
+                self._mark(_joined(level.path, mark), mark)
+                return
+            if len(path) >= PATH_MAX:
+                raise KernelError(errno.ENAMETOOLONG, "open", path)  # No layer can hold it: see `layertree`.
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFDIR:
+            if not self._tree.enter(name):
+                return
+            if self._copy is not None:
+                self._copy.enter(name)
+            self._directory(self._tree.fd, path)
+            levels.append(self._level(path, level.covered))
+        elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in self._links:
+            self._hard_link(path, name, status)
+        elif kind == stat.S_IFREG:
+            yield from self._file(fd, name, path)
+        elif kind in _KINDS:
+            self._node(fd, name, path, status)
+
+    # Entries
+
+    def _mark(self, path: bytes, mark: bytes) -> None:
+        self._writer.add(TarEntry(path, FILE, 0))
+        self.entries += 1
+        if self._copy is not None:
+            self._copy.mark(mark)
+
+    def _directory(self, fd: int, path: bytes) -> None:
+        entry = _described(path, DIRECTORY, os.fstat(fd))
+        entry.xattrs = _xattrs(fd)
+        self._writer.add(entry)
+        self.entries += 1
+        if self._copy is not None:
+            self._copy.directory(entry)
+
+    def _hard_link(self, path: bytes, name: bytes, status: os.stat_result) -> None:
+        first = self._links[status.st_dev, status.st_ino]
+        entry = _described(path, HARDLINK, status)
+        entry.target = first
+        self._writer.add(entry)
+        self.entries += 1
+        if self._copy is not None:
+            self._copy.link(first, name)
+
+    def _node(self, fd: int, name: bytes, path: bytes, status: os.stat_result) -> None:
+        entry = _described(path, _KINDS[stat.S_IFMT(status.st_mode)], status)
+        if entry.kind == SYMLINK:
+            try:
+                entry.target = os.readlink(name, dir_fd=fd)
+            except OSError as e:
+                if e.errno not in (errno.ENOENT, errno.EINVAL):
+                    raise
+                return  # Replaced meanwhile.
+        elif entry.kind != FIFO:
+            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        self._writer.add(entry)
+        self._wrote(path, status)
+        if self._copy is not None:
+            self._copy.node(name, entry, status)
+
+    def _file(self, fd: int, name: bytes, path: bytes) -> Iterator[None]:
+        try:
+            file = os.open(name, _OPEN, dir_fd=fd)
+        except OSError as e:
+            if e.errno not in _REPLACED:
+                raise
+            return
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                return
+            entry = _described(path, FILE, status)
+            entry.size = status.st_size
+            entry.xattrs = _xattrs(file)
+            if status.st_size - status.st_blocks * 512 >= _SPARSE_FROM:
+                entry.regions = _regions(file, status.st_size)
+            self._writer.begin(entry)
+            copied = self._copy.file(name, entry) if self._copy is not None else None
+            try:
+                yield from self._data(file, entry, copied)
+                if copied is not None:
+                    set_metadata(copied, entry)
+            finally:
+                if copied is not None:
+                    os.close(copied)
+            self._writer.end()
+            self._wrote(path, status)
+            self.size += entry.size
+        finally:
+            os.close(file)
+
+    def _data(self, file: int, entry: TarEntry, copied: int | None) -> Iterator[None]:
+        regions = (0, entry.size) if entry.regions is None else entry.regions
+        for at in range(0, len(regions), 2):
+            start, left = regions[at], regions[at + 1]
+            if start:
+                os.lseek(file, start, os.SEEK_SET)
+                if copied is not None:
+                    os.lseek(copied, start, os.SEEK_SET)
+            while left:
+                # Zeros for what is not there any more: its size is told already.
+                data = os.read(file, min(left, _CHUNK)) or bytes(min(left, _CHUNK))
+                self._writer.write(data)
+                if copied is not None:
+                    write_all(copied, data)
+                left -= len(data)
+                yield
+
+    def _wrote(self, path: bytes, status: os.stat_result) -> None:
+        self.entries += 1
+        if status.st_nlink > 1:
+            self._links[status.st_dev, status.st_ino] = path
+
+
+class _Buffered:
+    """Hands on what is written in larger pieces: most entries are two or three small writes."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._write = sink.write
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes, /) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= _BUFFERED:
+            self.flush()
+
+    def flush(self) -> None:
+        self._write(b"".join(self._parts))
+        self._parts.clear()
+        self._size = 0
+
+
+class PlainTree:
+    """A directory with all that is in it. To be closed."""
+
+    def __init__(self, top_fd: int) -> None:
+        self._descent = Descent(os.dup(top_fd))
+
+    @property
+    def fd(self) -> int:
+        return self._descent.fd
+
+    def names(self) -> list[bytes]:
+        return [os.fsencode(name) for name in os.listdir(self.fd)]
+
+    def locate(self, name: bytes) -> tuple[int, os.stat_result] | None:
+        try:
+            return self.fd, os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def enter(self, name: bytes) -> bool:
+        try:
+            self._descent.enter(os.fsdecode(name))
+        except OSError as e:
+            if e.errno not in _REPLACED:
+                raise
+            return False
+        return True
+
+    def leave(self) -> None:
+        self._descent.leave()
+
+    def close(self) -> None:
+        self._descent.close()
+
+
+class MergedTree:
+    """Layers as one tree, the writable one of a container on top: what a mount of them would show, without one.
+
+    No overlay may be mounted whose upper directory is in use by another mount, and a container that does not run may
+    be started while it is read. To be closed.
+    """
+
+    _OPEN = 8
+
+    def __init__(self, layers: LowerLayers) -> None:
+        self._layers = layers
+        self._path: list[bytes] = []
+        self._levels: list[LowerDirectory | None] = [layers.directory(b"")]  # None: closed, to be found again.
+
+    @property
+    def _here(self) -> LowerDirectory:
+        here = self._levels[-1]
+        if here is None:
+            here = self._levels[-1] = self._layers.directory(b"/".join(self._path))
+            if here is None:
+                raise KernelError(errno.ESTALE, "open", b"/".join(self._path))  # Removed, with all that we came for.
+        return here
+
+    @property
+    def fd(self) -> int:
+        return self._here.fd
+
+    def names(self) -> list[bytes]:
+        return self._here.names()
+
+    def locate(self, name: bytes) -> tuple[int, os.stat_result] | None:
+        return self._here.locate(name)
+
+    def enter(self, name: bytes) -> bool:
+        found = self._layers.directory(b"/".join((*self._path, name)))
+        if found is None:
+            return False
+        self._path.append(name)
+        self._levels.append(found)
+        if len(self._levels) > self._OPEN:
+            self._close(len(self._levels) - self._OPEN - 1)
+        return True
+
+    def leave(self) -> None:
+        self._close(len(self._levels) - 1)
+        self._levels.pop()
+        self._path.pop()
+
+    def _close(self, at: int) -> None:
+        level, self._levels[at] = self._levels[at], None
+        if level is not None:
+            level.close()
+
+    def close(self) -> None:
+        for at in range(len(self._levels)):
+            self._close(at)
+
+
+class _Level:
+    """A directory that is being read: what is left of its names, in reverse order."""
+
+    __slots__ = ("covered", "names", "path")
+
+    def __init__(self, path: bytes, names: list[bytes], covered: bool) -> None:
+        self.path = path
+        self.names = names
+        self.covered = covered
+
+
+class Copy:
+    """A second tree, in overlay form, that is made of the same entries as an archive: what unpacking that would make.
+
+    Where it stands, it follows the archive: `enter` and `leave`. To be closed.
+    """
+
+    def __init__(self, top_fd: int) -> None:
+        self._top = top_fd
+        self._descent = Descent(os.dup(top_fd))
+        status = os.fstat(top_fd)
+        # An archive without an entry for the top leaves it as it is, also its times.
+        self._directories: list[Callable[[int], None]] = [_dated(status.st_atime_ns, status.st_mtime_ns)]
+
+    def enter(self, name: bytes) -> None:
+        os.mkdir(name, 0o700, dir_fd=self._descent.fd)
+        self._descent.enter(os.fsdecode(name))
+        self._directories.append(_untouched)
+
+    def directory(self, entry: TarEntry) -> None:
+        """The entry of the present directory: it gets what that says when all is in it, because that changes times."""
+        self._directories[-1] = lambda fd: set_metadata(fd, entry)
+
+    def leave(self) -> None:
+        self._directories.pop()(self._descent.fd)
+        if self._directories:
+            self._descent.leave()
+
+    def file(self, name: bytes, entry: TarEntry) -> int:
+        """A new file, of its length already if it is sparse, to be written and closed."""
+        fd = os.open(name, _NEW, 0o600, dir_fd=self._descent.fd)
+        if entry.regions is not None:
+            os.ftruncate(fd, entry.size)
+        return fd
+
+    def node(self, name: bytes, entry: TarEntry, status: os.stat_result) -> None:
+        if entry.kind == SYMLINK:
+            os.symlink(entry.target, name, dir_fd=self._descent.fd)
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=self._descent.fd)
+        finish_node(self._descent.fd, name, entry)
+
+    def link(self, first: bytes, name: bytes) -> None:
+        # By path: every component of it is a directory that we made and nobody else can reach.
+        os.link(first, name, src_dir_fd=self._top, dst_dir_fd=self._descent.fd, follow_symlinks=False)
+
+    def mark(self, mark: bytes) -> None:
+        if mark == OPAQUE:
+            set_opaque(self._descent.fd)
+        else:
+            make_whiteout(self._descent.fd, mark.removeprefix(WHITEOUT))
+
+    def close(self) -> None:
+        self._descent.close()
+
+
+def _untouched(_fd: int) -> None:
+    pass
+
+
+def _dated(accessed: int, modified: int) -> Callable[[int], None]:
+    return lambda fd: os.utime(fd, ns=(accessed, modified))
+
+
+def same_root(one_fd: int, other_fd: int) -> bool:
+    """Whether two top directories are alike in all but their times, so that an archive needs no entry for them."""
+    one, other = os.fstat(one_fd), os.fstat(other_fd)
+    if (one.st_mode, one.st_uid, one.st_gid) != (other.st_mode, other.st_uid, other.st_gid):
+        return False
+    return _xattrs(one_fd) == _xattrs(other_fd)
+
+
+def is_plain_root(fd: int) -> bool:
+    """Whether a top directory is as one that no archive says anything about."""
+    status = os.fstat(fd)
+    return (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 0, 0) and not _xattrs(fd)
+
+
+def _described(path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
+    return TarEntry(path, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
+
+
+def _joined(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path else name
+
+
+def _xattrs(fd: int) -> dict[bytes, bytes]:
+    """What goes into an archive of an open file's or directory's xattrs."""
+    found: dict[bytes, bytes] = {}
+    for name in _listed(fd):
+        if name != "security.capability" and (not name.startswith("user.") or name.startswith("user.overlay.")):
+            continue
+        try:
+            found[os.fsencode(name)] = os.getxattr(fd, name)
+        except OSError as e:
+            if e.errno != errno.ENODATA:  # Removed meanwhile.
+                raise
+    return found
+
+
+def _listed(fd: int) -> list[str]:
+    try:
+        return os.listxattr(fd)
+    except OSError as e:
+        if e.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def _regions(fd: int, size: int) -> Regions:
+    """Where a file has data: offset, length, offset, length ... (lseek(2), SEEK_DATA)."""
+    found = array.array("q")
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as e:
+            if e.errno != errno.ENXIO:
+                raise
+            break  # Nothing but a hole up to the end.
+        position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if start < position:
+            found.extend((start, position - start))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return found
