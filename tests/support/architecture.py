@@ -89,6 +89,7 @@ SCRIPTS: dict[str, int] = {f"{PACKAGE}.shim.__main__": 10}
 
 # Module -> the ways to make a process that it may use, besides kernel/process.py with fork and clone.
 SPAWNERS: dict[str, frozenset[str]] = {
+    f"{PACKAGE}.runtime.keeper": frozenset({"posix_spawn"}),
     f"{PACKAGE}.runtime.launcher": frozenset({"posix_spawn", "posix_spawnp"}),
 }
 FORKS = frozenset({"fork", "forkpty", "vfork", "clone", "clone3", "fork_exec"})
@@ -117,7 +118,7 @@ SENTENCES = {
     "faces": "rule 2: faces import engine, errors, structs and oci, never kernel, shim or store",
     "shim": "rule 3: nobody imports shim except shim.protocol: it is started, not called",
     "engine": "rule 4: a service gets its neighbours in its constructor; nothing holds the Engine",
-    "fork": "rule 5: fork and clone live in kernel/process.py only, posix_spawn in runtime/launcher.py only",
+    "fork": "rule 5: fork and clone live in kernel/process.py only, posix_spawn in runtime/launcher.py and keeper.py only",
     "libc": "there is one handle of the C library, in kernel/libc.py",
     "threads": "the child side is single-threaded or not at all",
     "heavy": "heavy modules are imported inside the function that uses them: import cost is a design value",

@@ -45,7 +45,10 @@ VERBS = {
     "version": Entry("sampan.cli.system", "VERSION", "Show the version of sampan and of what it runs on", common=True),
     "info": Entry("sampan.cli.system", "INFO", "Show what this installation has and can do", common=True),
     "attach": Entry("sampan.cli.attach", "ATTACH", "Attach this terminal to a running container"),
+    "commit": Entry("sampan.cli.commit", "COMMIT", "Make an image of what a container has changed"),
     "create": Entry("sampan.cli.run", "CREATE", "Create a container without starting it"),
+    "diff": Entry("sampan.cli.commit", "DIFF", "Show which files a container has changed"),
+    "export": Entry("sampan.cli.commit", "EXPORT", "Write a container's file system into a tar archive"),
     "import": Entry("sampan.cli.archives", "IMPORT", "Make an image of a tar archive of a file system"),
     "inspect": Entry("sampan.cli.inspect", "INSPECT", "Show everything known of containers and images as JSON"),
     "kill": Entry("sampan.cli.containers", "KILL", "Send a signal to running containers, SIGKILL by default"),
@@ -67,8 +70,8 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "create", "exec", "kill", "logs", "pause", "rm", "run", "start", "stop")},
-            **{v: v for v in ("unpause", "wait")},
+            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rm", "run")},
+            **{v: v for v in ("start", "stop", "unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
             "prune": "container prune",

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.commit import Committer
     from sampan.engine.create import Creator
     from sampan.engine.exec import Executor
+    from sampan.engine.export import Exporter
     from sampan.engine.inspect import Inspector
     from sampan.engine.logs import LogEntry, LogReader
     from sampan.engine.pause import Pauser
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
         def pauser(self) -> Pauser: ...
         @property
         def pruner(self) -> Pruner: ...
+        @property
+        def committer(self) -> Committer: ...
+        @property
+        def exporter(self) -> Exporter: ...
         @property
         def remover(self) -> Remover: ...
         @property
@@ -123,6 +129,30 @@ class Container:
     def unpause(self) -> None:
         """Let its processes go on. Raises Conflict if it is not paused."""
         self._verbs.pauser.unpause(self._record)
+
+    @told
+    def commit(
+        self, name: str = "", *, author: str = "", message: str = "", changes: Sequence[str] = (), pause: bool = True
+    ) -> str:
+        """Make an image of it as it is now, and return the image's id ("sha256:...").
+
+        `name` is a repository with or without a tag, `changes` are Dockerfile instructions. With `pause` its processes
+        stand still while its files are read. What is in volumes is not in the image. Raises InvalidParameter, Conflict,
+        NotFound (also if the image that it was made from is gone), System; nothing is left behind then.
+        """
+        return self._verbs.committer.commit(self._record, name, author, message, changes, pause)
+
+    @told
+    def diff(self) -> list[dict[str, Any]]:
+        """What it has changed: `[{"Path": "/etc/x", "Kind": 0}]`, 0 for changed, 1 added, 2 deleted. Raises NotFound."""
+        return self._verbs.exporter.changes(self._record)
+
+    def export(self) -> Iterator[bytes]:
+        """Its root file system as a tar archive, in pieces, running or not; what is mounted on it is left out.
+
+        What a running container changes meanwhile may be in it or not. Raises NotFound, System, also in the middle.
+        """
+        return self._verbs.exporter.export(self._record)
 
     @told
     def remove(self, force: bool = False, volumes: bool = False) -> None:

@@ -135,6 +135,21 @@ class Wiring:
 
         return LogReader(self.records, self.settler)
 
+    def _committer(self) -> Any:
+        from sampan.engine.commit import Committer
+        from sampan.store.content import ContentStore
+        from sampan.store.images import StoreLock
+
+        content, lock = ContentStore(self.layout.content, self.trace), StoreLock(self.layout.images_lock)
+        return Committer(
+            self.records, self.settler, self.snapshots, content, lock, self.images, self.cgroups, self.trace
+        )
+
+    def _exporter(self) -> Any:
+        from sampan.engine.export import Exporter
+
+        return Exporter(self.records, self.settler, self.snapshots)
+
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
 

@@ -173,5 +173,8 @@ class CgroupDriver(Protocol):
     def thaw(self, group: str) -> None:
         """Let the processes of the group go on; one that is not frozen, or is gone, is left as it is."""
 
+    def thawing(self, group: str) -> tuple[str, str]:
+        """What `thaw` does, for somebody else to do it: a file, and what to write to it. Raises `OSError` as `freeze`."""
+
     def frozen(self, group: str) -> bool:
         """Whether this group itself was told to stand still."""

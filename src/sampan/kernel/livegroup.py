@@ -97,6 +97,10 @@ class LiveGroup(Struct):
         """Let the processes of the group go on; one that is not frozen, or is gone, is left as it is."""
         cgroupfs.put_if_there(*self._freezing(False))
 
+    def thawing(self) -> tuple[str, str]:
+        """What `thaw` does, for somebody else to do it: a file, and what to write to it. Raises `OSError` as `freeze`."""
+        return self._freezing(False)
+
     def frozen(self) -> bool:
         """Whether this group was told to stand still; one that only stands still with a group above it was not."""
         if self.freezer:
@@ -168,6 +172,9 @@ class GroupVerbs:
 
     def thaw(self, group: str) -> None:
         self.live(group).thaw()
+
+    def thawing(self, group: str) -> tuple[str, str]:
+        return self.live(group).thawing()
 
     def frozen(self, group: str) -> bool:
         return self.live(group).frozen()

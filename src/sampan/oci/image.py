@@ -300,8 +300,9 @@ def make_config(
     history: Sequence[Mapping[str, Any]],
     comment: str = "",
     author: str = "",
+    more: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """A config as bytes. `created` is RFC 3339; `comment` and `author` are Docker's additions."""
+    """A config as bytes. `created` is RFC 3339; `comment`, `author` and what is in `more` are Docker's additions."""
     document: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
     if platform.variant:
         document["variant"] = platform.variant
@@ -309,6 +310,7 @@ def make_config(
         document["author"] = author
     if comment:
         document["comment"] = comment
+    document |= more or {}
     document |= {
         "created": created,
         "config": {key: value for key, value in config.items() if value not in (None, "", [], {}, False)},
