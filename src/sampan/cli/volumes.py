@@ -102,8 +102,8 @@ def remove(context: Context, arguments: Arguments) -> int:
 
 def prune(context: Context, arguments: Arguments) -> int:
     """Remove the volumes that no container uses, after a question."""
-    from sampan.cli.images import human_size
     from sampan.cli.prompt import confirmed
+    from sampan.cli.prune import report
 
     chosen = by_name(arguments["filter"])
     warning = "WARNING! This will remove anonymous local volumes not used by at least one container."
@@ -114,10 +114,7 @@ def prune(context: Context, arguments: Arguments) -> int:
         warning = "WARNING! This will remove all local volumes not used by at least one container."
     if not arguments["force"] and not confirmed(warning):
         return 0
-    done = context.engine.volumes.prune(chosen)
-    if done["VolumesDeleted"]:
-        out("\n".join(["Deleted Volumes:", *done["VolumesDeleted"], ""]))
-    out(f"Total reclaimed space: {human_size(done['SpaceReclaimed'])}")
+    report(context.engine.volumes.prune(chosen))
     return 0
 
 
