@@ -16,7 +16,7 @@ def container(**changes: Any) -> dict[str, Any]:
     return {
         "Id": "5405dfd29953b1154f9636160b4e330024aac7c854468bdb6c16095b154f4a6a", "Image": "busybox",
         "ImageID": "sha256:9760a716f6f9", "Command": "sleep 1000", "Created": time.time() - 24, "Status": "Up 3 seconds",
-        "Names": ["/clixa"], **changes,
+        "Names": ["/clixa"], "State": "running", "Labels": {}, "Mounts": [], **changes,
     }  # fmt: skip
 
 
@@ -42,15 +42,17 @@ def test_an_empty_table_has_its_heads() -> None:
 
 
 def test_a_container_in_the_table() -> None:
-    assert ps.row(container(), long=False) == (
+    fields = ps.fields(container(), long=False)
+    assert [fields[name] for name in ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")] == [
         "5405dfd29953", "busybox", '"sleep 1000"', "24 seconds ago", "Up 3 seconds", "", "clixa",
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def test_nothing_is_shortened_with_no_trunc() -> None:
     item = container(Command="sh -c 'while true; do sleep 1; done'")
-    assert ps.row(item, long=True)[:3] == (item["Id"], "busybox", "\"sh -c 'while true; do sleep 1; done'\"")
-    assert ps.row(item, long=False)[2] == '"sh -c \'while true; …"'
+    long = ps.fields(item, long=True)
+    assert (long["ID"], long["Command"]) == (item["Id"], "\"sh -c 'while true; do sleep 1; done'\"")
+    assert ps.fields(item, long=False)["Command"] == '"sh -c \'while true; …"'
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_nothing_is_shortened_with_no_trunc() -> None:
     [("busybox", "busybox"), ("sha256:9760a716f6f9", "9760a716f6f9"), ("", "<no image>")],
 )
 def test_an_image_without_a_name_is_shown_by_its_id(reference: str, shown: str) -> None:
-    assert ps.row(container(Image=reference), long=False)[1] == shown
+    assert ps.fields(container(Image=reference), long=False)["Image"] == shown
 
 
 @pytest.mark.parametrize(

@@ -54,15 +54,15 @@ def test_a_listing_is_printed_as_docker_does(template: str, capfd: pytest.Captur
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{foo}}", 'failed to parse template: template: :1: function "foo" not defined'),
+        ("{{foo}}", 'template parsing error: template: :1: function "foo" not defined'),
         (
             "{{.Foo}}",
-            'failed to execute template: template: :1:2: executing "" at <.Foo>: '
+            'template parsing error: template: :1:2: executing "" at <.Foo>: '
             "can't evaluate field Foo in type *formatter.Context",
         ),
         (
             "table {{.ID}}\t{{.Label}}",
-            'failed to execute template: template: :1:10: executing "" at <.Label>: wrong number of args for Label: want 1 got 0',
+            'template parsing error: template: :1:10: executing "" at <.Label>: wrong number of args for Label: want 1 got 0',
         ),
     ],
 )

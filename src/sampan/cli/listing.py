@@ -36,17 +36,25 @@ def labels_text(labels: Mapping[str, str] | None) -> str:
 
 
 def show(
-    items: Sequence[Item], columns: Mapping[str, str], table: str, template: str = "", type: str = "formatter.Context"
+    items: Sequence[Item],
+    columns: Mapping[str, str],
+    table: str,
+    template: str = "",
+    type: str = "formatter.Context",
+    raw: str = "",
 ) -> None:
     """Print a listing.
 
     columns: Docker's field -> heading ("ID": "CONTAINER ID"). table: what is printed without --format:
     "table {{.ID}}\\t{{.Image}}". template: what --format gave; "" and "table" are the default, "json" is a line of JSON
-    for each, "table X" is X with headings. type: what Docker calls an item in messages. Raises Failure; nothing is
+    for each, "table X" is X with headings. type: what Docker calls an item in messages. raw: the template behind the name "raw",
+    if the listing has one. Raises Failure; nothing is
     printed then.
     """
     if template in ("", "table"):
         template = table
+    elif template == "raw" and raw:
+        template = raw
     fields = _plain_fields(template)
     if fields is not None and all(field in columns for field in fields):
         lines = [[columns[field] for field in fields], *([_cell(item, field) for field in fields] for item in items)]
@@ -81,13 +89,13 @@ def _formatted(items: Sequence[Item], columns: Mapping[str, str], format: str, t
     try:
         parsed = parse(text)
     except TemplateError as e:
-        raise Failure(f"failed to parse template: {e}") from None
+        raise Failure(f"template parsing error: {e}") from None
     try:
         lines = [parsed.execute(Row(type, _fields(item, Method), pointer=True)) for item in items]
         if is_table:
             return _aligned("".join(f"{line}\n" for line in (_headings(parsed, columns), *lines)))
     except TemplateError as e:
-        raise Failure(f"failed to execute template: {e}") from None
+        raise Failure(f"template parsing error: {e}") from None
     return "".join(f"{line}\n" for line in lines)
 
 

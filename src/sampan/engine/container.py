@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sampan.engine.create import Creator
     from sampan.engine.exec import Executor
     from sampan.engine.export import Exporter
+    from sampan.engine.images import Images
     from sampan.engine.inspect import Inspector
     from sampan.engine.logs import LogEntry, LogReader
     from sampan.engine.pause import Pauser
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         def records(self) -> Records: ...
         @property
         def creator(self) -> Creator: ...
+        @property
+        def images(self) -> Images: ...
         @property
         def launcher(self) -> Launcher: ...
         @property

@@ -7,10 +7,12 @@ from sampan.engine.failures import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from sampan.engine.container import Verbs
+    from sampan.engine.containerfilters import Filters
     from sampan.engine.results import RunResult
     from sampan.runtime.handle import Attachment
 
@@ -123,11 +125,13 @@ class Containers:
         return Container(self._verbs, self._verbs.records.get(reference), reference)
 
     @told
-    def list(self, all: bool = False) -> list[Container]:
-        """The containers that run, newest first; with `all` every one.
+    def list(self, all: bool = False, filters: Filters | None = None) -> list[Container]:
+        """The containers that run, newest first; with `all` every one; `filters` as `GET /containers/json` takes them.
 
-        What killed commands and monitors left is put right on the way.
+        What killed commands and monitors left is put right on the way. Raises InvalidParameter for what is no filter.
         """
+        if filters:
+            return self._filtered(all, filters)
         records, janitor = self._verbs.records, self._verbs.janitor
         janitor.sweep()
         found = []
@@ -138,3 +142,11 @@ class Containers:
                 found.append(record)
         found.sort(key=lambda record: record.created, reverse=True)
         return [Container(self._verbs, record) for record in found]
+
+    def _filtered(self, all: bool, filters: Filters) -> builtins.list[Container]:
+        from sampan.engine.containerfilters import ContainerFilter
+
+        wanted = ContainerFilter(filters)
+        every = self.list(all=True)
+        seen = every if all or wanted.looks_at_stopped else self.list()
+        return wanted.select(seen, every, self._verbs.images)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     class Snapshots(Protocol):
         def root(self, record: Record) -> RootMount: ...
         def usage(self, record: Record) -> int: ...
+        def image_size(self, record: Record) -> int: ...
 
 
 # Docker's words for our states.
@@ -171,7 +172,7 @@ class Inspector:
 
     def _sizes(self, record: Record) -> dict[str, int]:
         written = self._snapshots.usage(record)
-        return {"SizeRw": written}
+        return {"SizeRw": written, "SizeRootFs": written + self._snapshots.image_size(record)}
 
 
 def status_text(life: Life) -> str:

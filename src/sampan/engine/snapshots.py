@@ -69,6 +69,11 @@ class Snapshots:
         """Its container's whole root file system as an archive; see `store.snapshots.Snapshotter`."""
         return self._of(record.snapshotter).export(record.id, record.layers, sink)
 
+    def image_size(self, record: Record) -> int:
+        """Bytes of the files in the layers below it."""
+        layers = self._of(record.snapshotter)
+        return sum(layers.info(chain_id).size for chain_id in record.layers)
+
     def remove(self, container_id: str) -> None:
         """Remove a container's writable part, whichever kind it is: it is one directory. Idempotent."""
         self.layers.remove(container_id)

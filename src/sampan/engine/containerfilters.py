@@ -1,0 +1,209 @@
+"""The filters of `GET /containers/json`: which containers a listing wants (moby daemon/list.go).
+
+Values of one filter are alternatives, different filters hold together; of labels all must hold.
+"""
+
+from __future__ import annotations
+
+from sampan.engine import times
+from sampan.errors import InvalidParameter, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from sampan.engine.container import Container
+    from sampan.engine.images import Image
+    from sampan.store.images import NameRecord
+
+    Filters = Mapping[str, str | bool | Sequence[str]]
+
+    class Images(Protocol):
+        def find(self, name: str) -> NameRecord | None: ...
+        def load(self, record: NameRecord) -> Image: ...
+
+
+NAMES = frozenset(
+    (
+        *("ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network"),
+        *("publish", "since", "status", "volume"),
+    )
+)
+STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+
+
+class ContainerFilter:
+    """One set of filters. Raises InvalidParameter, in Docker's words, for what is no filter or no value of one."""
+
+    def __init__(self, filters: Filters) -> None:
+        self._values = {name: _listed(value) for name, value in filters.items()}
+        for name in self._values:
+            if name not in NAMES:
+                raise InvalidParameter(f"invalid filter '{name}'")
+        for status in self._of("status"):
+            if status not in STATES:
+                raise InvalidParameter(f"invalid filter 'status={status}'")
+        for health in self._of("health"):
+            if health not in _HEALTH:
+                raise InvalidParameter(f"unrecognized filter value for health: {health}")
+        self._exited = [_number(code) for code in self._of("exited")]
+        self._publish = [port for text in self._of("publish") for port in _ports("publish", text)]
+        self._expose = [port for text in self._of("expose") for port in _ports("expose", text)]
+        self._tasks = self._truth("is-task")
+
+    @property
+    def looks_at_stopped(self) -> bool:
+        """Whether containers that do not run are wanted without being asked for."""
+        return bool(self._of("status"))
+
+    def select(self, containers: Sequence[Container], every: Sequence[Container], images: Images) -> list[Container]:
+        """Those that are wanted, in their order. `every`: where before and since look. Raises NotFound."""
+        ages = [self._age(name, every) for name in ("before", "since")]
+        ancestors = self._ancestors(images)
+        found = []
+        for container in containers:
+            try:
+                document = container.inspect()
+                summary = container.summary()
+            except NotFound:
+                continue  # it has gone meanwhile
+            created = times.parse(document["Created"])
+            if (ages[0] is None or created < ages[0]) and (ages[1] is None or created > ages[1]):
+                if ancestors is not None and not _descends(document, images, ancestors):
+                    continue
+                if self._matches(document, summary):
+                    found.append(container)
+        return found
+
+    def _of(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+    def _truth(self, name: str) -> bool | None:
+        values = self._of(name)
+        if not values:
+            return None
+        if len(values) > 1 or values[0].lower() not in _TRUTH:
+            raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
+        return _TRUTH[values[0].lower()]
+
+    def _age(self, name: str, every: Iterable[Container]) -> int | None:
+        """When the container was made that `before` or `since` names; the last one counts."""
+        values = self._of(name)
+        if not values:
+            return None
+        wanted = values[-1].removeprefix("/")
+        for container in every:
+            if wanted and (container.name == wanted or container.id.startswith(wanted)):
+                return times.parse(container.inspect()["Created"])
+        raise NotFound(f"No such container: {values[-1]}")
+
+    def _ancestors(self, images: Images) -> list[tuple[str, Sequence[str]]] | None:
+        """Ids and layers of the images that `ancestor` names; None without that filter."""
+        if not self._of("ancestor"):
+            return None
+        found: list[tuple[str, Sequence[str]]] = []
+        for name in self._of("ancestor"):
+            image = _image(images, name)
+            if image is not None:  # else no container has it
+                found.append((image.id, image.layers))
+        return found
+
+    def _matches(self, document: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+        state = document["State"]
+        labels, networks = summary["Labels"], document["NetworkSettings"]["Networks"]
+        mounts = [
+            mount[key] for mount in document["Mounts"] for key in ("Name", "Source", "Destination") if key in mount
+        ]
+        health = (state.get("Health") or {}).get("Status") or "none"
+        return (
+            self._tasks is not True
+            and self._fits("id", document["Id"])
+            and (self._fits("name", document["Name"]) or self._fits("name", document["Name"].removeprefix("/")))
+            and self._is_one("status", (state["Status"],))
+            and (not self._exited or (state["Status"] == "exited" and state["ExitCode"] in self._exited))
+            and all(_has(labels, label) for label in self._of("label"))
+            and self._is_one("health", (health,))
+            and self._is_one("volume", [*mounts, *(path.rstrip("/") for path in mounts)])
+            and self._is_one("network", [*networks, *(endpoint["NetworkID"] for endpoint in networks.values())])
+            and self._has_port(self._publish, _published(summary["Ports"]))
+            and self._has_port(self._expose, set(document["Config"].get("ExposedPorts") or ()))
+        )
+
+    def _is_one(self, name: str, texts: Iterable[str]) -> bool:
+        wanted = self._of(name)
+        return not wanted or any(text in wanted for text in texts if text)
+
+    def _fits(self, name: str, text: str) -> bool:
+        """Whether one of the values is the text, or is found in it as a regular expression."""
+        import re
+
+        wanted = self._of(name)
+        for pattern in wanted:
+            try:
+                if pattern == text or re.search(pattern, text) is not None:
+                    return True
+            except re.error:
+                continue
+        return not wanted
+
+    @staticmethod
+    def _has_port(wanted: Sequence[str], ports: set[str]) -> bool:
+        return not wanted or any(port in ports for port in wanted)
+
+
+def _descends(document: Mapping[str, Any], images: Images, ancestors: Iterable[tuple[str, Sequence[str]]]) -> bool:
+    """Whether a container's image is one of these, or was made on top of one."""
+    for image_id, chain_ids in ancestors:
+        if document["Image"] == image_id:
+            return True
+        image = _image(images, document["Image"])
+        own = image.layers if image is not None else ()
+        if chain_ids and len(own) > len(chain_ids) and own[len(chain_ids) - 1] == chain_ids[-1]:
+            return True
+    return False
+
+
+def _image(images: Images, name: str) -> Image | None:
+    try:
+        record = images.find(name)
+        return None if record is None else images.load(record)
+    except (NotFound, InvalidParameter):
+        return None
+
+
+def _listed(value: str | bool | Sequence[str]) -> list[str]:
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _number(text: str) -> int:
+    digits = text.lstrip("+-")
+    if not (digits.isascii() and digits.isdigit() and len(text) - len(digits) < 2):
+        raise InvalidParameter(f'strconv.Atoi: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def _ports(filter: str, text: str) -> list[str]:
+    """ "80", "80-90/tcp" as ports with their protocol."""
+    ports, _, protocol = text.partition("/")
+    numbers = ports.split("-", 1)
+    for number in numbers:
+        if not (number.isascii() and number.isdigit() and int(number) < 1 << 16):
+            error = "value out of range" if number.isascii() and number.isdigit() else "invalid syntax"
+            raise InvalidParameter(
+                f'error while looking up for {filter} {text}: strconv.ParseUint: parsing "{number}": {error}'
+            )
+    return [f"{port}/{protocol or 'tcp'}" for port in range(int(numbers[0]), int(numbers[-1]) + 1)]
+
+
+def _published(ports: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {f"{port[key]}/{port['Type']}" for port in ports for key in ("PublicPort", "PrivatePort") if port.get(key)}
+
+
+def _has(labels: Mapping[str, str], wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)

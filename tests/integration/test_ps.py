@@ -1,0 +1,67 @@
+"""`ps`: filters, --size and --format over real containers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.roots import Root
+
+pytestmark = pytest.mark.root
+
+
+def test_ps_shows_what_filters_and_templates_ask_for(root: Root) -> None:
+    first = (
+        root.cli("run", "-d", "--network", "none", "--name", "one", "--label", "a.b=c", "base", "sleep", "1000")
+        .ok()
+        .out.strip()
+    )
+    failed = root.cli("run", "--network", "none", "--name", "two", "base", "sh", "-c", "echo 12345 > /file; exit 3")
+    assert failed.code == 3
+
+    def names(*args: str) -> list[str]:
+        return root.cli("ps", "--format", "{{.Names}}", *args).ok().out.split()
+
+    assert names() == ["one"]
+    assert names("-a") == ["two", "one"]
+    wanted = {
+        "name=^o": ["one"],
+        "name=/two": ["two"],
+        f"id={first[:12]}": ["one"],
+        "label=a.b": ["one"],
+        "label=a.b=d": [],
+        "exited=3": ["two"],
+        "exited=0": [],
+        "ancestor=base": ["two", "one"],
+        "ancestor=none-such": [],
+        "before=two": ["one"],
+        "since=one": ["two"],
+        "network=none": ["two", "one"],
+        "volume=/none": [],
+        "health=none": ["two", "one"],
+        "publish=80": [],
+        "is-task=true": [],
+    }
+    assert {text: names("-a", "-f", text) for text in wanted} == wanted
+    assert names("-f", "status=exited") == ["two"]
+    assert names("-n", "1", "-f", "name=one") == ["one"]
+    assert names("-a", "-f", "name=one", "-f", "name=two", "-f", "label=a.b") == ["one"]
+    for text, message in (
+        ("foo=bar", "Error: invalid filter 'foo'"),
+        ("status=x", "Error: invalid filter 'status=x'"),
+        ("exited=x", 'Error: strconv.Atoi: parsing "x": invalid syntax'),
+        ("before=none-such", "Error: No such container: none-such"),
+    ):
+        refused = root.cli("ps", "-f", text)
+        assert (refused.code, refused.err.strip()) == (1, message)
+
+    row = json.loads(root.cli("ps", "-as", "--format", "json", "-f", "name=two").ok().out)
+    assert row["State"] == "exited"
+    assert row["Status"].startswith("Exited (3)")
+    assert row["Size"].startswith("6B (virtual ")
+    assert list(row) == sorted(row)
+    assert root.cli("ps", "--format", 'table {{.Names}}\\t{{.Label "a.b"}}').ok().out == "NAMES     b\none       c\n"
+    unknown = root.cli("ps", "--format", "{{.Foo}}")
+    assert unknown.code == 1
+    assert unknown.err.endswith("can't evaluate field Foo in type *formatter.ContainerContext\n")
