@@ -91,7 +91,7 @@ def _formatted(items: Sequence[Item], columns: Mapping[str, str], format: str, t
     except TemplateError as e:
         raise Failure(f"template parsing error: {e}") from None
     try:
-        lines = [parsed.execute(Row(type, _fields(item, Method), pointer=True)) for item in items]
+        lines = [parsed.execute(Row(type.removeprefix("*"), _fields(item, Method), pointer=True)) for item in items]
         if is_table:
             return _aligned("".join(f"{line}\n" for line in (_headings(parsed, columns), *lines)))
     except TemplateError as e:
