@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     class Images(Protocol):
         def find(self, name: str) -> NameRecord | None: ...
-        def load(self, record: NameRecord) -> Image: ...
+        def read(self, record: NameRecord) -> Image: ...
 
 
 NAMES = frozenset(
@@ -169,7 +169,7 @@ def _descends(document: Mapping[str, Any], images: Images, ancestors: Iterable[t
 def _image(images: Images, name: str) -> Image | None:
     try:
         record = images.find(name)
-        return None if record is None else images.load(record)
+        return None if record is None else images.read(record)
     except (NotFound, InvalidParameter):
         return None
 
