@@ -207,8 +207,8 @@ symlink /sys/fs/cgroup/cpu -> cpu,cpuacct
 remount /sys/fs/cgroup read-only
 mount mqueue on /dev/mqueue (nosuid,nodev,noexec)
 mount tmpfs on /dev/shm (mode=1777,size=67108864,nosuid,nodev,noexec)
-move_mount of mount.7 to /etc/hosts
 mount tmpfs on /tmp (size=1m,nosuid,nodev,noexec)
+move_mount of mount.8 to /etc/hosts
 bind the pty to /dev/console
 make the working directory /srv if it is missing
 bind /proc/sys onto itself, read-only

@@ -50,7 +50,6 @@ def test_an_empty_request_gets_dockers_defaults() -> None:
         ({"Env": ["A=\0"]}, "invalid value for Env: it contains a NUL byte"),
         ({"Cmd": ["a\0"]}, "invalid value for Cmd: it contains a NUL byte"),
         ({"Tty": "yes"}, "invalid value for Tty"),
-        ({"Volumes": {"/data": {}}}, "volumes (-v) cannot be had"),
         ({"Healthcheck": {"Test": ["CMD", "true"]}}, "health checks cannot be had"),
     ],
 )
@@ -97,8 +96,6 @@ def test_config(config: dict[str, Any], text: str) -> None:
         ({"Dns": ["dns.example"]}, "bad nameserver address: dns.example"),
         ({"ExtraHosts": ["a"]}, 'bad format for add-host: "a"'),
         ({"ExtraHosts": ["a:b"]}, 'invalid IP address in add-host: "b"'),
-        ({"Binds": ["/a:/b"]}, "bind mounts and volumes (-v) cannot be had"),
-        ({"Mounts": [{}]}, "mounts (--mount) cannot be had"),
         ({"PortBindings": {"80/tcp": []}}, "published ports (-p) cannot be had"),
         ({"Memory": "1g"}, "invalid value for HostConfig.Memory: '1g' is not a number"),
         ({"Memory": True}, "invalid value for HostConfig.Memory"),
@@ -113,6 +110,7 @@ def test_host_config(host: dict[str, Any], text: str) -> None:
 
 def test_a_hostname_of_ones_own_does_not_go_with_anothers() -> None:
     assert refusal({"UTSMode": "host"}, Hostname="a") == "conflicting options: hostname and the UTS mode"
+    assert refusal({"UTSMode": "host"}, Domainname="a") == "conflicting options: domainname and the UTS mode"
     joined = {"NetworkMode": "container:x"}
     assert refusal(joined, Hostname="a") == "conflicting options: hostname and the network mode"
     assert "port exposing" in refusal(joined, ExposedPorts={"80/tcp": {}})

@@ -64,6 +64,12 @@ class Kind(Struct):
     implied: str = ""
 
 
+def _mount(text: str) -> dict[str, Any]:
+    from sampan.cli import mounts  # in here: most command lines have none
+
+    return mounts.mount(text)
+
+
 KINDS = {
     "bool": Kind("", values.boolean, empty=False, implied="true"),
     "string": Kind("string", str),
@@ -77,6 +83,7 @@ KINDS = {
     "labels": Kind("list", values.label, listed=True),
     "map": Kind("map", str, listed=True),
     "filters": Kind("filter", values.filter, listed=True),
+    "mounts": Kind("mount", _mount, listed=True),
 }
 
 

@@ -41,6 +41,7 @@ CREATE_FLAGS = (
     Flag("memory", "bytes", "Memory limit", "m"),
     Flag("memory-reservation", "bytes", "Memory that is left to the container when memory is short"),
     Flag("memory-swap", "bytes or -1", "Limit of memory and swap together (-1: as much swap as there is)"),
+    Flag("mount", "mounts", "Mount a directory, a volume, an image or a tmpfs (type=...,source=...,target=...)"),
     Flag("name", "string", "Name of the container"),
     Flag("net", "string", hidden=True, alias_of="network"),
     Flag("network", "string", "Network: none, host or container:NAME", default="default"),
@@ -59,6 +60,9 @@ CREATE_FLAGS = (
     Flag("tty", "bool", "Give the container a terminal", "t"),
     Flag("user", "string", "Who runs the program: name or number, and a group behind a colon", "u"),
     Flag("uts", "string", "UTS namespace (host and domain name): host"),
+    Flag("volume", "list", "Mount a directory or a volume (SOURCE:TARGET[:MODES], or TARGET for a new volume)", "v"),
+    Flag("volume-driver", "string", "Driver of the volumes that are made"),
+    Flag("volumes-from", "list", "Mount what another container has mounted (CONTAINER[:ro])"),
     Flag("workdir", "string", "Directory that the program is started in", "w"),
 )
 
@@ -96,6 +100,10 @@ def build(arguments: Arguments) -> dict[str, Any]:
         "Labels": read_labels(arguments["label-file"], arguments["label"]),
         "HostConfig": _host_config(arguments),
     }
+    if arguments["volume"]:
+        from sampan.cli import mounts  # in here: most command lines have none
+
+        request["HostConfig"]["Binds"], request["Volumes"] = mounts.volume_flags(arguments["volume"])
     if arguments.given("stop-signal"):
         request["StopSignal"] = arguments["stop-signal"]
     if arguments.given("stop-timeout"):
@@ -132,6 +140,7 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "Memory": arguments["memory"],
         "MemoryReservation": arguments["memory-reservation"],
         "MemorySwap": arguments["memory-swap"],
+        "Mounts": arguments["mount"],
         "NanoCpus": arguments["cpus"],
         "NetworkMode": arguments["network"],
         "PidMode": arguments["pid"],
@@ -141,6 +150,8 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "ShmSize": arguments["shm-size"],
         "Tmpfs": dict(_split(text) for text in arguments["tmpfs"]),
         "UTSMode": arguments["uts"],
+        "VolumeDriver": arguments["volume-driver"],
+        "VolumesFrom": arguments["volumes-from"],
     }
     if arguments.given("init"):
         host["Init"] = arguments["init"]

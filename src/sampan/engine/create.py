@@ -17,15 +17,17 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     from sampan.engine.config import Config
+    from sampan.engine.mounts import Mounts
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.kernel.files import FileLock
     from sampan.steps.trace import Trace
     from sampan.store.locks import RecordLock
     from sampan.store.records import Creation
+    from sampan.store.snapshots import RootMount
 
     class Image(Protocol):
         @property
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         name: str
 
         def create(self, container_id: str, chain_ids: Sequence[str]) -> None: ...
+        def root(self, record: Record) -> RootMount: ...
         def remove(self, container_id: str) -> None: ...
 
     class Records(Protocol):
@@ -74,14 +77,17 @@ class Creator:
         snapshots: Snapshots,
         cgroups: CgroupDriver,
         janitor: Janitor,
+        mounts: Callable[[], Mounts],
         settings: Config,
         trace: Trace,
     ) -> None:
+        """`mounts` gives what makes mount points, for the requests that ask for some."""
         self._records = records
         self._images = images
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._janitor = janitor
+        self._mounts = mounts
         self._settings = settings
         self._trace = trace
 
@@ -111,8 +117,6 @@ class Creator:
         path, *args = resolve_argv(config)
         creation = self._records.begin(container_id, name, durable=not host["AutoRemove"])
         try:
-            with self._trace.step("create writable layer", container_id):
-                self._snapshots.create(container_id, image.layers)
             record = Record(
                 schema=SCHEMA,
                 id=container_id,
@@ -127,10 +131,32 @@ class Creator:
                 config=config,
                 host_config=host,
             )
-            return record, creation.commit(record, etcfiles.make(config, host))
+            if _asks_for_mounts(config, host):
+                return self._commit_with_mounts(creation, record)
+            return self._commit(creation, record)
         except BaseException:
             self._undo(creation, container_id)
+            if _asks_for_mounts(config, host):
+                self._mounts().undo(container_id)
             raise
+
+    def _commit(self, creation: Creation, record: Record) -> tuple[Record, RecordLock]:
+        self._make_root(record)
+        return record, creation.commit(record, etcfiles.make(record.config, record.host_config))
+
+    def _commit_with_mounts(self, creation: Creation, record: Record) -> tuple[Record, RecordLock]:
+        mounts = self._mounts()
+        # Until the record is there, nothing says that its volumes are in use.
+        with mounts.hold():
+            resolved = mounts.resolve(record.id, record.config, record.host_config)
+            record = record.replace(mounts=resolved.points)
+            self._make_root(record)
+            mounts.fill(resolved, self._snapshots.root(record))
+            return record, creation.commit(record, etcfiles.make(record.config, record.host_config))
+
+    def _make_root(self, record: Record) -> None:
+        with self._trace.step("create writable layer", record.id):
+            self._snapshots.create(record.id, record.layers)
 
     def _checked(self, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         """Config and HostConfig of the request, complete and canonical, and Docker's warnings."""
@@ -140,6 +166,8 @@ class Creator:
         host = fields.normalise_host_config(request.get("HostConfig") or {})
         validate.check_config(config)
         validate.check_host_config(host, config)
+        if _asks_for_mounts(config, host):
+            self._mounts().check(config, host)
         validate.check_endpoints(request.get("NetworkingConfig") or {}, host["NetworkMode"])
         warnings = resources.check(host, self._cgroups)
         self._resolve_joins(host)
@@ -188,3 +216,7 @@ class Creator:
             self._records.finish_removal(creation.paths)
         finally:
             creation.release()
+
+
+def _asks_for_mounts(config: dict[str, Any], host: dict[str, Any]) -> bool:
+    return bool(config["Volumes"] or host["Binds"] or host["Mounts"] or host["VolumesFrom"])

@@ -139,10 +139,6 @@ HOST_CONFIG_OMITTED_WHEN_EMPTY = frozenset(
 
 # What the engine cannot do yet. The text is what the user asked for, in the user's words.
 _LATER = {
-    "Binds": "bind mounts and volumes (-v)",
-    "Mounts": "mounts (--mount)",
-    "VolumesFrom": "volumes from other containers (--volumes-from)",
-    "VolumeDriver": "volume drivers (--volume-driver)",
     "PortBindings": "published ports (-p)",
     "PublishAllPorts": "published ports (-P)",
     "Links": "links (--link)",

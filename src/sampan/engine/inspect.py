@@ -93,7 +93,7 @@ class Inspector:
             "HostConfig": _host_config(record),
             "GraphDriver": self._graph_driver(record),
             **(self._sizes(record) if size else {}),
-            "Mounts": [],
+            "Mounts": [point.shown() for point in record.mounts],
             "Config": fields.shown_config(record.config),
             "NetworkSettings": _network_settings(record),
         }
@@ -115,7 +115,7 @@ class Inspector:
             "Status": status_text(life),
             "HostConfig": {"NetworkMode": record.host_config.get("NetworkMode", "")},
             "NetworkSettings": {"Networks": _networks(record)},
-            "Mounts": [],
+            "Mounts": [point.shown() for point in record.mounts],
         }
 
     def _life(self, record: Record, seen: Observation) -> Life:

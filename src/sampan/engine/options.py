@@ -119,6 +119,28 @@ def command_words(value: str | Sequence[str]) -> list[str]:
     return [str(word) for word in value]
 
 
+def _volumes(value: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """docker-py's shapes: {source: {"bind": target, "mode": "ro"}}, {source: target}, or what -v takes, a list of it.
+
+    One without a source makes a new volume, here as with -v.
+    """
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [_bind(str(source), target) for source, target in value.items()]
+    return [str(text) for text in value]
+
+
+def _bind(source: str, target: Any) -> str:
+    if isinstance(target, str):
+        return f"{source}:{target}"
+    if not isinstance(target, dict) or "bind" not in target or ("mode" in target and "ro" in target):
+        raise InvalidParameter(f"invalid volume {source!r}: {target!r} is not a path or {{'bind': path, 'mode': mode}}")
+    mode = target["mode"] if "mode" in target else "ro" if target.get("ro") else "rw"
+    words = [word for word in (mode, target.get("propagation")) if word]
+    return ":".join((source, target["bind"], ",".join(words)))
+
+
 # option -> (where it goes: "" for Config or "HostConfig", field, conversion)
 _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "attach_stdin": ("", "AttachStdin", _same),
@@ -170,6 +192,10 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "security_opt": ("HostConfig", "SecurityOpt", _list),
     "shm_size": ("HostConfig", "ShmSize", _size),
     "tmpfs": ("HostConfig", "Tmpfs", dict),
+    "mounts": ("HostConfig", "Mounts", list),
+    "volume_driver": ("HostConfig", "VolumeDriver", _same),
+    "volumes": ("HostConfig", "Binds", _volumes),
+    "volumes_from": ("HostConfig", "VolumesFrom", _list),
     "userns_mode": ("HostConfig", "UsernsMode", _same),
     "uts_mode": ("HostConfig", "UTSMode", _same),
 }

@@ -53,6 +53,10 @@ class Snapshots:
         """What a container's root file system is joined of; nothing is mounted."""
         return self._of(record.snapshotter).root(record.id, record.layers)
 
+    def image_root(self, record: Record, chain_ids: Sequence[str]) -> RootMount:
+        """What an image is joined of that is mounted into a container, which was unpacked for it as its own image was."""
+        return self._of(record.snapshotter).image_root(chain_ids)
+
     def usage(self, record: Record) -> int:
         """Bytes of the files in its writable part."""
         return self._of(record.snapshotter).usage(record.id)

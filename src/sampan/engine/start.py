@@ -22,7 +22,7 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -53,9 +53,11 @@ if TYPE_CHECKING:
 
     class Snapshots(Protocol):
         def root(self, record: Record) -> RootMount: ...
+        def image_root(self, record: Record, chain_ids: Sequence[str]) -> RootMount: ...
 
     class Volumes(Protocol):
         def mount(self, name: str) -> bool: ...
+        def record(self, name: str) -> Any: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -150,6 +152,7 @@ class Starter:
             descriptors = self._open_joins(record)
             # Not before the start's directory is there: by that others see that their end must not unmount these.
             mounted = self._mount_volumes(record)
+            self._prepare_mounts(record)
             plan = self._plan(record, lock.paths, start, tuple(descriptors), attach, mounted)
         except BaseException as e:
             _close(descriptors)
@@ -171,6 +174,12 @@ class Starter:
         for name in sorted(record.volumes()):
             mounted = self._volumes().mount(name) or mounted
         return mounted
+
+    def _prepare_mounts(self, record: Record) -> None:
+        if record.mounts:
+            from sampan.engine.mountstart import prepare  # in here: most containers have none
+
+            prepare(record.mounts, self._volumes(), self._trace)
 
     def _await_lock_of_monitor(self, paths: ContainerPaths) -> None:
         """The monitor of the last run has written its exit and is about to let go of the lock that the next one needs."""
@@ -210,6 +219,11 @@ class Starter:
             self._cgroups.version,
             {kind: f"{_JOIN}{kind}" for kind in joined if kind != "mount"},
             init,
+            {
+                point.destination: self._image_directories(record, point.layers)
+                for point in record.mounts
+                if point.layers
+            },
         )
         root = self._snapshots.root(record)
         facts = Launching(
@@ -230,6 +244,11 @@ class Starter:
             watched=self._trace.observer is not None,
         )
         return make_plan(spec, facts, self._cgroups)
+
+    def _image_directories(self, record: Record, layers: Sequence[str]) -> tuple[str, ...]:
+        """What a mounted image is joined of, topmost first."""
+        root = self._snapshots.image_root(record, layers)
+        return root.lower or (root.source,)
 
     def _reaper(self, record: Record) -> tuple[str, ...]:
         """What the shim executes at its end if nobody waits: for `--rm`, and for volumes that were mounted for it."""

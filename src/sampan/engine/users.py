@@ -32,16 +32,19 @@ class ImageUsers:
         self._settler = settler
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
-        """The id of each container made from the image, and whether it runs."""
+        """The id of each container made from the image or with it mounted, and whether it runs."""
         found = []
         for record in self._all():
-            if record.image == image_id:
+            # By --mount type=image too: nothing else has an image's id for its source.
+            if record.image == image_id or any(point.source == image_id for point in record.mounts):
                 found.append((record.id, self._runs(record)))
         return found
 
     def layers_in_use(self) -> set[str]:
         """The chain ids of all layers that containers stand on."""
-        return {chain_id for record in self._all() for chain_id in record.layers}
+        records = list(self._all())
+        mounted = {chain_id for record in records for point in record.mounts for chain_id in point.layers}
+        return mounted | {chain_id for record in records for chain_id in record.layers}
 
     def _all(self) -> Iterator[Record]:
         for container_id in self._records.ids():

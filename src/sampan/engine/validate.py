@@ -42,8 +42,6 @@ def check_config(config: dict[str, Any]) -> None:
     check_environment(config["Env"])
     if (config["Healthcheck"] or {}).get("Test", ["NONE"]) != ["NONE"]:
         raise InvalidParameter("health checks cannot be had in this version of sampan (Healthcheck)")
-    if config["Volumes"]:
-        raise InvalidParameter("volumes (-v) cannot be had in this version of sampan (Volumes)")
     for field in ("Entrypoint", "Cmd"):
         if isinstance(config[field], str):
             config[field] = [config[field]]
@@ -164,8 +162,10 @@ def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
         mode = host["NetworkMode"] = "none"
     if mode.startswith(JOIN) and not _joins(mode):
         raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
-    if host["UTSMode"] and config["Hostname"]:
-        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if host["UTSMode"]:
+        for field in ("Hostname", "Domainname"):
+            if config[field]:
+                raise InvalidParameter(f"conflicting options: {field.lower()} and the UTS mode")
     if _joins(mode):
         if config["Hostname"]:
             raise InvalidParameter("conflicting options: hostname and the network mode")

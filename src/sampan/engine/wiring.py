@@ -85,7 +85,21 @@ class Wiring:
     def _creator(self) -> Any:
         from sampan.engine.create import Creator
 
-        return Creator(self.records, self.images, self.snapshots, self.cgroups, self.janitor, self.settings, self.trace)
+        return Creator(
+            self.records,
+            self.images,
+            self.snapshots,
+            self.cgroups,
+            self.janitor,
+            lambda: self.mounts,
+            self.settings,
+            self.trace,
+        )
+
+    def _mounts(self) -> Any:
+        from sampan.engine.mounts import Mounts
+
+        return Mounts(self.records, self.images, self.volumes, self.trace)
 
     def _launcher(self) -> Any:
         # Apart from the starter, whose modules are imported while the shim's interpreter comes up already.

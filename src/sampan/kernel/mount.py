@@ -39,6 +39,7 @@ MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 # mount_setattr(2), fsmount(2)
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NOSYMFOLLOW = 0x10, 0x20, 0x200000
+MOUNT_ATTR_IDMAP = 0x100000
 
 _SAME_BITS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 """Bits that are the same in all of them."""
@@ -235,6 +236,29 @@ def set_propagation(fd: int, propagation: int, recursive: bool = False) -> None:
         if e.errno != errno.ENOSYS:
             raise
         mount("", f"/proc/self/fd/{fd}", "", propagation | (MS_REC if recursive else 0))
+
+
+_PROPAGATION = {
+    "private": ((MS_SLAVE, True), (MS_PRIVATE, False)),
+    "rprivate": ((MS_PRIVATE, True),),
+    "slave": ((MS_SLAVE, True),),
+    "rslave": ((MS_SLAVE, True),),
+    "shared": ((MS_SHARED, False),),
+    "rshared": ((MS_SHARED, True),),
+}
+"""What each word does to a copy, which begins as a peer of what it is a copy of. Without "r" the mounts on it stay what they
+are, but not peers, unless it is to be one itself: they would carry to the host what is mounted on them."""
+
+
+def propagate(fd: int, word: str) -> None:
+    """Give the copy of a mount the propagation that a word of `bind-propagation` names. Raises `KernelError`."""
+    for flag, recursive in _PROPAGATION[word]:
+        set_propagation(fd, flag, recursive)
+
+
+def map_ids(fd: int, user_namespace_fd: int) -> None:
+    """Show the owners in a detached mount as a user namespace maps them (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12)."""
+    _setattr(fd, _MountAttr(attr_set=MOUNT_ATTR_IDMAP, userns_fd=user_namespace_fd), recursive=False)
 
 
 _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))

@@ -84,6 +84,51 @@ def private_mounts() -> None:
     mount.mount("", "/", "", mount.MS_REC | mount.MS_PRIVATE)
 
 
+def apart(function: Callable[[], T]) -> T:
+    """Run `function` in a mount namespace that ends with it, and come back. Only for a process without threads.
+
+    A detached mount that it returns stays. The working directory is / afterwards (setns(2)).
+    """
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        private_mounts()
+        try:
+            return function()
+        finally:
+            setns(own, CLONE_NEWNS)
+    finally:
+        os.close(own)
+
+
+def user_namespace(uid_map: str, gid_map: str) -> int:
+    """A descriptor of a new user namespace with these maps (user_namespaces(7)), in which nobody lives.
+
+    Only for a process without threads: a child makes it, and ends when the maps are written.
+    """
+    from sampan.kernel import process
+
+    here, there = os.pipe2(os.O_CLOEXEC)
+    pid = process.clone3(CLONE_NEWUSER)
+    if pid == 0:
+        try:
+            os.close(there)
+            os.read(here, 1)
+        finally:
+            os._exit(0)
+    try:
+        os.close(here)
+        for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(there)
+        os.waitpid(pid, 0)
+
+
 def in_private_mounts(function: Callable[[], T]) -> T:
     """Run `function` in a thread that has a mount namespace, root and working directory of its own.
 

@@ -45,7 +45,7 @@ _PROPAGATION = frozenset(("private", "rprivate", "slave", "rslave", "shared", "r
 class MountOptions(Struct):
     """A mount's options sorted by what they act on.
 
-    attributes: bits of the mount. data: options of the file system, a value of "" for a flag. bind, recursive: "bind" and
+    attributes: bits of the mount. deep: those that hold for the mounts on it too. data: options of the file system, a value of "" for a flag. bind, recursive: "bind" and
     "rbind". propagation: "" if none is named.
     """
 
@@ -54,17 +54,20 @@ class MountOptions(Struct):
     bind: bool = False
     recursive: bool = False
     propagation: str = ""
+    deep: int = 0
 
 
 def mount_options(words: Iterable[str]) -> MountOptions:
     """Read option words in order: of two that contradict each other, the later one counts."""
-    attributes, propagation, bind, recursive = 0, "", False, False
+    attributes, deep, propagation, bind, recursive = 0, 0, "", False, False
     data: dict[str, str] = {}
     for word in words:
         if word in _SET:
             attributes |= _SET[word]
         elif word in _CLEAR:
             attributes &= ~_CLEAR[word]
+        elif word == "rro":
+            deep |= RDONLY
         elif word in ("bind", "rbind"):
             bind, recursive = True, word == "rbind"
         elif word in _PROPAGATION:
@@ -72,7 +75,7 @@ def mount_options(words: Iterable[str]) -> MountOptions:
         elif word not in ("defaults", "newinstance", "async", "nomand", "silent", "loud"):
             key, _, value = word.partition("=")
             data[key] = value
-    return MountOptions(attributes, tuple(data.items()), bind, recursive, propagation)
+    return MountOptions(attributes, tuple(data.items()), bind, recursive, propagation, deep)
 
 
 _TMPFS_DATA = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol")

@@ -120,6 +120,10 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         steps.append(setup.PrivateProgram("init", facts.init))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
     steps.append(_root(facts.root))
+    if any(entry.get("matchUser") for entry in spec["mounts"]):
+        # Whose ids the mounts are given: the image's own files say it, and its root is there now.
+        user = spec["process"]["user"]
+        steps.append(process.FindUser(user["username"], tuple(user["additionalGroups"])))
     for index, entry in enumerate(spec["mounts"]):
         steps += _detached(entry, index, facts, driver)
     # Namespaces of others last, for each one takes away a part of the host's view.
@@ -171,13 +175,33 @@ def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
     if entry["source"] == "joined:/dev/shm":
         return [mounts.BorrowTree(f"mount.{index}", "ns.mount", "/dev/shm")]
     if entry["type"] == "bind":
-        return [mounts.CloneTree(f"mount.{index}", entry["source"], options.recursive, options.attributes)]
+        return _bind(entry, f"mount.{index}", options)
+    if entry["type"] == "image":
+        return [mounts.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"])]
     if entry["type"] == "cgroup" and driver.version != "v2":
         return [
             mounts.CloneTree(f"cgroup.mount.{h.name}", h.directory, False, options.attributes)
             for h in driver.hierarchies(facts.group)
         ]
     return []
+
+
+def _bind(entry: dict[str, Any], name: str, options: oci.MountOptions) -> list[Step]:
+    steps: list[Step] = [
+        mounts.CloneTree(
+            name,
+            entry["source"],
+            options.recursive,
+            options.attributes,
+            options.deep,
+            options.propagation or "rprivate",
+            entry.get("subpath", ""),
+        )
+    ]
+    if entry.get("matchUser"):
+        uid, gid = entry["matchUser"]
+        steps.append(mounts.MatchUser(name, entry["source"], uid, gid))
+    return steps
 
 
 # stage2: init, in its own namespaces
@@ -247,7 +271,7 @@ def _become(own: dict[str, Any], init: bool) -> list[Step]:
 def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
     """The steps that put one mount into its place."""
     target, options = entry["destination"], oci.mount_options(entry["options"])
-    if entry["type"] == "bind":
+    if entry["type"] in ("bind", "image"):
         return [mounts.AttachMount(f"mount.{index}", target)]
     if entry["type"] == "devpts":
         return [mounts.AttachMount("devpts", target)]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import capabilities, namespaces
+from sampan.kernel.libc import kernel_version
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 DEFAULT_SHM_SIZE = 64 << 20
@@ -26,11 +28,13 @@ def make_spec(
     cgroup_version: str,
     joined: dict[str, str] | None = None,
     init: str = "",
+    images: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """The OCI configuration of a container.
 
     record: as in record.json. files: what is bound over the image's ("/etc/hosts" -> a path of ours). joined: namespace
-    kinds of other containers, kind -> a path for the record's reader. init: the host's program for `--init`, "" for none.
+    kinds of other containers, kind -> a path for the record's reader. init: the host's program for `--init`, "" for none. images: the directories of images that
+    are mounted, topmost first, by destination.
     """
     host = record["host_config"]
     privileged = bool(host.get("Privileged"))
@@ -40,7 +44,7 @@ def make_spec(
         "root": {"path": "rootfs", "readonly": bool(host.get("ReadonlyRootfs"))},
         "hostname": "" if host.get("UTSMode") == "host" else record["config"].get("Hostname") or "",
         "domainname": "" if host.get("UTSMode") == "host" else record["config"].get("Domainname") or "",
-        "mounts": _mounts(host, privileged, files),
+        "mounts": _mounts(host, privileged, files, asked_mounts(record.get("mounts") or (), images or {})),
         "linux": {
             "namespaces": _namespaces(host, cgroup_version, joined or {}),
             "resources": _resources(host, privileged),
@@ -125,7 +129,9 @@ def no_new_privileges(host: dict[str, Any]) -> bool:
     return answer
 
 
-def _mounts(host: dict[str, Any], privileged: bool, files: dict[str, str]) -> list[dict[str, Any]]:
+def _mounts(
+    host: dict[str, Any], privileged: bool, files: dict[str, str], asked: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     read_only = bool(host.get("ReadonlyRootfs"))
     own = defaults.mounts(int(host.get("ShmSize") or DEFAULT_SHM_SIZE))
     ipc = host.get("IpcMode") or "private"
@@ -148,12 +154,43 @@ def _mounts(host: dict[str, Any], privileged: bool, files: dict[str, str]) -> li
             if entry["destination"] in ("/sys", "/sys/fs/cgroup"):
                 entry["options"].remove("ro")
     options = ["rbind", "rprivate", "ro"] if read_only else ["rbind", "rprivate"]
-    own += [{"destination": d, "type": "bind", "source": s, "options": list(options)} for d, s in files.items()]
-    asked = [
+    # Docker's three files are placed like what was asked for: on an /etc that is mounted, below a mount of theirs not at all.
+    taken = {entry["destination"] for entry in asked} | {os.path.normpath(path) for path in host.get("Tmpfs") or ()}
+    asked += [
+        {"destination": d, "type": "bind", "source": s, "options": list(options)}
+        for d, s in files.items()
+        if d not in taken
+    ]
+    asked += [
         {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": oci.tmpfs_options(text or "")}
         for destination, text in (host.get("Tmpfs") or {}).items()
     ]
     return _override_by_destination(own, asked)
+
+
+def asked_mounts(points: Sequence[Mapping[str, Any]], images: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """A record's mount points as entries; what the runtime specification has no word for is beside its fields.
+
+    subpath: below the source. matchUser: [uid, gid] that the container's user takes the place of. directories: an image's.
+    """
+    return [_asked(point, images) for point in points]
+
+
+def _asked(point: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    entry = {"destination": point["destination"], "type": point["type"], "source": point["source"]}
+    if point["type"] == "tmpfs":
+        return {**entry, "source": "tmpfs", "options": list(point["options"])}
+    if point["type"] == "image":
+        directories = list(images[point["destination"]])
+        return {**entry, "options": ["ro"], "directories": directories, "subpath": point["subpath"]}
+    options = ["rbind" if point["recursive"] else "bind"]
+    if point["propagation"]:
+        options.append(point["propagation"])
+    if not point["rw"]:
+        # Docker since 25: read-only all the way down, where the kernel can.
+        options.append("rro" if point["read_only"] != "no" and kernel_version() >= (5, 12) else "ro")
+    extra = {"subpath": point["subpath"], "matchUser": list(point["match_user"])}
+    return {**entry, "type": "bind", "options": options, **{k: v for k, v in extra.items() if v}}
 
 
 def _replace(entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:

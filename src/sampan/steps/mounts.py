@@ -29,10 +29,12 @@ class BuildOverlay(Step):
         return f"fsopen overlay of {len(self.lower)} lower layers, upper {self.upper}"
 
     def run(self, ctx: Context) -> None:
-        if kernel_version() < (6, 7):
-            # The fallback for older kernels attaches the mount for a moment: not in the host's namespace.
-            namespaces.private_mounts()
-        ctx.put(self.name, mount.overlay(self.lower, self.upper, self.work))
+        def build() -> int:
+            return mount.overlay(self.lower, self.upper, self.work)
+
+        # The fallback for older kernels attaches the mount for a moment: not in the host's namespace. And back, for a
+        # bind that shares its mounts with the host is taken from the host's namespace.
+        ctx.put(self.name, build() if kernel_version() >= (6, 7) else namespaces.apart(build))
 
     def advice(self, errno_: int) -> str:
         if errno_ == errno.ENODEV:
@@ -45,23 +47,144 @@ class BuildOverlay(Step):
 
 
 class CloneTree(Step):
-    """Take a host's file or directory as a detached, private bind mount, kept as `name`."""
+    """Take a host's file or directory as a detached bind mount, kept as `name`.
+
+    attributes: of this mount. deep: of those on it too. propagation: between it and the mount that it is a copy of
+    ("rprivate": none). subpath: below `source`, from which no link leads out.
+    """
 
     name: str
     source: str
     recursive: bool = False
     attributes: int = 0
+    deep: int = 0
+    propagation: str = "rprivate"
+    subpath: str = ""
 
     def describe(self) -> str:
-        return f"open_tree clone of {self.source}{' with submounts' if self.recursive else ''}{options_text((), self.attributes)}"
+        more = " with submounts" if self.recursive else ""
+        more += " read-only all the way down" if self.deep else ""
+        more += f" {self.propagation}" if self.propagation != "rprivate" else ""
+        where = f"{self.source}, {self.subpath} in it," if self.subpath else self.source
+        return f"open_tree clone of {where}{more}{options_text((), self.attributes)}"
 
     def run(self, ctx: Context) -> None:
         if self.attributes and kernel_version() < (5, 12):
-            # Attached for a moment, as an overlay is on older kernels: not in the host's namespace.
-            namespaces.private_mounts()
-            ctx.put(self.name, mount.clone_attached(self.source, self.attributes, self.recursive))
+            ctx.put(self.name, self._attached())
+            return
+        place = self._open()
+        try:
+            fd = mount.clone_tree(place, "", self.recursive)
+        finally:
+            os.close(place)
+        ctx.put(self.name, fd)
+        # First of all: until this is done a copy of a shared mount tells the host of each mount that is made on it.
+        mount.propagate(fd, self.propagation)
+        if self.attributes:
+            mount.set_attributes(fd, self.attributes)
+        if self.deep:
+            mount.set_attributes(fd, self.deep, recursive=True)
+
+    def _attached(self) -> int:
+        """Before Linux 5.12 the mount is attached for a moment, in a mount namespace that nobody else sees."""
+        if self.subpath or self.propagation not in ("rprivate", "private"):
+            raise StepError(f"a read-only mount of {self.source} with a subpath or a propagation needs Linux 5.12")
+        return namespaces.apart(lambda: mount.clone_attached(self.source, self.attributes, self.recursive))
+
+    def _open(self) -> int:
+        top = os.open(self.source, os.O_PATH | os.O_CLOEXEC)
+        if not self.subpath:
+            return top
+        try:
+            return _below(top, self.source, self.subpath)
+        finally:
+            os.close(top)
+
+    def advice(self, errno_: int) -> str:
+        if errno_ == errno.EINVAL:
+            return (
+                "the source may be on a mount that is unbindable (mount_namespaces(7)), or a mount of another namespace"
+            )
+        return super().advice(errno_)
+
+
+def _below(top: int, source: str, subpath: str) -> int:
+    """A path in a volume or an image, as an O_PATH descriptor; its content is a container's, so links stay inside."""
+    try:
+        return paths.open_in_root(top, subpath, os.O_PATH)
+    except KernelError as e:
+        reason = os.strerror(e.errno or 0).lower()
+        code = 127 if e.errno == errno.ENOENT else 128
+        raise StepError(f"cannot access path {source}/{subpath}: {reason}", code) from None
+
+
+class BuildImage(Step):
+    """Join an image's layers into a detached read-only mount, or take a directory or file of it, kept as `name`."""
+
+    name: str
+    lower: tuple[str, ...]
+    subpath: str = ""
+
+    def describe(self) -> str:
+        where = f", {self.subpath} in it," if self.subpath else ""
+        return f"read-only overlay of {len(self.lower)} layers of an image{where}"
+
+    def run(self, ctx: Context) -> None:
+        # The overlay of which a part is taken has to be attached (before Linux 6.15), where nobody sees it.
+        ctx.put(self.name, namespaces.apart(self._build))
+        mount.propagate(ctx.fds[self.name], "rprivate")
+
+    def _build(self) -> int:
+        if len(self.lower) == 1:
+            whole = mount.clone_tree_with(self.lower[0], mount.MOUNT_ATTR_RDONLY)
         else:
-            ctx.put(self.name, mount.clone_tree_with(self.source, self.attributes, self.recursive))
+            whole = mount.overlay(self.lower, attributes=mount.MOUNT_ATTR_RDONLY)
+        if not self.subpath:
+            return whole
+        try:
+            place = os.open(self.lower[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                mount.move_mount(whole, place)
+            finally:
+                os.close(place)
+            part = _below(whole, "the image", self.subpath)
+            try:
+                return mount.clone_tree(part)
+            finally:
+                os.close(part)
+        finally:
+            os.close(whole)
+
+
+class MatchUser(Step):
+    """Let the container's user take the place of `uid` and `gid` in a detached mount: what belongs to one belongs to the other.
+
+    All other owners are shown as nobody, and nobody else can make files there (mount_setattr(2), MOUNT_ATTR_IDMAP).
+    """
+
+    name: str
+    source: str
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        return f"id-map {self.source}: its user {self.uid}:{self.gid} is the container's"
+
+    def run(self, ctx: Context) -> None:
+        if (ctx.uid, ctx.gid) == (self.uid, self.gid):
+            return
+        namespace = namespaces.user_namespace(f"{self.uid} {ctx.uid} 1", f"{self.gid} {ctx.gid} 1")
+        try:
+            mount.map_ids(ctx.fds[self.name], namespace)
+        except KernelError as e:
+            if e.errno in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+                raise StepError(
+                    f"match-user: {self.source} cannot be id-mapped ({os.strerror(e.errno).lower()}): "
+                    "it takes Linux 5.12 and a file system that can (ext4, xfs, btrfs, tmpfs since 6.3, not overlay)"
+                ) from None
+            raise
+        finally:
+            os.close(namespace)
 
 
 class BorrowTree(Step):
@@ -158,17 +281,57 @@ class AttachMount(Step):
     def run(self, ctx: Context) -> None:
         fd = ctx.fds[self.name]
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-        target = _target(ctx, self.target, directory, make=True)
+        try:
+            target = _target(ctx, self.target, directory, make=True)
+        except KernelError as e:
+            if e.errno == errno.ENOTDIR:
+                raise self._unlike(directory) from None
+            raise
         try:
             if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
-                kinds = ("a directory", "a file") if directory else ("a file", "a directory")
-                raise StepError(
-                    f"not a directory: cannot mount {kinds[0]} onto {kinds[1]} at {self.target!r}: "
-                    "are you trying to mount a directory onto a file (or vice-versa)? check if the specified host path exists and is the expected type"
-                )
+                raise self._unlike(directory)
+            _check_proc(ctx, fd, target)
             mount.move_mount(fd, target)
         finally:
             os.close(target)
+
+    def _unlike(self, directory: bool) -> StepError:
+        kinds = ("a directory", "a file") if directory else ("a file", "a directory")
+        return StepError(
+            f"not a directory: cannot mount {kinds[0]} onto {kinds[1]} at {self.target!r}: "
+            "are you trying to mount a directory onto a file (or vice-versa)? check if the specified host path exists and is the expected type"
+        )
+
+
+_PROC_FILES = frozenset(
+    (
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/net/dev",
+        "/proc/slabinfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/uptime",
+    )
+)
+"""What programs such as lxcfs put in the place of procfs' own; the rest of it says who a process is, and is not to be faked."""
+
+
+def _check_proc(ctx: Context, fd: int, target: int) -> None:
+    """Refuse a mount over /proc or below it, wherever the path came from, as runc does (class CVE-2019-16884, CVE-2025-52881)."""
+    root = os.readlink(f"/proc/self/fd/{ctx.root()}")
+    path = "/" + os.readlink(f"/proc/self/fd/{target}").removeprefix(root).lstrip("/")
+    below = path.startswith("/proc/") or mount.filesystem_magic(target) == mount.PROC_SUPER_MAGIC
+    if path in _PROC_FILES or not (path == "/proc" or below):
+        return
+    if path == "/proc":
+        if mount.filesystem_magic(fd) == mount.PROC_SUPER_MAGIC:
+            return
+        raise StepError('"/proc" cannot be mounted because it is not of type proc')
+    raise StepError(f'"{path}" cannot be mounted because it is inside /proc')
 
 
 class MountFilesystem(Step):
@@ -394,9 +557,15 @@ class PivotRoot(Step):
         return "pivot_root, umount2 the old root (MNT_DETACH)"
 
     def run(self, ctx: Context) -> None:
-        os.fchdir(ctx.root())
-        # "." twice stacks the old root on the new one, so that no directory of the image is needed for it.
-        mount.pivot_root(".", ".")
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fchdir(ctx.root())
+            # "." twice stacks the old root on the new one, so that no directory of the image is needed for it.
+            mount.pivot_root(".", ".")
+            # Into the old one by name: "." is the new one, whose mounts may be shared with the host on purpose.
+            os.fchdir(old)
+        finally:
+            os.close(old)
         # The old root still is shared with nothing below it changed; slave before detaching, so that the
         # unmount does not travel to the host.
         mount.mount("", ".", "", mount.MS_SLAVE | mount.MS_REC)

@@ -89,6 +89,10 @@ class OverlaySnapshotter:
         lower = (f"{self._layers.top(chain_ids)}/init", *self._diffs(chain_ids))
         return RootMount("overlay", lower=lower, upper=f"{path}/upper", work=f"{path}/work")
 
+    def image_root(self, chain_ids: Sequence[str]) -> RootMount:
+        self._layers.require(chain_ids)
+        return RootMount("overlay", lower=self._diffs(chain_ids))
+
     def remove(self, container_id: str) -> None:
         self._parts.remove(container_id)
 

@@ -60,6 +60,9 @@ if TYPE_CHECKING:
 
         def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount: ...
 
+        def image_root(self, chain_ids: Sequence[str]) -> RootMount:
+            """Unpacked layers alone, to be mounted read-only. Raises `NotFound` for a lost layer."""
+
         def remove(self, container_id: str) -> None:
             """Remove a container's writable part; nothing if it is gone."""
 

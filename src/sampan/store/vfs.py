@@ -85,6 +85,10 @@ class VfsSnapshotter:
     def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount:
         return RootMount("bind", source=f"{self._parts.path(container_id)}/rootfs")
 
+    def image_root(self, chain_ids: Sequence[str]) -> RootMount:
+        self._layers.require(chain_ids)
+        return RootMount("bind", source=self._layers.diff(chain_ids[-1]))
+
     def remove(self, container_id: str) -> None:
         self._parts.remove(container_id)
 
