@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     class Images(Protocol):
         def find(self, name: str) -> NameRecord | None: ...
-        def load(self, record: NameRecord) -> Image: ...
+        def read(self, record: NameRecord) -> Image: ...
         def manifest(self, target: Descriptor) -> Manifest: ...
         def publish(
             self, config: bytes, layers: Sequence[Descriptor], name: Reference | None, parent: str = ""
@@ -161,7 +161,7 @@ class Committer:
                 f"No such image: {record.image}: container {record.id[:12]} was made from it, and it was removed since; "
                 "bring it in again, or use export and import"
             )
-        image = self._images.load(found)
+        image = self._images.read(found)
         if len(image.layers) >= documents.LAYER_LIMIT - 1:  # The init layer needs a place, too.
             raise InvalidParameter("max depth exceeded")
         layers = [_as_oci(layer) for layer in self._images.manifest(image.target).layers]
