@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 FILLING, FILLED = ".sampan-filling", ".sampan-filled"
 _LOCK = ".copy.lock"
-_TREE, _SUBPATH = "tree", "subpath"
+_TREE, _TOP, _SUBPATH = "tree", "top", "subpath"
+"""What is in both: the content, an empty directory with the metadata of its top, where in the volume it belongs."""
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATIENCE = 600.0
 
@@ -112,12 +114,14 @@ class CopyUp:
         try:
             with self._trace.step("make directory", filling):
                 os.mkdir(filling, 0o700)
-                os.mkdir(f"{filling}/{_TREE}", 0o700)
+                for name in (_TREE, _TOP):
+                    os.mkdir(f"{filling}/{name}", 0o700)
             with self._trace.step("copy into volume", self._data):
                 _write(f"{filling}/{_SUBPATH}", os.fsencode(subpath))
                 tree = os.open(f"{filling}/{_TREE}", _DIRECTORY)
                 try:
                     copy_tree(source_fd, tree)
+                    _copy_metadata(source_fd, f"{filling}/{_TOP}")
                     # One syncfs instead of an fsync for each file: what is moved from here on counts.
                     sync_filesystem(tree)
                 finally:
@@ -133,14 +137,22 @@ class CopyUp:
         filled = f"{self._staging}/{FILLED}"
         if not os.path.lexists(filled):
             return
-        with self._trace.step("move into volume", self._data):
-            target = self._open(_read(f"{filled}/{_SUBPATH}"))
-            if target is not None:
-                try:
-                    _move(f"{filled}/{_TREE}", target)
-                finally:
-                    os.close(target)
-        self._delete(FILLED)
+        target = self._open(_read(f"{filled}/{_SUBPATH}"))
+        if target is None:
+            # Somebody has removed that directory from the volume.
+            self._delete(FILLED)
+            return
+        top = os.open(f"{filled}/{_TOP}", _DIRECTORY)
+        try:
+            with self._trace.step("move into volume", self._data):
+                _move(f"{filled}/{_TREE}", target)
+                copy_metadata(top, target)
+            self._delete(FILLED)
+            # Again, for the times, if that was in the volume itself.
+            copy_metadata(top, target)
+        finally:
+            os.close(top)
+            os.close(target)
 
     def _delete(self, name: str) -> None:
         if os.path.lexists(f"{self._staging}/{name}"):
@@ -159,8 +171,14 @@ def _move(source: str, target_fd: int) -> None:
         for name in sorted(os.listdir(fd)):
             if not _is_there(target_fd, name):
                 os.rename(name, name, src_dir_fd=fd, dst_dir_fd=target_fd)
-        # Last: who finds the owner and the times of the image there finds the content too.
-        copy_metadata(fd, target_fd)
+    finally:
+        os.close(fd)
+
+
+def _copy_metadata(source_fd: int, target: str) -> None:
+    fd = os.open(target, _DIRECTORY)
+    try:
+        copy_metadata(source_fd, fd)
     finally:
         os.close(fd)
 
