@@ -20,6 +20,7 @@ from sampan.steps.trace import Event
 
 from support import host
 from support.imagestore import disk
+from support.roots import Root
 
 pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
 
@@ -41,7 +42,9 @@ class Killer:
         self.at = at
         self.seen = 0
 
-    def __call__(self, _event: Event) -> None:
+    def __call__(self, event: Event) -> None:
+        if event.stage != "engine":
+            return
         if self.seen == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.seen += 1
@@ -72,13 +75,13 @@ class Place:
         return host.mounts() - self.mounts_before
 
 
-def killed_at(place: Place, at: int, action: Action) -> bool:
+def killed_at(place: Place | Root, at: int, action: Action) -> bool:
     """Run the action in a child; whether it was killed. False: it came to its end, having fewer steps than that."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            with place.engine(Killer(at)) as engine:
+            with place.engine(observer=Killer(at)) as engine:
                 action(engine)
             status = 0
         except BaseException:
@@ -222,3 +225,85 @@ def test_prune(place: Path) -> None:
             assert at.names() == left, when
 
     assert at_every_step(place, prepare, lambda e: e.volumes.prune(), check) >= 12
+
+
+# With containers
+
+
+def with_anonymous_volume(engine: sampan.Engine, auto_remove: bool = False) -> str:
+    body = {"Name": "box", "Image": "base", "Cmd": ["true"], "Volumes": {"/x": {}}}
+    host = {"NetworkMode": "none", "AutoRemove": auto_remove}
+    return engine.containers.create_from({**body, "HostConfig": host})[0].id
+
+
+def look(root: Root) -> tuple[int, int]:
+    """How many containers and volumes the next command finds."""
+    with root.engine() as engine:
+        return len(engine.containers.list(all=True)), len(engine.volumes.list())
+
+
+def in_steps(root: Root, prepare: Action, action: Action, check: Callable[[tuple[int, int], str], None]) -> int:
+    at = 0
+    killed = True
+    while killed:
+        with root.engine() as engine:
+            prepare(engine)
+        killed = killed_at(root, at, action)
+        check(look(root), f"step {at}")
+        with root.engine() as engine:
+            for container in engine.containers.list(all=True):
+                container.remove(force=True, volumes=True)
+        assert look(root) == (0, 0), f"step {at}"
+        assert os.listdir(root.root / "volumes") in ([], [".mounted"]), f"step {at}"
+        at += 1
+    return at
+
+
+def test_a_container_that_is_removed_with_its_volumes(root: Root) -> None:
+    """Once the container is gone so is its volume, also if the command that removed both was killed in between."""
+
+    def check(found: tuple[int, int], when: str) -> None:
+        assert found in ((1, 1), (0, 0)), when
+
+    def remove(engine: sampan.Engine) -> None:
+        engine.containers.get("box").remove(volumes=True)
+
+    assert in_steps(root, with_anonymous_volume, remove, check) >= 20
+
+
+def test_a_removal_with_volumes_that_was_killed_does_not_speak_for_the_next_one_without(root: Root) -> None:
+    def check(found: tuple[int, int], when: str) -> None:
+        if found == (1, 1):
+            with root.engine() as engine:
+                engine.containers.get("box").remove()
+                assert len(engine.volumes.list()) == 1, when
+                engine.volumes.prune()
+        assert look(root) == (0, 0), when
+
+    def remove(engine: sampan.Engine) -> None:
+        engine.containers.get("box").remove(volumes=True)
+
+    assert in_steps(root, with_anonymous_volume, remove, check) >= 20
+
+
+def test_a_container_that_is_made_with_an_anonymous_volume(root: Root) -> None:
+    """A container without its volume, or a volume whose container never came to be: there is neither."""
+
+    def check(found: tuple[int, int], when: str) -> None:
+        assert found in ((1, 1), (0, 0)), when
+
+    assert in_steps(root, nothing, with_anonymous_volume, check) >= 30
+
+
+def test_a_container_whose_exit_removes_it(root: Root) -> None:
+    """--rm, settled by a command that is killed on the way: the next one finishes, with the volume."""
+
+    def check(found: tuple[int, int], when: str) -> None:
+        assert found in ((1, 1), (0, 0)), when
+
+    def run(engine: sampan.Engine) -> None:
+        container = engine.containers.get("box")
+        container.start()
+        container.wait()
+
+    assert in_steps(root, lambda e: with_anonymous_volume(e, auto_remove=True), run, check) >= 20
