@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import sampan
+from sampan.errors import NotFound
 from sampan.steps.trace import Event
 
 from support import host
@@ -293,6 +294,21 @@ def test_a_container_that_is_made_with_an_anonymous_volume(root: Root) -> None:
         assert found in ((1, 1), (0, 0)), when
 
     assert in_steps(root, nothing, with_anonymous_volume, check) >= 30
+
+
+def test_a_container_whose_making_fails(root: Root) -> None:
+    """Its anonymous volume is there already; whoever is killed while it is taken back leaves it to the next command."""
+
+    def check(found: tuple[int, int], when: str) -> None:
+        assert found == (0, 0), when
+
+    def fail(engine: sampan.Engine) -> None:
+        mounts = [{"Type": "image", "Source": "nix", "Target": "/y"}]
+        body = {"Image": "base", "HostConfig": {"NetworkMode": "none", "Binds": ["/x"], "Mounts": mounts}}
+        with pytest.raises(NotFound):
+            engine.containers.create_from(body)
+
+    assert in_steps(root, nothing, fail, check) >= 20
 
 
 def test_a_container_whose_exit_removes_it(root: Root) -> None:

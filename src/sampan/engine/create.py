@@ -135,9 +135,7 @@ class Creator:
                 return self._commit_with_mounts(creation, record)
             return self._commit(creation, record)
         except BaseException:
-            self._undo(creation, container_id)
-            if _asks_for_mounts(config, host):
-                self._mounts().undo(container_id)
+            self._undo(creation, container_id, _asks_for_mounts(config, host))
             raise
 
     def _commit(self, creation: Creation, record: Record) -> tuple[Record, RecordLock]:
@@ -206,12 +204,15 @@ class Creator:
             shares = mode == "host" or host["UTSMode"] == "host"
             config["Hostname"] = os.uname().nodename if shares else container_id[:12]
 
-    def _undo(self, creation: Creation, container_id: str) -> None:
+    def _undo(self, creation: Creation, container_id: str, with_mounts: bool) -> None:
         """Take back a creation that failed in the middle. If this fails too (or is killed), the next command does it."""
         try:
             creation.hide()
             with self._trace.step("remove writable layer", container_id):
                 self._snapshots.remove(container_id)
+            if with_mounts:
+                # Before the directory goes, by which the next command would know of its volumes.
+                self._mounts().undo(container_id)
             self._records.release_name(creation.name, container_id)
             self._records.finish_removal(creation.paths)
         finally:
