@@ -241,31 +241,26 @@ class Volumes:
 
             name, labels = new_id(), {**labels, ANONYMOUS: ""}
         try:
+            if driver not in ("", LOCAL):
+                raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
             check_name(name)
             found = self._store.find(name)
             if found is None:
-                found = self._make(name, driver or LOCAL, options, labels, made_for, durable)
+                found = self._make(name, options, labels, made_for, durable)
         except (InvalidParameter, NotFound) as e:
             raise type(e)(f"create {name}: {e}") from None
         if found.broken:
             raise damaged(found)
-        if driver not in ("", found.driver):
-            raise Conflict(
-                f"create {name}: driver '{found.driver}' already has volume '{name}': volume name must be unique"
-            )
         return found
 
     def _make(
         self,
         name: str,
-        driver: str,
         options: dict[str, str],
         labels: dict[str, str],
         made_for: str,
         durable: bool,
     ) -> VolumeRecord:
-        if driver != LOCAL:
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         if options:
             from sampan.engine.volumeoptions import check
 
