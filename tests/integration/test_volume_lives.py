@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from sampan.engine.containers import Container
 
 from support import host
-from support.patience import eventually
+from support.patience import eventually, patience
 from support.roots import Root
 
 pytestmark = pytest.mark.root
@@ -217,5 +218,25 @@ def test_starts_and_ends_in_a_race(root: Root, place: Path) -> None:
         root.cli.start("run", "--rm", "--network", "none", "-v", "data:/x", "base", "sh", "-c", script)
         for _ in range(8)
     ]
-    assert [process.wait(60) for process in processes] == [0] * 8
+    assert [process.wait(patience(60)) for process in processes] == [0] * 8
     eventually(lambda: not mounted(place, "data"), what="the volume is unmounted")
+
+
+def test_creates_and_removals_of_the_same_volume_in_a_race(root: Root, place: Path) -> None:
+    """A container that was made has its volume, with what was in it, however many commands try to remove that one."""
+    creators = [
+        root.cli.start("create", "--network", "none", "-v", "data:/x", "base", "true", stdout=subprocess.DEVNULL)
+        for _ in range(8)
+    ]
+    removers = [
+        root.cli.start("volume", *verb, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for verb in (("rm", "data"), ("rm", "-f", "data"), ("prune", "-af")) * 4
+    ]
+    for process in creators:
+        assert process.wait(patience(60)) == 0
+    for process in removers:
+        process.wait(patience(60))
+    made = root.cli("ps", "-aq").ok().out.split()
+    assert len(made) == 8
+    root.cli("start", *made).ok()
+    assert names(root) == ["data"]

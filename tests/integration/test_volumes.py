@@ -121,7 +121,9 @@ def test_an_existing_name_gives_the_same_volume(new_root: Root) -> None:
         first = engine.volumes.create("data", labels={"a": "1"})
         again = engine.volumes.create("data", driver_opts={"type": "tmpfs", "device": "tmpfs"}, labels={"a": "2"})
         assert again.attrs == first.attrs
-        with pytest.raises(NotFound, match='^create data: error looking up volume plugin foo: plugin "foo" not found$'):
+        with pytest.raises(
+            NotFound, match=r'^create data: error looking up volume plugin foo: plugin "foo" not found$'
+        ):
             engine.volumes.create("data", driver="foo")
         assert engine.volumes.get("data").labels == {"a": "1"}
 
