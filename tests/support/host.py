@@ -85,3 +85,21 @@ def _command(pid: str) -> str:
         return f"pid {pid}: " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return f"pid {pid}"
+
+
+def whole_disk() -> tuple[int, int] | None:
+    """The numbers of a disk of this machine (no partition, nothing without a medium)."""
+    for name in sorted(os.listdir("/sys/block")):
+        block = Path("/sys/block") / name
+        if int((block / "size").read_text()) and not name.startswith(("ram", "zram")):
+            major, _, minor = (block / "dev").read_text().strip().partition(":")
+            return int(major), int(minor)
+    return None
+
+
+def huge_page_size() -> str:
+    """A size of huge pages as the cgroup files have it in their names: "2MB"."""
+    kibibytes = min(
+        int(name.removeprefix("hugepages-").removesuffix("kB")) for name in os.listdir("/sys/kernel/mm/hugepages")
+    )
+    return f"{kibibytes >> 10}MB" if kibibytes >= 1 << 10 else f"{kibibytes}KB"

@@ -129,6 +129,7 @@ stage1: fsopen overlay of 2 lower layers, upper /snap/upper
 stage1: open_tree clone of /d/hosts with submounts
 stage2: stay in the cgroup of its birth, unshare cgroup
 stage2: mount / recursively slave
+stage2: write to /proc/sys: net/ipv4/ip_unprivileged_port_start = '0', net/ipv4/ping_group_range = '0 2147483647'
 stage2: move_mount of the root file system to /d
 stage2: mount proc on /proc (nosuid,nodev,noexec)
 stage2: mount tmpfs on /dev (mode=755,size=65536k,nosuid,strictatime)
@@ -282,7 +283,13 @@ def test_the_laws_of_the_child_side(variant: dict[str, Any]) -> None:
     # Everything that takes a path of the host is done in stage1, when init is not yet born.
     assert not {"BuildOverlay", "CloneTree", "MakeCgroup", "WriteCgroup", "WriteFile", "SealedProgram"} & set(stage2)
     # The cgroup first, so that all that follows is charged to the container; propagation cut before the first mount.
-    assert stage2[:3] == ["JoinCgroups", "SeparateMounts", "AttachRoot"]
+    assert [name for name in stage2[:4] if name != "SetKernelParameters"][:3] == [
+        "JoinCgroups",
+        "SeparateMounts",
+        "AttachRoot",
+    ]
+    # Kernel parameters while /proc is the host's, where no container can have put anything.
+    assert "SetKernelParameters" not in stage2[stage2.index("AttachRoot") :]
     # The root is changed after all mounts; the user is looked up after that, in the image and in nothing else.
     pivot = stage2.index("MoveRoot" if variant.get("no_pivot") else "PivotRoot")
     assert not {"MountFilesystem", "AttachMount", "MakeWorkingDirectory", "MakeDevice"} & set(stage2[pivot:])
@@ -351,6 +358,24 @@ def test_an_exec() -> None:
         "execve id",
     ]
     assert ExecPlan.from_json(loads(dumps(plan.to_json()))).to_json() == plan.to_json()
+
+
+def test_limits_of_processes_are_set_by_root_just_before_it_is_the_user() -> None:
+    plan = plan_of({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": -1}]}, {"User": "web"})
+    stage2 = of_stage(plan, "stage2")
+    at = stage2.index("prlimit nofile 10:unlimited")
+    assert stage2[at + 1].startswith("drop all but")
+
+
+def test_devices_outside_dev_come_after_all_mounts() -> None:
+    spec_devices = [{"PathOnHost": "/dev/zero", "PathInContainer": path} for path in ("/dev/z", "/srv/z")]
+    devices = [{**device, "CgroupPermissions": "r"} for device in spec_devices]
+    stage2 = of_stage(plan_of({"Devices": devices, "Tmpfs": {"/srv": ""}}), "stage2")
+    node = next(i for i, line in enumerate(stage2) if line.startswith("mknod /srv/z c 1:5"))
+    assert node > max(i for i, line in enumerate(stage2) if line.startswith(("mount ", "move_mount")))
+    assert next(i for i, line in enumerate(stage2) if line.startswith("mknod /dev/z ")) < stage2.index(
+        "symlink /dev/fd -> /proc/self/fd"
+    )
 
 
 # steps themselves

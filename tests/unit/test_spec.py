@@ -107,6 +107,7 @@ def test_a_process_with_nothing_said() -> None:
         "capabilities": {"bounding": DEFAULT, "effective": DEFAULT, "permitted": DEFAULT},
         "noNewPrivileges": False,
         "oomScoreAdj": 0,
+        "rlimits": [],
     }
 
 

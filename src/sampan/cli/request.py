@@ -22,13 +22,27 @@ ENVIRONMENT_FLAGS = (
 CREATE_FLAGS = (
     *ENVIRONMENT_FLAGS,
     Flag("attach", "streams", "Attach to STDIN, STDOUT or STDERR", "a"),
+    Flag("blkio-weight", "uint16", "Share of block I/O, 10 to 1000 (0: the default)"),
+    Flag("blkio-weight-device", "weights of disks", "The same for one disk (`DISK:WEIGHT`)"),
     Flag("cap-add", "list", "Add a capability"),
     Flag("cap-drop", "list", "Drop a capability (ALL for all of them)"),
     Flag("cgroup-parent", "string", "Put the container's cgroup below this one"),
     Flag("cgroupns", "string", "Cgroup namespace: host or private (default: private with cgroup v2, else host)"),
     Flag("cidfile", "string", "Write the container's ID to a file that is not there yet"),
+    Flag("cpu-period", "int", "CPU period in microseconds, that the quota is a part of"),
+    Flag("cpu-quota", "int", "CPU time in microseconds that may be used in each period"),
+    Flag("cpu-rt-period", "int", "Real-time period in microseconds"),
+    Flag("cpu-rt-runtime", "int", "Real-time CPU time in microseconds in each real-time period"),
     Flag("cpu-shares", "int", "CPU time relative to other containers (1024 is one share)", "c"),
     Flag("cpus", "cpus", "CPUs that may be used at once, 0.5 for example"),
+    Flag("cpuset-cpus", "string", "CPUs that may be used (0-3, 0,1)"),
+    Flag("cpuset-mems", "string", "Memory nodes that may be used (0-3, 0,1)"),
+    Flag("device", "list", "Add a device of the host (HOST[:CONTAINER][:rwm])"),
+    Flag("device-cgroup-rule", "device rules", "Allow devices by their numbers (c 42:* rwm)"),
+    Flag("device-read-bps", "bytes of disks", "Limit reading from a disk (DISK:BYTES a second)"),
+    Flag("device-read-iops", "operations of disks", "Limit reading from a disk (DISK:OPERATIONS a second)"),
+    Flag("device-write-bps", "bytes of disks", "Limit writing to a disk (DISK:BYTES a second)"),
+    Flag("device-write-iops", "operations of disks", "Limit writing to a disk (DISK:OPERATIONS a second)"),
     Flag("domainname", "string", "NIS domain name of the container"),
     Flag("entrypoint", "string", "Run this instead of the image's ENTRYPOINT"),
     Flag("group-add", "list", "Add a supplementary group, by name or number"),
@@ -36,16 +50,20 @@ CREATE_FLAGS = (
     Flag("init", "bool", "Run an init as process 1 that forwards signals and reaps processes"),
     Flag("interactive", "bool", "Keep standard input open", "i"),
     Flag("ipc", "string", "IPC namespace: none, private, shareable, host or container:NAME"),
+    Flag("kernel-memory", "bytes", "No effect", hidden=True),
     Flag("label", "labels", "Set a label (NAME or NAME=VALUE)", "l"),
     Flag("label-file", "list", "Read a file of labels, one NAME=VALUE a line"),
     Flag("memory", "bytes", "Memory limit", "m"),
     Flag("memory-reservation", "bytes", "Memory that is left to the container when memory is short"),
     Flag("memory-swap", "bytes or -1", "Limit of memory and swap together (-1: as much swap as there is)"),
+    Flag("memory-swappiness", "int", "How readily memory is swapped, 0 to 100 (cgroup v1)", default=-1),
     Flag("mount", "mounts", "Mount a directory, a volume, an image or a tmpfs (type=...,source=...,target=...)"),
     Flag("name", "string", "Name of the container"),
     Flag("net", "string", hidden=True, alias_of="network"),
     Flag("network", "string", "Network: none, host or container:NAME", default="default"),
     Flag("no-pivot", "bool", "Change the root by chroot where pivot_root cannot (a ramdisk)", hidden=True),
+    Flag("oom-kill-disable", "bool", "Let processes wait instead of killing them for memory (cgroup v1)"),
+    Flag("oom-score-adj", "int", "What the OOM killer is to prefer, -1000 to 1000"),
     Flag("pid", "string", "PID namespace: host or container:NAME"),
     Flag("pids-limit", "int", "Limit of processes and threads (-1 for none)"),
     Flag("privileged", "bool", "Give the container all capabilities and devices, and mask nothing"),
@@ -56,8 +74,10 @@ CREATE_FLAGS = (
     Flag("shm-size", "bytes", "Size of /dev/shm (default 64m)"),
     Flag("stop-signal", "string", "Signal that stops the container"),
     Flag("stop-timeout", "int", "Seconds between that signal and SIGKILL"),
+    Flag("sysctl", "sysctls", "Set a kernel parameter of the container's own namespaces"),
     Flag("tmpfs", "list", "Mount a tmpfs (PATH or PATH:OPTIONS)"),
     Flag("tty", "bool", "Give the container a terminal", "t"),
+    Flag("ulimit", "ulimits", "Set a resource limit of processes (NAME=SOFT[:HARD])"),
     Flag("user", "string", "Who runs the program: name or number, and a group behind a colon", "u"),
     Flag("uts", "string", "UTS namespace (host and domain name): host"),
     Flag("volume", "list", "Mount a directory or a volume (SOURCE:TARGET[:MODES], or TARGET for a new volume)", "v"),
@@ -134,20 +154,39 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "CgroupnsMode": arguments["cgroupns"],
         "ConsoleSize": list(terminal.size(1) or (0, 0)),
         "ContainerIDFile": arguments["cidfile"],
+        "BlkioWeight": arguments["blkio-weight"],
+        "BlkioWeightDevice": arguments["blkio-weight-device"],
+        "BlkioDeviceReadBps": arguments["device-read-bps"],
+        "BlkioDeviceReadIOps": arguments["device-read-iops"],
+        "BlkioDeviceWriteBps": arguments["device-write-bps"],
+        "BlkioDeviceWriteIOps": arguments["device-write-iops"],
+        "CpuPeriod": arguments["cpu-period"],
+        "CpuQuota": arguments["cpu-quota"],
+        "CpuRealtimePeriod": arguments["cpu-rt-period"],
+        "CpuRealtimeRuntime": arguments["cpu-rt-runtime"],
         "CpuShares": arguments["cpu-shares"],
+        "CpusetCpus": arguments["cpuset-cpus"],
+        "CpusetMems": arguments["cpuset-mems"],
+        "DeviceCgroupRules": arguments["device-cgroup-rule"],
+        "Devices": _devices(arguments["device"]),
         "GroupAdd": arguments["group-add"],
         "IpcMode": arguments["ipc"],
+        "KernelMemory": arguments["kernel-memory"],
         "Memory": arguments["memory"],
         "MemoryReservation": arguments["memory-reservation"],
         "MemorySwap": arguments["memory-swap"],
         "Mounts": arguments["mount"],
         "NanoCpus": arguments["cpus"],
         "NetworkMode": arguments["network"],
+        "MemorySwappiness": _swappiness(arguments["memory-swappiness"]),
+        "OomScoreAdj": arguments["oom-score-adj"],
         "PidMode": arguments["pid"],
         "Privileged": arguments["privileged"],
         "ReadonlyRootfs": arguments["read-only"],
         "SecurityOpt": options,
         "ShmSize": arguments["shm-size"],
+        "Sysctls": dict(text.partition("=")[::2] for text in arguments["sysctl"]),
+        "Ulimits": arguments["ulimit"],
         "Tmpfs": dict(_split(text) for text in arguments["tmpfs"]),
         "UTSMode": arguments["uts"],
         "VolumeDriver": arguments["volume-driver"],
@@ -155,6 +194,8 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
     }
     if arguments.given("init"):
         host["Init"] = arguments["init"]
+    if arguments.given("oom-kill-disable"):
+        host["OomKillDisable"] = arguments["oom-kill-disable"]
     if arguments.given("pids-limit"):
         host["PidsLimit"] = arguments["pids-limit"]
     if unmasked:
@@ -162,6 +203,20 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
     if arguments["no-pivot"]:
         host["NoPivot"] = True  # ours: Docker has it only as a setting of the whole daemon (DOCKER_RAMDISK)
     return host
+
+
+def _devices(texts: list[str]) -> list[dict[str, str]]:
+    if not texts:
+        return []
+    from sampan.oci.devices import parse_device  # few containers have any
+
+    return [parse_device(text) for text in texts]
+
+
+def _swappiness(value: int) -> int | None:
+    if value != -1 and not 0 <= value <= 100:
+        raise InvalidParameter(f"invalid value: {value}. Valid memory swappiness range is 0-100")
+    return None if value == -1 else value
 
 
 def _check_namespace(flag: str, value: str, allowed: tuple[str, ...], kind: str) -> None:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 _LARGEST = (1 << 63) - 1
@@ -104,3 +108,58 @@ def by_name(words: list[str]) -> dict[str, list[str]]:
             name, _, value = word.partition("=")
             found.setdefault(name, []).append(value)
     return found
+
+
+def weight(text: str) -> int:
+    """A number of 16 bits, as Go's ParseUint."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if len(text) > 5 or int(text) >= 1 << 16:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
+
+
+# What few command lines have is imported for those.
+
+
+def ulimit(text: str) -> dict[str, Any]:
+    """NAME=SOFT[:HARD]."""
+    from sampan.oci.rlimits import parse
+
+    return parse(text)
+
+
+def sysctl(text: str) -> str:
+    """NAME=VALUE."""
+    from sampan.oci.sysctls import parse
+
+    return parse(text)
+
+
+def device_rule(text: str) -> str:
+    """KIND MAJOR:MINOR ACCESS."""
+    from sampan.oci.devices import check_rule
+
+    return check_rule(text)
+
+
+def bytes_rate(text: str) -> dict[str, Any]:
+    """DISK:BYTES a second."""
+    from sampan.engine.options import parse_size
+    from sampan.oci.devices import parse_bytes_rate
+
+    return parse_bytes_rate(text, parse_size)
+
+
+def operations_rate(text: str) -> dict[str, Any]:
+    """DISK:OPERATIONS a second."""
+    from sampan.oci.devices import parse_operations_rate
+
+    return parse_operations_rate(text)
+
+
+def disk_weight(text: str) -> dict[str, Any]:
+    """DISK:WEIGHT."""
+    from sampan.oci.devices import parse_weight
+
+    return parse_weight(text)

@@ -10,7 +10,7 @@ from sampan.kernel import cgroup
 from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
 from sampan.runtime.plan import make_exec_plan
-from sampan.runtime.spec import environment, granted_capabilities, merge_environment, no_new_privileges
+from sampan.runtime.spec import environment, granted_capabilities, merge_environment, no_new_privileges, resource_limits
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -98,4 +98,5 @@ class Executor:
             "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
             "noNewPrivileges": no_new_privileges(host),
             "oomScoreAdj": host["OomScoreAdj"],
+            "rlimits": resource_limits(host),
         }

@@ -111,6 +111,7 @@ HOST_CONFIG: dict[str, tuple[str, Any]] = {
     "Devices": (ANY_LIST, []),
     "DeviceCgroupRules": (LIST, None),
     "DeviceRequests": (ANY_LIST, None),
+    "KernelMemory": (NUMBER, 0),
     "MemoryReservation": (NUMBER, 0),
     "MemorySwap": (NUMBER, 0),
     "MemorySwappiness": (NUMBER, None),
@@ -134,7 +135,7 @@ HOST_CONFIG: dict[str, tuple[str, Any]] = {
 }
 
 HOST_CONFIG_OMITTED_WHEN_EMPTY = frozenset(
-    ("Mounts", "Tmpfs", "StorageOpt", "Sysctls", "Init", "Annotations", "NoPivot")
+    ("KernelMemory", "Mounts", "Tmpfs", "StorageOpt", "Sysctls", "Init", "Annotations", "NoPivot")
 )
 
 # What the engine cannot do yet. The text is what the user asked for, in the user's words.
@@ -142,26 +143,13 @@ _LATER = {
     "PortBindings": "published ports (-p)",
     "PublishAllPorts": "published ports (-P)",
     "Links": "links (--link)",
-    "BlkioWeight": "block I/O limits",
-    "BlkioWeightDevice": "block I/O limits",
-    "BlkioDeviceReadBps": "block I/O limits",
-    "BlkioDeviceWriteBps": "block I/O limits",
-    "BlkioDeviceReadIOps": "block I/O limits",
-    "BlkioDeviceWriteIOps": "block I/O limits",
-    "CpuRealtimePeriod": "real-time CPU limits",
-    "CpuRealtimeRuntime": "real-time CPU limits",
-    "CpusetCpus": "CPU sets (--cpuset-cpus)",
-    "CpusetMems": "memory nodes (--cpuset-mems)",
-    "Devices": "host devices (--device)",
-    "DeviceCgroupRules": "device rules (--device-cgroup-rule)",
     "DeviceRequests": "device requests (--gpus)",
-    "MemorySwappiness": "swappiness (--memory-swappiness)",
-    "OomKillDisable": "--oom-kill-disable",
-    "Ulimits": "resource limits (--ulimit)",
     "StorageOpt": "storage options (--storage-opt)",
-    "Sysctls": "kernel parameters (--sysctl)",
     "Cgroup": "joining a cgroup",
 }
+
+
+_LARGEST = (1 << 63) - 1
 
 
 def normalise_config(given: dict[str, Any]) -> dict[str, Any]:
@@ -172,8 +160,7 @@ def normalise_config(given: dict[str, Any]) -> dict[str, Any]:
 def normalise_host_config(given: dict[str, Any]) -> dict[str, Any]:
     """The known fields of a HostConfig with their defaults; wrong types and what cannot be had raise InvalidParameter."""
     for name, words in _LATER.items():
-        # -1 is how the command line says that no swappiness was asked for.
-        if given.get(name) and not (name == "MemorySwappiness" and given[name] == -1):
+        if given.get(name):
             raise InvalidParameter(f"{words} cannot be had in this version of sampan (HostConfig.{name})")
     return _normalise("HostConfig.", HOST_CONFIG, given)
 
@@ -195,6 +182,8 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         fits = all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
     if not fits:
         raise InvalidParameter(f"invalid value for {name}: {value!r} is not a {kind}")
+    if kind == NUMBER and not -_LARGEST - 1 <= value <= _LARGEST:
+        raise InvalidParameter(f"invalid value for {name}: {value} is not a number of 64 bits")
     _check_no_nul(name, value)
     return _copy(value)
 

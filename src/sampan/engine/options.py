@@ -110,6 +110,26 @@ def _hosts(value: Mapping[str, str] | Sequence[str]) -> list[str]:
     return list(value) if not hasattr(value, "items") else [f"{name}:{address}" for name, address in value.items()]
 
 
+def _devices(value: Sequence[str | Mapping[str, str]]) -> list[Any]:
+    """Texts as `--device` takes them, or entries of HostConfig.Devices."""
+    from sampan.oci.devices import parse_device
+
+    return [parse_device(item) if isinstance(item, str) else dict(item) for item in value]
+
+
+def _ulimits(value: Sequence[str | Mapping[str, Any]]) -> list[Any]:
+    """Texts as `--ulimit` takes them, or entries of HostConfig.Ulimits; docker-py's `Ulimit` is one (a dict)."""
+    from sampan.oci.rlimits import parse
+
+    return [parse(item) if isinstance(item, str) else dict(item) for item in value]
+
+
+def _sysctls(value: Mapping[str, Any] | Sequence[str]) -> dict[str, str]:
+    if not hasattr(value, "items"):
+        return dict(entry.partition("=")[::2] for entry in value)
+    return {name: str(text) for name, text in value.items()}
+
+
 def command_words(value: str | Sequence[str]) -> list[str]:
     """A command as a list; a string is split as a shell would, without running one (docker-py does so)."""
     if isinstance(value, str):
@@ -164,6 +184,22 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "cap_drop": ("HostConfig", "CapDrop", _list),
     "cgroup_parent": ("HostConfig", "CgroupParent", _same),
     "cgroupns": ("HostConfig", "CgroupnsMode", _same),
+    "blkio_weight": ("HostConfig", "BlkioWeight", _same),
+    "blkio_weight_device": ("HostConfig", "BlkioWeightDevice", _same),
+    "device_read_bps": ("HostConfig", "BlkioDeviceReadBps", _same),
+    "device_write_bps": ("HostConfig", "BlkioDeviceWriteBps", _same),
+    "device_read_iops": ("HostConfig", "BlkioDeviceReadIOps", _same),
+    "device_write_iops": ("HostConfig", "BlkioDeviceWriteIOps", _same),
+    "cpu_rt_period": ("HostConfig", "CpuRealtimePeriod", _same),
+    "cpu_rt_runtime": ("HostConfig", "CpuRealtimeRuntime", _same),
+    "cpuset_cpus": ("HostConfig", "CpusetCpus", str),
+    "cpuset_mems": ("HostConfig", "CpusetMems", str),
+    "devices": ("HostConfig", "Devices", _devices),
+    "device_cgroup_rules": ("HostConfig", "DeviceCgroupRules", _list),
+    "mem_swappiness": ("HostConfig", "MemorySwappiness", _same),
+    "oom_kill_disable": ("HostConfig", "OomKillDisable", _same),
+    "sysctls": ("HostConfig", "Sysctls", _sysctls),
+    "ulimits": ("HostConfig", "Ulimits", _ulimits),
     "cpu_period": ("HostConfig", "CpuPeriod", _same),
     "cpu_quota": ("HostConfig", "CpuQuota", _same),
     "cpu_shares": ("HostConfig", "CpuShares", _same),

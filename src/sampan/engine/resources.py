@@ -12,6 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+THROTTLES = (
+    ("BlkioDeviceReadBps", "read_bps"),
+    ("BlkioDeviceWriteBps", "write_bps"),
+    ("BlkioDeviceReadIOps", "read_iops"),
+    ("BlkioDeviceWriteIOps", "write_iops"),
+)
+
 
 def check(host: dict[str, Any], driver: cgroup.CgroupDriver) -> list[str]:
     """Check the limits of a HostConfig and make them canonical in place, as inspect shows them; Docker's warnings.
@@ -22,22 +29,86 @@ def check(host: dict[str, Any], driver: cgroup.CgroupDriver) -> list[str]:
     if memory < 0 or reservation < 0 or swap < -1:
         raise InvalidParameter("invalid memory limit: it must not be negative")
     limits.check_memory(memory, swap, reservation)
+    if host["MemorySwappiness"] == -1:
+        host["MemorySwappiness"] = None  # how Docker's command line says that none was asked for
+    limits.check_swappiness(host["MemorySwappiness"])
     limits.check_cpu(
         os.cpu_count() or 1, host["NanoCpus"], host["CpuPeriod"], max(host["CpuQuota"], 0), host["CpuShares"]
     )
+    limits.check_realtime(host["CpuRealtimePeriod"], host["CpuRealtimeRuntime"])
     host["MemorySwap"] = limits.swap_limit(memory, swap)
     if host["PidsLimit"] is not None and host["PidsLimit"] <= 0:
         host["PidsLimit"] = None  # 0 and -1 are Docker's words for "no limit"
+    _check_rare(host, driver)
+    warnings = cgroup.check(_asked(host), driver)
+    if host["KernelMemory"]:
+        host["KernelMemory"] = 0
+        warnings.insert(0, "Specifying a kernel memory limit is deprecated and will be removed in a future release.")
+    if host["OomKillDisable"] is not None and not driver.supports("oom kill disable"):
+        host["OomKillDisable"] = None
+    if host["OomKillDisable"] and memory == 0:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
+    return warnings
+
+
+def _asked(host: dict[str, Any]) -> cgroup.Limits:
+    """The limits as far as it matters whether this kernel has them: which disks and devices does not."""
     quota, period = limits.bandwidth(host["NanoCpus"], host["CpuPeriod"], host["CpuQuota"])
-    asked = cgroup.Limits(
-        memory=memory,
+    return cgroup.Limits(
+        memory=host["Memory"],
         memory_swap=host["MemorySwap"],
-        memory_reservation=reservation,
+        memory_reservation=host["MemoryReservation"],
+        memory_swappiness=-1 if host["MemorySwappiness"] is None else host["MemorySwappiness"],
+        oom_kill_disable=bool(host["OomKillDisable"]),
         cpu_shares=host["CpuShares"],
         cpu_quota=quota,
         cpu_period=period,
+        cpu_realtime_runtime=host["CpuRealtimeRuntime"],
+        cpu_realtime_period=host["CpuRealtimePeriod"],
+        cpuset_cpus=host["CpusetCpus"],
+        cpuset_mems=host["CpusetMems"],
+        block_weight=host["BlkioWeight"],
+        block_weights=(cgroup.BlockWeight(0, 0, 0),) if host["BlkioWeightDevice"] else (),
+        throttles=tuple(cgroup.Throttle(knob, 0, 0, 0) for field, knob in THROTTLES if host[field]),
         pids=limits.pids_limit(host["PidsLimit"]),
-        # Which devices does not matter here: that there are rules does, and only --privileged has none.
+        # Only --privileged has no rules on devices.
         devices=() if host["Privileged"] else (cgroup.DeviceRule(False, "a"),),
     )
-    return cgroup.check(asked, driver)
+
+
+def _check_rare(host: dict[str, Any], driver: cgroup.CgroupDriver) -> None:
+    """What few containers ask for; each check is imported for those that do."""
+    if host["CpusetCpus"] or host["CpusetMems"]:
+        _check_cpuset(host, driver)
+    limits.check_block_weight(host["BlkioWeight"])
+    if host["IOMaximumBandwidth"] or host["IOMaximumIOps"]:
+        raise InvalidParameter("Invalid QoS settings: Linux does not support Maximum IO Bandwidth or Maximum IO IOps")
+    if host["Ulimits"]:
+        from sampan.oci import rlimits
+
+        host["Ulimits"] = rlimits.check(host["Ulimits"])
+    if host["Sysctls"]:
+        from sampan.oci import sysctls
+
+        sysctls.check(host)
+    if any(host[field] for field in ("Devices", "DeviceCgroupRules", "BlkioWeightDevice", *dict(THROTTLES))):
+        from sampan.oci import devices
+
+        host["Devices"] = devices.check_devices(host["Devices"])
+        for rule in host["DeviceCgroupRules"] or ():
+            devices.check_rule(rule)
+        devices.check_disks("BlkioWeightDevice", host["BlkioWeightDevice"], "Weight")
+        for field, _ in THROTTLES:
+            devices.check_disks(field, host[field], "Rate")
+
+
+def _check_cpuset(host: dict[str, Any], driver: cgroup.CgroupDriver) -> None:
+    from sampan.oci import cpuset
+
+    if driver.supports("cpuset"):
+        there = driver.cpuset()
+        cpuset.check_available(host["CpusetCpus"], there[0], "cpus", "CPUs")
+        cpuset.check_available(host["CpusetMems"], there[1], "mems", "memory nodes")

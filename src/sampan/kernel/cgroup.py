@@ -23,10 +23,12 @@ from sampan.kernel.cgroupmodel import (
     DEFAULT_PARENT,
     MAX_SHARES,
     MIN_SHARES,
+    BlockWeight,
     CgroupDriver,
     DeviceRule,
     Hierarchy,
     Limits,
+    Throttle,
     Write,
 )
 
@@ -38,11 +40,13 @@ __all__ = [
     "ANY",
     "DEFAULT_PARENT",
     "ROOT",
+    "BlockWeight",
     "CgroupDriver",
     "CgroupError",
     "DeviceRule",
     "Hierarchy",
     "Limits",
+    "Throttle",
     "Write",
     "apply",
     "by_version",
@@ -93,11 +97,32 @@ _DISCARDED = (
         "Limitation discarded.",
     ),
     (
+        "swappiness",
+        "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "
+        "Memory swappiness discarded.",
+    ),
+    ("oom kill disable", "Your kernel does not support OomKillDisable. OomKillDisable discarded."),
+    (
         "pids",
         "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
     ),
     ("shares", "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded."),
     ("quota", "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded."),
+    ("cpuset", "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded."),
+    ("block weight", "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."),
+    (
+        "block weight device",
+        "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.",
+    ),
+    *(
+        (
+            f"{direction}_{unit}",
+            f"Your kernel does not support {words.format(direction)} limit or the cgroup is not mounted. "
+            f"Block I/O {unit.upper()} {direction} limit discarded.",
+        )
+        for unit, words in (("bps", "BPS Block I/O {}"), ("iops", "IOPS Block {}"))
+        for direction in ("read", "write")
+    ),
 )
 """Docker's warnings (moby, verifyPlatformContainerResources), in its order."""
 
@@ -117,6 +142,8 @@ def check(limits: Limits, driver: CgroupDriver) -> list[str]:
             "the devices cgroup is not mounted, so that a container cannot be kept from the host's devices: "
             "mount it, or use --privileged"
         )
+    if (limits.cpu_realtime_runtime or limits.cpu_realtime_period) and not driver.supports("realtime"):
+        raise InvalidParameter("kernel does not support CPU real-time scheduler")
     if driver.version != "v2" and limits.cpu_shares:
         if limits.cpu_shares < MIN_SHARES:
             raise InvalidParameter(f"the minimum allowed cpu-shares is {MIN_SHARES}")
@@ -127,11 +154,21 @@ def check(limits: Limits, driver: CgroupDriver) -> list[str]:
         "memory": limits.memory > 0,
         "swap": memory and limits.memory_swap != -1,
         "reservation": limits.memory_reservation > 0,
+        "swappiness": limits.memory_swappiness >= 0,
+        "oom kill disable": limits.oom_kill_disable,
         "pids": limits.pids > 0,
         "shares": limits.cpu_shares > 0,
         "quota": limits.cpu_quota != 0 or limits.cpu_period != 0,
+        "cpuset": bool(limits.cpuset_cpus or limits.cpuset_mems),
+        "block weight": limits.block_weight > 0,
+        "block weight device": bool(limits.block_weights),
+        **{limit.knob: True for limit in limits.throttles},
     }
-    return [text for feature, text in _DISCARDED if asked[feature] and not driver.supports(feature)]
+    return [
+        text
+        for feature, text in _DISCARDED
+        if asked.get(feature) and not driver.supports(feature.removesuffix(" device"))
+    ]
 
 
 _NOT_WRITABLE = (

@@ -30,8 +30,23 @@ _KNOBS = {
     "quota": ("cpu", "cpu.cfs_quota_us"),
     "pids": ("pids", "cgroup.procs"),  # pids.max is in every group but the root
     "devices": ("devices", "devices.deny"),
+    "swappiness": ("memory", "memory.swappiness"),
+    "oom kill disable": ("memory", "memory.oom_control"),
+    "realtime": ("cpu", "cpu.rt_runtime_us"),
+    "cpuset": ("cpuset", "cpuset.cpus"),
+    "read_bps": ("blkio", "blkio.throttle.read_bps_device"),
+    "write_bps": ("blkio", "blkio.throttle.write_bps_device"),
+    "read_iops": ("blkio", "blkio.throttle.read_iops_device"),
+    "write_iops": ("blkio", "blkio.throttle.write_iops_device"),
+    # The weight is in every group but the root; what BFQ counts is there too, and CFQ (before Linux 5.0) had all of it.
+    "block weight": ("blkio", "blkio.bfq.io_serviced"),
+    "hugetlb": ("hugetlb", "cgroup.procs"),
 }
 """The controller and the file that each feature is; kernels can be built with a controller and without a knob."""
+
+
+_REALTIME_PERIOD = 1_000_000
+"""Microseconds, of a new group."""
 
 
 class Version1(GroupVerbs):
@@ -50,6 +65,10 @@ class Version1(GroupVerbs):
         controller, knob = _KNOBS[feature]
         mount = self._places.get(controller)
         return mount is not None and os.access(f"{mount}/{knob}", os.F_OK)
+
+    def cpuset(self) -> tuple[str, str]:
+        mount = self._places["cpuset"]
+        return cgroupfs.get(f"{mount}/cpuset.cpus") or "", cgroupfs.get(f"{mount}/cpuset.mems") or ""
 
     def hierarchies(self, group: str) -> list[Hierarchy]:
         return [Hierarchy(mount, name, _below(mount, group)) for name, mount in self._mounts.items()]
@@ -75,6 +94,10 @@ class Version1(GroupVerbs):
         return [
             *self._memory_limits(group, limits),
             *self._cpu_limits(group, limits),
+            *self._realtime_limits(group, limits),
+            *self._cpuset(group, limits),
+            *self._block_limits(group, limits),
+            *self._hugepages(group, limits),
             *self._pids_limit(group, limits),
             *self._device_rules(group, limits),
         ]
@@ -92,6 +115,11 @@ class Version1(GroupVerbs):
         if limits.memory_reservation and self.supports("reservation"):
             path = f"{self._directory('memory', group)}/memory.soft_limit_in_bytes"
             writes.append(Write(path, str(limits.memory_reservation)))
+        if limits.memory_swappiness >= 0 and self.supports("swappiness"):
+            path = f"{self._directory('memory', group)}/memory.swappiness"
+            writes.append(Write(path, str(limits.memory_swappiness)))
+        if limits.oom_kill_disable and self.supports("oom kill disable"):
+            writes.append(Write(f"{self._directory('memory', group)}/memory.oom_control", "1"))
         return writes
 
     def _cpu_limits(self, group: str, limits: Limits) -> list[Write]:
@@ -105,6 +133,53 @@ class Version1(GroupVerbs):
             if limits.cpu_quota:
                 writes.append(Write(f"{directory}/cpu.cfs_quota_us", str(max(limits.cpu_quota, -1))))
         return writes
+
+    def _realtime_limits(self, group: str, limits: Limits) -> list[Write]:
+        if not (limits.cpu_realtime_runtime or limits.cpu_realtime_period) or not self.supports("realtime"):
+            return []
+        directory = self._directory("cpu", group)
+        writes = []
+        if limits.cpu_realtime_period:  # first: a runtime is judged by the period that it finds
+            writes.append(Write(f"{directory}/cpu.rt_period_us", str(limits.cpu_realtime_period)))
+        if limits.cpu_realtime_runtime:
+            # A group gives out no more than it has, and a new one has nothing: the groups above get the sum of theirs.
+            own = limits.cpu_realtime_runtime / (limits.cpu_realtime_period or _REALTIME_PERIOD)
+            for level in cgroupfs.levels(self._places["cpu"], group)[1:-1]:
+                runtime, period = _realtime(level)
+                # Shares are compared, not microseconds: each group may have a period of its own. One more for rounding.
+                needed = int((own + _given_out(level, besides=directory)) * period) + 1
+                if runtime < needed:
+                    writes.append(Write(f"{level}/cpu.rt_runtime_us", str(needed)))
+            writes.append(Write(f"{directory}/cpu.rt_runtime_us", str(limits.cpu_realtime_runtime)))
+        return writes
+
+    def _cpuset(self, group: str, limits: Limits) -> list[Write]:
+        if not self.supports("cpuset"):
+            return []
+        # Over what `prepare` took from the group above, and before anybody joins.
+        asked = (("cpuset.cpus", limits.cpuset_cpus), ("cpuset.mems", limits.cpuset_mems))
+        return [Write(f"{self._directory('cpuset', group)}/{knob}", value) for knob, value in asked if value]
+
+    def _block_limits(self, group: str, limits: Limits) -> list[Write]:
+        writes = []
+        if (limits.block_weight or limits.block_weights) and self.supports("block weight"):
+            directory = self._directory("blkio", group)
+            if limits.block_weight:
+                writes.append(Write(f"{directory}/blkio.bfq.weight", str(limits.block_weight)))
+            for entry in limits.block_weights:
+                line = f"{entry.major}:{entry.minor} {entry.weight}"
+                writes.append(Write(f"{directory}/blkio.bfq.weight_device", line))
+        for limit in limits.throttles:
+            if self.supports(limit.knob):
+                path = f"{self._directory('blkio', group)}/blkio.throttle.{limit.knob}_device"
+                writes.append(Write(path, f"{limit.major}:{limit.minor} {limit.rate}"))
+        return writes
+
+    def _hugepages(self, group: str, limits: Limits) -> list[Write]:
+        if not limits.hugepages or not self.supports("hugetlb"):
+            return []
+        directory = self._directory("hugetlb", group)
+        return [Write(f"{directory}/hugetlb.{size}.limit_in_bytes", str(limit)) for size, limit in limits.hugepages]
 
     def _pids_limit(self, group: str, limits: Limits) -> list[Write]:
         if not limits.pids or not self.supports("pids"):
@@ -154,6 +229,9 @@ class Hybrid(GroupVerbs):
 
     def supports(self, feature: str) -> bool:
         return self.version1.supports(feature) or self.version2.supports(feature)
+
+    def cpuset(self) -> tuple[str, str]:
+        return (self.version1 if self.version1.supports("cpuset") else self.version2).cpuset()
 
     def hierarchies(self, group: str) -> list[Hierarchy]:
         return self.version1.hierarchies(group) + self.version2.hierarchies(group)
@@ -238,6 +316,27 @@ def _covers(wide: _Device, narrow: _Device) -> bool:
 
 def _overlap(one: _Device, other: _Device) -> bool:
     return one[0] == other[0] and all(ANY in (a, b) or a == b for a, b in zip(one[1:], other[1:], strict=True))
+
+
+def _realtime(directory: str) -> tuple[int, int]:
+    """The real-time runtime and period of a group, as they are or as a new one's will be."""
+    runtime = cgroupfs.get(f"{directory}/cpu.rt_runtime_us")
+    period = cgroupfs.get(f"{directory}/cpu.rt_period_us")
+    return int(runtime or 0), int(period or _REALTIME_PERIOD)
+
+
+def _given_out(level: str, besides: str) -> float:
+    """The share of real time that the groups right below `level` have, but for the one that leads to `besides`."""
+    total = 0.0
+    try:
+        with os.scandir(level) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not f"{besides}/".startswith(f"{entry.path}/"):
+                    runtime, period = _realtime(entry.path)
+                    total += max(0, runtime) / period
+    except FileNotFoundError:
+        pass  # it is made by this start
+    return total
 
 
 def _below(mount: str, group: str) -> str:

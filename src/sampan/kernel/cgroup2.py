@@ -10,6 +10,22 @@ from sampan.kernel.livegroup import GroupVerbs, LiveGroup
 
 _DEFAULT_PERIOD = 100_000  # microseconds
 
+_CONTROLLER_OF = {
+    "reservation": "memory",
+    "shares": "cpu",
+    "quota": "cpu",
+    "read_bps": "io",
+    "write_bps": "io",
+    "read_iops": "io",
+    "write_iops": "io",
+}
+"""Features that are named otherwise than the controller which has them."""
+
+_IO_MAX = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops", "write_iops": "wiops"}
+
+_WEIGHTS = ("io.bfq.weight", "io.weight")
+"""BFQ's, which Docker's scale of 10 to 1000 is of; and iocost's, 1 to 10000."""
+
 
 class Version2(GroupVerbs):
     """See `CgroupDriver`. `mount` is where the hierarchy is mounted, `name` its name in a container's view of a hybrid."""
@@ -27,8 +43,15 @@ class Version2(GroupVerbs):
             return True  # a program of this package, not a controller
         if feature == "swap":
             return "memory" in self.controllers and self._accounts_swap()
-        controller = {"reservation": "memory", "shares": "cpu", "quota": "cpu"}.get(feature, feature)
+        if feature == "block weight":
+            return "io" in self.controllers and bool(self._weight_knobs())
+        # What has no controller of its name has no knob here: swappiness, oom_control and real time are v1's only.
+        controller = _CONTROLLER_OF.get(feature, feature)
         return controller in self.controllers
+
+    def cpuset(self) -> tuple[str, str]:
+        knobs = f"{self._mount}/cpuset"
+        return cgroupfs.get(f"{knobs}.cpus.effective") or "", cgroupfs.get(f"{knobs}.mems.effective") or ""
 
     def hierarchies(self, group: str) -> list[Hierarchy]:
         return [Hierarchy(self._mount, self._name, self._directory(group))]
@@ -59,6 +82,10 @@ class Version2(GroupVerbs):
         if (limits.cpu_quota or limits.cpu_period) and self.supports("quota"):
             quota = str(limits.cpu_quota) if limits.cpu_quota > 0 else "max"
             writes.append(Write(f"{directory}/cpu.max", f"{quota} {limits.cpu_period or _DEFAULT_PERIOD}"))
+        writes += self._cpuset(directory, limits)
+        writes += self._block_limits(directory, limits)
+        if limits.hugepages and self.supports("hugetlb"):
+            writes += [Write(f"{directory}/hugetlb.{size}.max", str(most)) for size, most in limits.hugepages]
         if limits.pids and self.supports("pids"):
             writes.append(Write(f"{directory}/pids.max", str(limits.pids) if limits.pids > 0 else "max"))
         return writes
@@ -75,6 +102,38 @@ class Version2(GroupVerbs):
         if limits.memory_reservation and self.supports("reservation"):
             writes.append(Write(f"{directory}/memory.low", str(limits.memory_reservation)))
         return writes
+
+    def _cpuset(self, directory: str, limits: Limits) -> list[Write]:
+        if not self.supports("cpuset"):
+            return []
+        asked = (("cpuset.cpus", limits.cpuset_cpus), ("cpuset.mems", limits.cpuset_mems))
+        return [Write(f"{directory}/{knob}", value) for knob, value in asked if value]
+
+    def _block_limits(self, directory: str, limits: Limits) -> list[Write]:
+        if "io" not in self.controllers:
+            return []
+        writes = []
+        if limits.block_weight or limits.block_weights:
+            for knob in self._weight_knobs():
+                if limits.block_weight:
+                    writes.append(Write(f"{directory}/{knob}", _io_weight(knob, limits.block_weight)))
+                for entry in limits.block_weights:
+                    line = f"{entry.major}:{entry.minor} {_io_weight(knob, entry.weight)}"
+                    writes.append(Write(f"{directory}/{knob}", line))
+        disks: dict[str, list[str]] = {}
+        for limit in limits.throttles:
+            text = f"{_IO_MAX[limit.knob]}={limit.rate or 'max'}"
+            disks.setdefault(f"{limit.major}:{limit.minor}", []).append(text)
+        return writes + [Write(f"{directory}/io.max", f"{disk} {' '.join(texts)}") for disk, texts in disks.items()]
+
+    def _weight_knobs(self) -> list[str]:
+        """The weights that this kernel has: no group but those below the root shows them, so one has to look into one."""
+        parent = self._directory(DEFAULT_PARENT)
+        found = [knob for knob in _WEIGHTS if os.access(f"{parent}/{knob}", os.F_OK)]
+        # Before the first container there is none to look into; what goes with io.weight is in the root too.
+        if not found and os.access(f"{self._mount}/io.cost.qos", os.F_OK):
+            found = ["io.weight"]
+        return found
 
     def device_program(self, group: str) -> str | None:
         return self._directory(group)
@@ -107,3 +166,8 @@ def weight(shares: int) -> int:
     """
     shares = min(max(shares, MIN_SHARES), MAX_SHARES)
     return 1 + (shares - MIN_SHARES) * 9999 // (MAX_SHARES - MIN_SHARES)
+
+
+def _io_weight(knob: str, weight: int) -> str:
+    """A weight of 10 to 1000 on the knob's own scale."""
+    return str(1 + (weight - 10) * 9999 // 990 if knob == "io.weight" else weight)

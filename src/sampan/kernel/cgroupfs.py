@@ -55,6 +55,8 @@ def advice(number: int | None, path: str) -> str:
         )
     if number == errno.EPERM and path.endswith("/devices.allow"):
         return "the group above may not use the device itself, as inside a container that is not privileged"
+    if number in (errno.EACCES, errno.EINVAL, errno.ERANGE) and path.endswith(("cpuset.cpus", "cpuset.mems")):
+        return "the group above does not have all of these"
     if number in (errno.EACCES, errno.EPERM):
         return "the cgroups here belong to somebody else: root is needed, or a delegated cgroup"
     if number == errno.EBUSY and path.endswith("memory.limit_in_bytes"):
@@ -63,6 +65,12 @@ def advice(number: int | None, path: str) -> str:
         return "the cpuset has no cpus or memory nodes, or the kernel's number of cgroups is reached"
     if number == errno.EAGAIN:
         return "the cgroup's pids limit is reached, or cgroup.max.depth or cgroup.max.descendants above it"
+    if number == errno.ENODEV and path.endswith(("io.max", "_device", "io.weight", "io.bfq.weight")):
+        return "limits on block I/O are set on a whole disk, not on a partition or a character device"
+    if number == errno.EOPNOTSUPP and path.endswith(("weight_device", "io.bfq.weight", "io.weight")):
+        return "the disk has another scheduler than bfq, which alone knows weights (/sys/block/DISK/queue/scheduler)"
+    if number == errno.EINVAL and path.endswith("cpu.rt_runtime_us"):
+        return "a group gives out no more real time than it has: the containers' sum is limited by the groups above"
     if number in (errno.ENOENT, errno.EOPNOTSUPP, errno.EBUSY):
         return _advice_on_delegation(os.path.dirname(path))
     return ""

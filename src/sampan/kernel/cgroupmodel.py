@@ -60,12 +60,31 @@ class DeviceRule(Struct):
         return self.type == "a" and self.major == self.minor == ANY and set(self.access) == set("rwm")
 
 
+class Throttle(Struct):
+    """A limit on one disk. knob: "read_bps", "write_bps" (bytes a second), "read_iops", "write_iops" (operations)."""
+
+    knob: str
+    major: int
+    minor: int
+    rate: int
+
+
+class BlockWeight(Struct):
+    """A share of one disk's time, 10 to 1000."""
+
+    major: int
+    minor: int
+    weight: int
+
+
 class Limits(Struct):
-    """What a container may use; 0 means "not asked for".
+    """What a container may use; 0 and "" mean "not asked for".
 
     memory, memory_reservation: bytes. memory_swap: bytes of memory and swap together, -1 for no limit; 0 with
     memory set means twice the memory, as Docker has it. cpu_shares: v1's scale (2 to 262144). cpu_quota,
-    cpu_period: microseconds. pids: tasks, -1 for no limit. devices: an empty tuple leaves devices alone.
+    cpu_period, cpu_realtime_runtime, cpu_realtime_period: microseconds. pids: tasks, -1 for no limit. devices: an empty
+    tuple leaves devices alone. memory_swappiness: 0 to 100, -1 is "not asked for". cpuset_cpus, cpuset_mems: lists as
+    cpuset(7) has them ("0-2,7"). block_weight: 10 to 1000. hugepages: (page size as the files have it, "2MB"; bytes).
     """
 
     memory: int = 0
@@ -76,6 +95,16 @@ class Limits(Struct):
     cpu_period: int = 0
     pids: int = 0
     devices: tuple[DeviceRule, ...] = ()
+    memory_swappiness: int = -1
+    oom_kill_disable: bool = False
+    cpu_realtime_runtime: int = 0
+    cpu_realtime_period: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    block_weight: int = 0
+    block_weights: tuple[BlockWeight, ...] = ()
+    throttles: tuple[Throttle, ...] = ()
+    hugepages: tuple[tuple[str, int], ...] = ()
 
 
 class Write(Struct):
@@ -114,7 +143,14 @@ class CgroupDriver(Protocol):
     """Symbolic links beside the hierarchies, (name, target): ("cpu", "cpu,cpuacct")."""
 
     def supports(self, feature: str) -> bool:
-        """Whether the kernel has the knob: "memory", "swap", "reservation", "shares", "quota", "pids", "devices"."""
+        """Whether the kernel has the knob.
+
+        "memory", "swap", "reservation", "swappiness", "oom kill disable", "shares", "quota", "realtime", "cpuset", "pids",
+        "block weight", "read_bps", "write_bps", "read_iops", "write_iops", "hugetlb", "devices".
+        """
+
+    def cpuset(self) -> tuple[str, str]:
+        """The machine's processors and memory nodes, as lists, where there is "cpuset"."""
 
     def hierarchies(self, group: str) -> list[Hierarchy]:
         """Every hierarchy with the group's directory in it, for the container's own view."""

@@ -27,6 +27,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_NO_NEW_P
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
+_SYS_PRLIMIT64 = by_machine(302, 261)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
 _CLOSE_RANGE_CLOEXEC = 4
@@ -133,6 +134,19 @@ def set_credentials(uid: int, gid: int, groups: list[int]) -> None:
 def keep_capabilities(keep: bool) -> None:
     """Whether permitted capabilities outlive a change from uid 0 to another (capabilities(7))."""
     prctl(PR_SET_KEEPCAPS, int(keep), "prctl(PR_SET_KEEPCAPS)")
+
+
+def get_resource_limit(number: int) -> tuple[int, int]:
+    """The soft and the hard limit of this process (prlimit(2)); RLIM_INFINITY is 2**64 - 1."""
+    old = ctypes.create_string_buffer(16)
+    raw(_SYS_PRLIMIT64, "prlimit", "", 0, number, None, old)
+    return int.from_bytes(old.raw[:8], "little"), int.from_bytes(old.raw[8:], "little")
+
+
+def set_resource_limit(number: int, soft: int, hard: int) -> None:
+    """Set both limits of this process (prlimit(2)). Raises `KernelError` (EPERM: raised without CAP_SYS_RESOURCE)."""
+    new = soft.to_bytes(8, "little") + hard.to_bytes(8, "little")
+    raw(_SYS_PRLIMIT64, "prlimit", "", 0, number, new, None)
 
 
 def new_session_keyring() -> None:

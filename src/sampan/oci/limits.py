@@ -53,6 +53,26 @@ def check_cpu(online: int, nano_cpus: int = 0, period: int = 0, quota: int = 0, 
         raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 
 
+def check_swappiness(swappiness: int | None) -> None:
+    """Raises `InvalidParameter`."""
+    if swappiness is not None and not 0 <= swappiness <= 100:
+        raise InvalidParameter(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+
+
+def check_realtime(period: int, runtime: int) -> None:
+    """Microseconds, 0 is unset. Raises `InvalidParameter`."""
+    if period < 0 or runtime < 0:
+        raise InvalidParameter("invalid real-time limit: it must not be negative")
+    if period != 0 and runtime > period:
+        raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
+
+
+def check_block_weight(weight: int) -> None:
+    """0 is unset. Raises `InvalidParameter`."""
+    if weight != 0 and not 10 <= weight <= 1000:
+        raise InvalidParameter("Range of blkio weight is from 10 to 1000")
+
+
 def swap_limit(memory: int, swap: int) -> int:
     """The memory-and-swap limit that holds, as inspect shows it: twice the memory when only that was given."""
     return 2 * memory if memory > 0 and swap == 0 else swap

@@ -99,3 +99,8 @@ def namespace(config: dict[str, Any], kind: str) -> dict[str, Any] | None:
         if entry["type"] == kind:
             return dict(entry)
     return None
+
+
+def parameter_path(name: str) -> str:
+    """A kernel parameter's path below /proc/sys. As sysctl(8): a "/" among dots stands for a dot in an interface's name."""
+    return "/".join(part.replace("/", ".") for part in name.split("."))

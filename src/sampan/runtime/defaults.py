@@ -127,6 +127,9 @@ DEVICE_RULES = (
 ALL_DEVICES = (DeviceRule(True, "a"),)
 """--privileged."""
 
+NETWORK_SYSCTLS = (("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647"))
+"""For a network namespace of the container's own, where the kernel has them (moby daemon/oci_linux.go)."""
+
 _NOT_DEVICES = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx"))
 
 

@@ -150,17 +150,39 @@ def _open_cgroups(group: str, driver: CgroupDriver) -> Step:
 
 
 def _limits(resources: dict[str, Any]) -> cgroup.Limits:
-    memory, cpu = resources["memory"], resources["cpu"]
+    memory, cpu, block = resources["memory"], resources["cpu"], resources.get("blockIO") or {}
     return cgroup.Limits(
         memory=memory["limit"],
         memory_swap=memory["swap"],
         memory_reservation=memory["reservation"],
+        memory_swappiness=memory.get("swappiness", -1),
+        oom_kill_disable=memory.get("disableOOMKiller", False),
         cpu_shares=cpu["shares"],
         cpu_quota=cpu["quota"],
         cpu_period=cpu["period"],
+        cpu_realtime_runtime=cpu.get("realtimeRuntime", 0),
+        cpu_realtime_period=cpu.get("realtimePeriod", 0),
+        cpuset_cpus=cpu.get("cpus", ""),
+        cpuset_mems=cpu.get("mems", ""),
+        block_weight=block.get("weight", 0),
+        block_weights=tuple(cgroup.BlockWeight(**entry) for entry in block.get("weightDevice", ())),
+        throttles=tuple(
+            cgroup.Throttle(knob, entry["major"], entry["minor"], entry["rate"])
+            for name, knob in _THROTTLES
+            for entry in block.get(name, ())
+        ),
+        hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits", ())),
         pids=resources["pids"]["limit"],
         devices=tuple(cgroup.DeviceRule(**rule) for rule in resources["devices"]),
     )
+
+
+_THROTTLES = (
+    ("throttleReadBpsDevice", "read_bps"),
+    ("throttleWriteBpsDevice", "write_bps"),
+    ("throttleReadIOPSDevice", "read_iops"),
+    ("throttleWriteIOPSDevice", "write_iops"),
+)
 
 
 def _root(root: RootFilesystem) -> Step:
@@ -216,6 +238,14 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     steps.append(cgroups.JoinCgroups(len(driver.join_files(facts.group)), new_cgroup_namespace))
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
     steps.append(mounts.SeparateMounts("slave"))
+    if linux.get("sysctl"):
+        # In the namespaces that they are of, while /proc is still the host's own: a container cannot have mounted
+        # anything over that one, or be changing it at this moment (CVE-2025-52881).
+        steps.append(
+            setup.SetKernelParameters(
+                tuple((oci.parameter_path(name), value) for name, value in linux["sysctl"].items())
+            )
+        )
     # The root at once: every other target is resolved below it, in it.
     steps.append(mounts.AttachRoot(facts.root.place))
     for index, entry in enumerate(spec["mounts"]):
@@ -223,6 +253,8 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         if entry["destination"] == "/dev" and entry["type"] == "tmpfs":
             # As soon as /dev is there, for masks need its null, and mounts below it their places.
             steps += _devices(spec)
+    # Devices elsewhere than in /dev after all mounts, for their place may be on one.
+    steps += [_device(entry) for entry in linux["devices"] if not entry["path"].startswith("/dev/")]
     if own.get("terminal"):
         steps.append(mounts.AttachConsole())
     # The working directory after all mounts (it may lie on one), before the root becomes read-only.
@@ -258,6 +290,9 @@ def _become(own: dict[str, Any], init: bool) -> list[Step]:
     ]
     if own.get("noNewPrivileges"):
         steps.append(process.NoNewPrivileges())
+    # As root, who may raise them, and as late as that: a step of ours may need what the program is not to have.
+    if own.get("rlimits"):
+        steps += _resource_limits(own["rlimits"])
     return [
         *steps,
         process.BecomeUser(tuple(own["capabilities"]["bounding"])),
@@ -266,6 +301,16 @@ def _become(own: dict[str, Any], init: bool) -> list[Step]:
         process.DieWithMonitor(),
         process.Execute(tuple(own["args"]), tuple(own["env"]), "init" if init else ""),
     ]
+
+
+def _resource_limits(entries: list[dict[str, Any]]) -> list[Step]:
+    from sampan.oci import rlimits  # few containers have any
+
+    steps: list[Step] = []
+    for entry in entries:
+        name = rlimits.short_name(entry["type"])
+        steps.append(process.LimitResource(name, rlimits.NUMBERS[name], entry["soft"], entry["hard"]))
+    return steps
 
 
 def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
@@ -296,22 +341,23 @@ def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, drive
 
 def _devices(spec: dict[str, Any]) -> list[Step]:
     steps: list[Step] = [mounts.MakeDevice(path, "c", major, minor) for path, major, minor in defaults.DEVICES]
-    for entry in spec["linux"]["devices"]:
-        steps.append(
-            mounts.MakeDevice(
-                entry["path"],
-                entry["type"],
-                entry["major"],
-                entry["minor"],
-                entry.get("fileMode", 0o666),
-                entry.get("uid", 0),
-                entry.get("gid", 0),
-            )
-        )
+    steps += [_device(entry) for entry in spec["linux"]["devices"] if entry["path"].startswith("/dev/")]
     steps += [mounts.MakeLink(path, points_to) for path, points_to in defaults.LINKS]
     if os.path.exists(defaults.KCORE_LINK[1]):
         steps.append(mounts.MakeLink(*defaults.KCORE_LINK))
     return steps
+
+
+def _device(entry: dict[str, Any]) -> Step:
+    return mounts.MakeDevice(
+        entry["path"],
+        entry["type"],
+        entry["major"],
+        entry["minor"],
+        entry.get("fileMode", 0o666),
+        entry.get("uid", 0),
+        entry.get("gid", 0),
+    )
 
 
 # exec

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from sampan.kernel.cgroup import DeviceRule
+
 DEFAULT_SHM_SIZE = 64 << 20
 
 
@@ -38,6 +40,8 @@ def make_spec(
     """
     host = record["host_config"]
     privileged = bool(host.get("Privileged"))
+    devices, rules = _devices(host, privileged)
+    resources = {**_resources(host), "devices": [r.to_json() for r in rules]}
     return {
         "ociVersion": oci.VERSION,
         "process": _process(record, host, privileged, init),
@@ -47,9 +51,10 @@ def make_spec(
         "mounts": _mounts(host, privileged, files, asked_mounts(record.get("mounts") or (), images or {})),
         "linux": {
             "namespaces": _namespaces(host, cgroup_version, joined or {}),
-            "resources": _resources(host, privileged),
+            "resources": resources,
             "cgroupsPath": cgroups_path,
-            "devices": defaults.host_devices() if privileged else [],
+            "devices": devices,
+            "sysctl": _sysctls(host),
             "rootfsPropagation": "rslave",
             "maskedPaths": [] if privileged else list(_override(host.get("MaskedPaths"), defaults.masked_paths())),
             "readonlyPaths": [] if privileged else list(_override(host.get("ReadonlyPaths"), defaults.READONLY_PATHS)),
@@ -79,7 +84,17 @@ def _process(record: dict[str, Any], host: dict[str, Any], privileged: bool, ini
         "capabilities": {"bounding": capability_set, "effective": capability_set, "permitted": capability_set},
         "noNewPrivileges": no_new_privileges(host),
         "oomScoreAdj": int(host.get("OomScoreAdj") or 0),
+        "rlimits": resource_limits(host),
     }
+
+
+def resource_limits(host: dict[str, Any]) -> list[dict[str, Any]]:
+    """process.rlimits, of the container's own process and of every exec."""
+    if not host.get("Ulimits"):
+        return []
+    from sampan.oci import rlimits  # few containers have any
+
+    return rlimits.to_oci(host["Ulimits"])
 
 
 def _console_size(host: dict[str, Any]) -> dict[str, int]:
@@ -228,20 +243,68 @@ def _namespaces(host: dict[str, Any], cgroup_version: str, joined: dict[str, str
     return entries
 
 
-def _resources(host: dict[str, Any], privileged: bool) -> dict[str, Any]:
-    """linux.resources; numbers of 0 stand for "not asked for"."""
+def _devices(host: dict[str, Any], privileged: bool) -> tuple[list[dict[str, Any]], list[DeviceRule]]:
+    """linux.devices beside the default ones, and linux.resources.devices."""
+    nodes = defaults.host_devices() if privileged else []
+    rules = list(defaults.ALL_DEVICES if privileged else defaults.DEVICE_RULES)
+    if host.get("Devices") or host.get("DeviceCgroupRules"):
+        from sampan.runtime import hostdevices  # few containers have any
+
+        asked, more = hostdevices.devices(host.get("Devices") or [], privileged)
+        nodes += asked
+        if not privileged:
+            rules += more + hostdevices.extra_rules(host.get("DeviceCgroupRules") or [])
+    return nodes, rules
+
+
+def _sysctls(host: dict[str, Any]) -> dict[str, str]:
+    """linux.sysctl: Docker's two for a network namespace of the container's own, and what was asked for."""
+    found: dict[str, str] = {}
+    mode = host.get("NetworkMode") or ""
+    if mode != "host" and not mode.startswith("container:"):
+        # Ping and low ports for everybody: nobody else is in that namespace.
+        for name, value in defaults.NETWORK_SYSCTLS:
+            if os.path.exists(f"/proc/sys/{oci.parameter_path(name)}"):
+                found[name] = value
+    return {**found, **(host.get("Sysctls") or {})}
+
+
+def _resources(host: dict[str, Any]) -> dict[str, Any]:
+    """linux.resources but its devices; numbers of 0 stand for "not asked for", and so does what is not there."""
     quota, period = int(host.get("CpuQuota") or 0), int(host.get("CpuPeriod") or 0)
     if host.get("NanoCpus"):
         period = 100_000
         quota = int(host["NanoCpus"]) * period // 1_000_000_000
-    rules = defaults.ALL_DEVICES if privileged else defaults.DEVICE_RULES
-    return {
-        "memory": {
-            "limit": int(host.get("Memory") or 0),
-            "swap": int(host.get("MemorySwap") or 0),
-            "reservation": int(host.get("MemoryReservation") or 0),
-        },
-        "cpu": {"shares": int(host.get("CpuShares") or 0), "quota": quota, "period": period},
-        "pids": {"limit": int(host.get("PidsLimit") or 0)},
-        "devices": [r.to_json() for r in rules],
+    memory: dict[str, Any] = {
+        "limit": int(host.get("Memory") or 0),
+        "swap": int(host.get("MemorySwap") or 0),
+        "reservation": int(host.get("MemoryReservation") or 0),
     }
+    if host.get("MemorySwappiness") is not None:
+        memory["swappiness"] = int(host["MemorySwappiness"])
+    if host.get("OomKillDisable"):
+        memory["disableOOMKiller"] = True
+    cpu: dict[str, Any] = {"shares": int(host.get("CpuShares") or 0), "quota": quota, "period": period}
+    cpu |= {name: host[field] for field, name in _CPU_FIELDS if host.get(field)}
+    found = {"memory": memory, "cpu": cpu, "pids": {"limit": int(host.get("PidsLimit") or 0)}}
+    if any(host.get(field) for field in _BLOCK_FIELDS):
+        from sampan.runtime import hostdevices
+
+        found["blockIO"] = hostdevices.block_limits(host)
+    return found
+
+
+_CPU_FIELDS = (
+    ("CpuRealtimeRuntime", "realtimeRuntime"),
+    ("CpuRealtimePeriod", "realtimePeriod"),
+    ("CpusetCpus", "cpus"),
+    ("CpusetMems", "mems"),
+)
+_BLOCK_FIELDS = (
+    "BlkioWeight",
+    "BlkioWeightDevice",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps",
+)

@@ -190,6 +190,35 @@ class NoNewPrivileges(Step):
         process.set_no_new_privileges()
 
 
+class LimitResource(Step):
+    """Set one resource limit of the process, which its children inherit. name: as `--ulimit` has it; number: the kernel's."""
+
+    name: str
+    number: int
+    soft: int
+    hard: int
+
+    def describe(self) -> str:
+        return f"prlimit {self.name} {_limit(self.soft)}:{_limit(self.hard)}"
+
+    def run(self, ctx: Context) -> None:
+        try:
+            process.set_resource_limit(self.number, self.soft, self.hard)
+        except OSError as e:
+            most = process.get_resource_limit(self.number)[1]
+            reason = os.strerror(e.errno or 0).lower()
+            if e.errno == errno.EPERM and self.hard > most:
+                reason += f": the hard limit is {_limit(most)} here, and only CAP_SYS_RESOURCE can raise it"
+            elif e.errno == errno.EPERM:
+                reason += ": it is above fs.nr_open"
+            asked = f"{self.name}={_limit(self.soft)}:{_limit(self.hard)}"
+            raise StepError(f"error setting ulimit {asked}: {reason}") from None
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == (1 << 64) - 1 else str(value)
+
+
 class BecomeUser(Step):
     """Drop the bounding set to `capabilities`, become the user, and keep exactly that set; inheritable and ambient empty.
 
