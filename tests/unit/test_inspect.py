@@ -46,6 +46,9 @@ class Places:
     def usage(self, _record: Record) -> int:
         return 4096
 
+    def image_size(self, _record: Record) -> int:
+        return 10000
+
     def start(self, number: int, started: bool = True, **ended: Any) -> None:
         start = self.directory / "starts" / str(number)
         start.mkdir()
@@ -164,7 +167,7 @@ def test_the_shape_of_a_listing(places: Places) -> None:
     assert item["Created"] == 1767225600
     assert (item["State"], item["Status"], item["Image"]) == ("created", "Created", "base")
     assert item["HostConfig"] == {"NetworkMode": "none"}
-    assert item["SizeRw"] == 4096
+    assert (item["SizeRw"], item["SizeRootFs"]) == (4096, 14096)
 
 
 def test_a_broken_record_is_dead_and_can_be_shown(places: Places) -> None:
