@@ -214,7 +214,6 @@ def test_a_source_that_is_not_shared(cli: Command, place: Path) -> None:
 # match-user
 
 
-@pytest.mark.core
 def test_the_callers_files_belong_to_the_containers_user(cli: Command, place: Path) -> None:
     os.chown(place / "dir", 1234, 1235)
     os.chown(place / "dir/file", 1234, 1235)
