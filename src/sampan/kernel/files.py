@@ -317,6 +317,31 @@ def lock_is_held(path: str) -> bool:
     return int(_FLOCK.unpack(answer)[0]) != fcntl.F_UNLCK
 
 
+def lock_directory(path: str) -> int:
+    """A descriptor of a directory that holds an flock(2) on it, -1 if somebody else does. Raises OSError.
+
+    For directories that are being taken away: a record lock needs a file that can be written.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return -1
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_young(path: str, seconds: float = 2.0) -> bool:
+    """Whether something has changed so lately that whoever made it may be between two steps; also if it is gone."""
+    try:
+        return time.time() - os.lstat(path).st_ctime < seconds
+    except FileNotFoundError:
+        return True
+
+
 def close_all(fds: list[int]) -> None:
     """Close every descriptor of a list and empty it; one that is closed already is a bug and raises OSError."""
     while fds:

@@ -14,7 +14,7 @@ import errno
 import os
 
 from sampan.errors import InvalidParameter, NotFound
-from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_all
+from sampan.kernel.files import FileLock, is_young, lock_is_held, read_bounded, sync_directory, write_all
 from sampan.oci import digest as digests
 
 TYPE_CHECKING = False
@@ -125,6 +125,19 @@ class ContentStore:
                 os.unlink(path)
             except FileNotFoundError:
                 pass  # Another process collects the same garbage.
+
+    def ingests(self) -> tuple[set[str], set[str]]:
+        """The paths of blobs on their way in: those whose writer lives, and those that a killed one left."""
+        living: set[str] = set()
+        dead: set[str] = set()
+        for name in os.listdir(self._ingest):
+            path = f"{self._ingest}/{name}"
+            # Between the making of the file and its lock it is empty and new.
+            if lock_is_held(path) or is_young(path):
+                living.add(path)
+            elif os.path.exists(path):
+                dead.add(path)
+        return living, dead
 
     def collect_ingests(self) -> int:
         """Remove what writers left that live no more; return how many that were."""

@@ -99,6 +99,31 @@ class ImageNames:
                 found.append(record)
         return sorted(found, key=lambda record: record.reference)
 
+    def survey(self) -> tuple[tuple[NameRecord, ...], dict[str, str], tuple[str, ...]]:
+        """All records that can be read; why others cannot, by path; the paths that killed writers left.
+
+        Only under the store's exclusive lock.
+        """
+        good: tuple[NameRecord, ...] = ()
+        bad: dict[str, str] = {}
+        dead: tuple[str, ...] = ()
+        for name in sorted(os.listdir(self.directory)):
+            path = f"{self.directory}/{name}"
+            if name.startswith("."):
+                if name.startswith(_TEMPORARY):
+                    dead = (*dead, path)
+                continue
+            try:
+                record = self._read(path)
+            except System as e:
+                bad[path] = str(e)
+                continue
+            if record is not None and self.path(record.reference) != path:
+                bad[path] = f"it is the record of {record.reference}"
+            elif record is not None:
+                good = (*good, record)
+        return good, bad, dead
+
     def collect(self) -> int:
         """Remove what killed writers left; return how many that were. Only under the store's exclusive lock."""
         dead = [name for name in os.listdir(self.directory) if name.startswith(_TEMPORARY)]

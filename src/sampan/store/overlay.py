@@ -19,7 +19,7 @@ from sampan.store.snapshots import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
@@ -43,6 +43,12 @@ class OverlaySnapshotter:
     # Layers
 
     def unpack(self, parent_chain_ids: Sequence[str], stream: Source, expected_diff_id: str | None = None) -> LayerInfo:
+        return self._layers.add(parent_chain_ids, expected_diff_id, self._filler(parent_chain_ids, stream))
+
+    def examine(self, chain_ids: Sequence[str], stream: Source, diff_id: str, replace: bool = False) -> str:
+        return self._layers.examine(chain_ids[-1], diff_id, self._filler(chain_ids[:-1], stream), replace)
+
+    def _filler(self, parent_chain_ids: Sequence[str], stream: Source) -> Callable[[int], LayerInfo]:
         def fill(diff_fd: int) -> LayerInfo:
             from sampan.store.layers import apply
 
@@ -52,7 +58,7 @@ class OverlaySnapshotter:
                 _copy_root(lower[0], diff_fd)
             return apply(stream, diff_fd, whiteouts="overlay", lower=lower)
 
-        return self._layers.add(parent_chain_ids, expected_diff_id, fill)
+        return fill
 
     def has(self, chain_id: str) -> bool:
         return self._layers.has(chain_id)

@@ -13,7 +13,7 @@ import os
 
 from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unavailable
-from sampan.kernel.files import FileLock, sync_directory, write_atomic
+from sampan.kernel.files import FileLock, is_young, lock_is_held, sync_directory, write_atomic
 from sampan.store.layout import CREATING, REMOVING
 from sampan.store.locks import RecordLock
 from sampan.structs import Struct
@@ -260,6 +260,25 @@ class Records:
                 if _is_name(name) and self._claimant(name) is not None:
                     continue
                 self._release(name, owner)
+
+    def is_abandoned(self, paths: ContainerPaths) -> bool:
+        """Whether the create or remove that works on an unfinished directory was killed."""
+        with self._names_lock():
+            if lock_is_held(paths.record_lock) or not os.path.isdir(paths.directory):
+                return False
+            # Without a lock file a remove may be between its last two steps.
+            return os.path.exists(paths.record_lock) or not is_young(paths.directory)
+
+    def stale_names(self) -> list[str]:
+        """The paths of claims that no container confirms, and of files that killed commands left beside them."""
+        found = []
+        with self._names_lock():
+            for name, owner in self.names():
+                # A remove gives the name back before its directory goes.
+                going = _is_id(owner) and os.path.isdir(self._layout.removing(owner).directory)
+                if not _is_name(name) or (self._claimant(name) is None and not going):
+                    found.append(self._layout.name(name))
+        return found
 
     # Within
 

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 
         def has(self, chain_id: str) -> bool: ...
 
+        def examine(self, chain_ids: Sequence[str], stream: Source, diff_id: str, replace: bool = False) -> str:
+            """Compare the layer on top of `chain_ids` with its archive: "" if it is what that unpacks to, else what differs.
+
+            With `replace` what differs is exchanged; nothing may run on the layer then. Raises `InvalidParameter` for
+            an archive that has another digest, `System` for a full disk.
+            """
+
         def info(self, chain_id: str) -> LayerInfo:
             """What was learned when a layer was unpacked. Raises `NotFound`."""
 
@@ -192,6 +199,45 @@ class LayerDirectory:
             if not self.has(info.chain_id):
                 self._publish(staged, info)
         return info
+
+    def examine(self, chain_id: str, diff_id: str, fill: Callable[[int], LayerInfo], replace: bool) -> str:
+        """Unpack the layer once more, beside itself, and compare. See `Snapshotter.examine`."""
+        from sampan.store.treediff import first_difference
+
+        path = self.path(chain_id)
+        with self.staging.begin() as staged:
+            with self._trace.step("unpack layer", staged.path):
+                info = _fill(f"{staged.path}/diff", fill)
+            if info.diff_id != diff_id:
+                raise InvalidParameter(f'invalid diffID: expected "{diff_id}", got "{info.diff_id}"')
+            info = info.replace(chain_id=chain_id)
+            difference = first_difference(f"{path}/diff", f"{staged.path}/diff")
+            if not difference:
+                try:
+                    if self.info(chain_id) == info:
+                        return ""
+                    difference = f"{_INFO}: it is not what the archive says"
+                except (NotFound, ValueError, KeyError, TypeError, OSError) as e:
+                    difference = f"{_INFO}: {e}"
+            if replace:
+                self._exchange(staged, info)
+            return difference
+
+    def _exchange(self, staged: Staged, info: LayerInfo) -> None:
+        """Put what was unpacked in the place of what is damaged; the init layer beside it stays."""
+        path = self.path(info.chain_id)
+        with self._trace.step("write", f"{path}/{_INFO}"):
+            write_atomic(f"{path}/{_INFO}", jsontext.dumps({"schema": 1, "layer": info.to_json()}), sync=False)
+        with self._trace.step("exchange", f"{path}/diff"):
+            if os.path.lexists(f"{path}/diff"):
+                os.rename(f"{path}/diff", f"{staged.path}/damaged")
+            os.rename(f"{staged.path}/diff", f"{path}/diff")
+        with self._trace.step("sync layer", path):
+            fd = open_directory(path)
+            try:
+                sync_filesystem(fd)
+            finally:
+                os.close(fd)
 
     def _publish(self, staged: Staged, info: LayerInfo) -> None:
         document = {"schema": 1, "layer": info.to_json()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from sampan.kernel.files import FileLock
+from sampan.kernel.files import FileLock, is_young, lock_directory, lock_is_held
 from sampan.kernel.tree import remove_tree
 
 TYPE_CHECKING = False
@@ -50,12 +50,36 @@ class Staging:
         path = f"{self.directory}/{name}"
         aside = f"{self.directory}/{_REMOVING}{os.urandom(8).hex()}"
         try:
-            with self._trace.step("rename away", path):
-                os.rename(path, aside)
+            # Held until it is gone, so that what a killed remover left can be told from what is being removed.
+            held = lock_directory(path)
         except FileNotFoundError:
             return False
-        self._delete(aside)
+        try:
+            with self._trace.step("rename away", path):
+                os.rename(path, aside)
+            self._delete(aside)
+        except FileNotFoundError:
+            return False
+        finally:
+            if held >= 0:
+                os.close(held)
         return True
+
+    def leftovers(self) -> list[str]:
+        """What killed processes left, by this moment: the paths that `collect_garbage` would delete."""
+        found = []
+        for name in os.listdir(self.directory):
+            path = f"{self.directory}/{name}"
+            if name.startswith(_REMOVING) and not _is_held(path):
+                found.append(path)
+            elif name.startswith(_TEMPORARY):
+                lock = f"{self.directory}/{_LOCK}{name[len(_TEMPORARY) :]}"
+                # In this order: it is published, or discarded, before the lock goes.
+                if not lock_is_held(lock) and os.path.lexists(path):
+                    found.append(path)
+            elif name.startswith(_LOCK) and not is_young(path) and not lock_is_held(path):
+                found.append(path)
+        return found
 
     def collect_garbage(self) -> None:
         """Delete what killed processes left. Safe beside processes that are at work."""
@@ -122,6 +146,17 @@ def delete_tree(path: str) -> None:
         remove_tree(fd, name)
     finally:
         os.close(fd)
+
+
+def _is_held(path: str) -> bool:
+    """Whether somebody is taking a directory away, or has done so by now."""
+    try:
+        held = lock_directory(path)
+    except FileNotFoundError:
+        return True
+    if held >= 0:
+        os.close(held)
+    return held < 0
 
 
 def _drop(lock: FileLock) -> None:
