@@ -87,7 +87,7 @@ GROUPS = {
         },
     ),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
-    "system": ("Manage sampan", {"df": "system df", "info": "info", "prune": "system prune"}),
+    "system": ("Manage sampan", {"check": "system check", "df": "system df", "info": "info", "prune": "system prune"}),
 }  # fmt: skip
 
 # Other words for the same, not in the lists.
@@ -113,6 +113,7 @@ GROUP_VERBS = {
     "volume rm": Entry("sampan.cli.volumes", "RM", "Remove volumes"),
     "image inspect": Entry("sampan.cli.inspect", "IMAGE_INSPECT", "Show everything known of images as JSON"),
     "container prune": Entry("sampan.cli.prune", "CONTAINERS", "Remove all stopped containers"),
+    "system check": Entry("sampan.cli.check", "CHECK", "Find and mend what does not fit together"),
     "system df": Entry("sampan.cli.usage", "DF", "Show what takes how much of the disk"),
     "system prune": Entry("sampan.cli.prune", "SYSTEM", "Remove what nobody uses"),
 }

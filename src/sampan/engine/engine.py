@@ -67,7 +67,7 @@ class Engine:
 
     @property
     def system(self) -> System:
-        """version(), info(), df(), prune()."""
+        """version(), info(), df(), prune(), check()."""
         system: System = self._wiring.system
         return system
 

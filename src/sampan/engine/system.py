@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.check import Finding
     from sampan.engine.config import Config
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.store.layout import Layout
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
         def everything(
             self, all_images: bool, volumes: bool, filters: Mapping[str, str | Sequence[str]] | None
         ) -> dict[str, Any]: ...
+
+    class Checker(Protocol):
+        def check(self, repair: bool, deep: bool) -> list[Finding]: ...
 
     class Images(Protocol):
         def list(self) -> list[dict[str, Any]]: ...
@@ -56,6 +60,7 @@ class System:
         snapshotter: str,
         usage: Callable[[], Usage],
         pruner: Callable[[], Pruner],
+        checker: Callable[[], Checker],
     ) -> None:
         self._layout = layout
         self._records = records
@@ -66,6 +71,14 @@ class System:
         self._snapshotter = snapshotter
         self._usage = usage
         self._pruner = pruner
+        self._checker = checker
+
+    def check(self, repair: bool = False, deep: bool = False) -> list[Finding]:
+        """What in the store does not fit together; with `repair` mended where nothing can be lost by that.
+
+        `deep` reads every blob, and compares every unpacked layer with its archive. Safe beside other commands.
+        """
+        return self._checker().check(repair, deep)
 
     def df(self) -> dict[str, Any]:
         """What takes how much of the disk: `GET /system/df`, with ImagesReclaimable beside LayersSize, in bytes."""

@@ -188,6 +188,27 @@ class Wiring:
         layers = self.snapshots.layers
         return Usage(layout, self.records, self.janitor, self.inspector, self.images, names, content, layers, volumes)
 
+    def _checker(self) -> Any:
+        from sampan.engine.check import Checker
+        from sampan.engine.checkcontainers import ContainerCheck
+        from sampan.engine.checkimages import ImageCheck
+        from sampan.engine.volumeusers import VolumeUsers
+        from sampan.store.content import ContentStore
+        from sampan.store.images import ImageNames, StoreLock
+        from sampan.store.staging import Staging
+        from sampan.store.volumes import VolumeStore
+
+        layout, trace, records = self.layout, self.trace, self.records
+        containers = ContainerCheck(
+            layout, records, self.settler, self.janitor, self.snapshots, self.cgroups, self.settings.cgroup_parent
+        )
+        content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
+        staging = (Staging(layout.layers, trace), Staging(layout.snapshots, trace))
+        lock = StoreLock(layout.images_lock)
+        images = ImageCheck(layout, content, names, self.images, self.snapshots.layers, staging, lock, records)
+        volumes = VolumeStore(layout.volumes, trace)
+        return Checker(layout, containers, images, self.volumes, volumes, VolumeUsers(records))
+
     def _system(self) -> Any:
         from sampan.engine.system import System
 
@@ -201,4 +222,5 @@ class Wiring:
             self.snapshots.name,
             lambda: self.usage,
             lambda: self.pruner,
+            lambda: self.checker,
         )

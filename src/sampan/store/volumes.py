@@ -192,6 +192,12 @@ class VolumeStore:
         finally:
             os.close(fd)
 
+    def leftovers(self) -> tuple[str, ...]:
+        """What killed commands left, by this moment; see `Staging.leftovers`."""
+        from sampan.kernel.files import is_young
+
+        return tuple(path for path in self._staging.leftovers() if not is_young(path))
+
     def collect_garbage(self) -> None:
         """Delete what killed commands left half made and half removed. Safe beside processes that are at work."""
         for entry in os.listdir(self.directory):
