@@ -357,7 +357,7 @@ def test_a_damaged_volume_is_told_and_its_content_left_alone(damage: Damage) -> 
 # Beside others
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(40, marks=pytest.mark.long)], ids=["some", "many"])
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)], ids=["some", "many"])
 def test_nothing_that_is_at_work_is_taken_for_garbage(new_root: Root, rounds: int) -> None:
     """Ten processes make and remove containers and images, while others check, repair and prune."""
     with new_root.engine() as engine:
@@ -396,7 +396,7 @@ with sampan.Engine(root, run_root, config, notify=lambda _: None) as engine:
     errors = [p.communicate(timeout=patience(60))[1] for p in processes]
     assert errors == [""] * 10
     assert findings == []
-    assert checks > 3
+    assert checks > 1
     with new_root.engine() as engine:
         assert engine.system.check(deep=True) == []
     assert not os.listdir(new_root.root / "snapshots")
