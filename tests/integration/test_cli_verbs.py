@@ -83,7 +83,7 @@ def test_inspect_by_type(cli: Command) -> None:
     done = cli("inspect", "--type", "image", "box")
     assert (done.code, done.err) == (1, "Error: No such image: box:latest\n")
     done = cli("inspect", "--type", "foo", "box")
-    assert (done.code, done.err) == (1, 'unknown type: "foo": must be one of "container", "image"\n')
+    assert (done.code, done.err) == (1, 'unknown type: "foo": must be one of "container", "image", "volume"\n')
     assert cli("container", "inspect", "box").ok().out == cli("inspect", "--type=container", "box").ok().out
 
 
