@@ -1,12 +1,12 @@
-"""`python -m bench [start|many|import]...`: all of them without a name."""
+"""`python -m bench [start|many|import|commit]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import import_, many, start
+from bench import commit, import_, many, start
 
-ALL = {"start": start.main, "many": many.main, "import": import_.main}
+ALL = {"start": start.main, "many": many.main, "import": import_.main, "commit": commit.main}
 
 for name in sys.argv[1:] or ALL:
     ALL[name]()

@@ -29,6 +29,10 @@ _OCTAL_7 = 1 << 21
 _OCTAL_11 = 1 << 33
 
 
+_PAX_BLOCKS: dict[int, bytes] = {}
+"""The blocks before extended headers of a block at most, by their length, which is all they tell: most files have one."""
+
+
 class TarWriter:
     """Writes entries one after the other; `close()` writes the end mark.
 
@@ -119,8 +123,10 @@ def _header(entry: TarEntry, size: int) -> bytes:
     if nanoseconds or not 0 <= seconds < _OCTAL_11:
         records[b"mtime"] = _time(entry.mtime_ns)
         seconds = min(max(seconds, 0), _OCTAL_11 - 1)
-    numbers = {b"uid": entry.uid, b"gid": entry.gid}
-    records |= {key: b"%d" % value for key, value in numbers.items() if value >= _OCTAL_7}
+    if entry.uid >= _OCTAL_7:
+        records[b"uid"] = b"%d" % entry.uid
+    if entry.gid >= _OCTAL_7:
+        records[b"gid"] = b"%d" % entry.gid
     if size >= _OCTAL_11:
         records[b"size"] = b"%d" % size
     if entry.regions is not None:
@@ -132,9 +138,9 @@ def _header(entry: TarEntry, size: int) -> bytes:
     block = _block(entry, prefix, short, target, size, seconds)
     if not records:
         return block
-    if any(not _is_utf8(records.get(key, b"")) for key in (b"path", b"linkpath", b"GNU.sparse.name")):
+    if any(key in records and not _is_utf8(records[key]) for key in (b"path", b"linkpath", b"GNU.sparse.name")):
         records[b"hdrcharset"] = b"BINARY"  # Without it, names in pax headers are UTF-8.
-    return _pax_header(name, records) + block
+    return _pax_header(records) + block
 
 
 def _block(entry: TarEntry, prefix: bytes, name: bytes, target: bytes, size: int, seconds: int) -> bytes:
@@ -157,12 +163,16 @@ def _block(entry: TarEntry, prefix: bytes, name: bytes, target: bytes, size: int
     return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + _CHECKSUM_AS_SPACES, tail)
 
 
-def _pax_header(name: bytes, records: dict[bytes, bytes]) -> bytes:
+def _pax_header(records: dict[bytes, bytes]) -> bytes:
     """An extended header with these records. Its own name is for readers that do not know pax and see a file."""
     data = b"".join(_record(key, value) for key, value in sorted(records.items()))
-    base = _ascii(name.rstrip(b"/").rpartition(b"/")[2])
-    member = TarEntry(b"PaxHeaders.0/" + base[:80], b"x", 0o644)
-    return _block(member, b"", member.name, b"", len(data), 0) + data + bytes(-len(data) % BLOCK)
+    block = _PAX_BLOCKS.get(len(data))
+    if block is None:
+        member = TarEntry(b"PaxHeaders.0", b"x", 0o644)
+        block = _block(member, b"", member.name, b"", len(data), 0)
+        if len(data) <= BLOCK:
+            _PAX_BLOCKS[len(data)] = block
+    return block + data + bytes(-len(data) % BLOCK)
 
 
 def _record(key: bytes, value: bytes) -> bytes:
