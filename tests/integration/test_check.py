@@ -400,3 +400,27 @@ with sampan.Engine(root, run_root, config, notify=lambda _: None) as engine:
     with new_root.engine() as engine:
         assert engine.system.check(deep=True) == []
     assert not os.listdir(new_root.root / "snapshots")
+
+
+@pytest.mark.long
+def test_a_hundred_commands_at_once_beside_checks_and_prunes(new_root: Root) -> None:
+    """No command fails, nothing is taken for garbage that is none, and nothing is left."""
+    new_root.cli("run", "--rm", "base", "true").ok()
+    script = 'id=$("$@" create base true) && "$@" rm "$id"'
+    commands = [
+        subprocess.Popen(
+            ["sh", "-c", script, "sh", new_root.cli.program, *new_root.cli.before],
+            env=new_root.cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(100)
+    ]  # fmt: skip
+    findings: list[Finding] = []
+    with new_root.engine() as engine:
+        while any(command.poll() is None for command in commands):
+            findings += engine.system.check(repair=True)
+            # None of theirs: a container that is waiting for its `rm` is stopped, and would be pruned.
+            engine.system.prune(volumes=True, filters={"label": "nobody"})
+    ended = [(command.communicate()[1], command.returncode) for command in commands]
+    assert ended == [(b"", 0)] * 100
+    assert findings == []
+    assert new_root.cli("system", "check").ok().out == "nothing found\n"

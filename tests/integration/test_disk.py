@@ -12,32 +12,13 @@ import pytest
 from sampan.errors import NotFound
 from sampan.steps.trace import Event
 
+from support.disk import disk
 from support.imagestore import archive
 from support.roots import Root
 
 pytestmark = pytest.mark.root
 
 SLEEP = ["sleep", "1000"]
-
-
-def disk(root: Root) -> dict[str, tuple[int, int]]:
-    """Blocks and names of everything below the root, by place: what `du` sees, without the growth of directories.
-
-    A directory's own blocks are not counted (ext4 never gives those back), its name is.
-    """
-    found = {}
-    for place in sorted(os.listdir(root.root)):
-        blocks = names = 0
-        seen = set()
-        for directory, directories, files in os.walk(root.root / place):
-            names += len(directories) + len(files)
-            for name in files:
-                status = os.lstat(os.path.join(directory, name))
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    blocks += status.st_blocks
-        found[place] = (blocks, names)
-    return found
 
 
 def test_the_layers_of_an_image_that_was_removed_by_force_go_with_its_last_container(new_root: Root) -> None:
