@@ -496,3 +496,18 @@ def _refusal(engine: sampan.Engine) -> str | None:
     except (System, StartFailed) as e:
         return str(e)
     return None
+
+
+def test_inspect_lists_the_execs_that_run(engine: sampan.Engine) -> None:
+    box = running(engine, SLEEP)
+    assert box.inspect()["ExecIDs"] is None
+    first, second = (box.exec_start(["sh", "-c", "read line"], stdin=True) for _ in range(2))
+    (one, other) = box.inspect()["ExecIDs"]
+    assert len(one) == len(other) == 64
+    assert one != other
+    first.close_stdin()
+    first.close()
+    eventually(lambda: len(box.inspect()["ExecIDs"] or ()) == 1, what="one of them has ended")
+    box.kill()
+    assert box.inspect()["ExecIDs"] is None
+    second.close()

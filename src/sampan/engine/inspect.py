@@ -89,7 +89,7 @@ class Inspector:
             "MountLabel": "",
             "ProcessLabel": "",
             "AppArmorProfile": "",
-            "ExecIDs": None,
+            "ExecIDs": (paths.execs() or None) if seen.running else None,
             "HostConfig": _host_config(record),
             "GraphDriver": self._graph_driver(record),
             **(self._sizes(record) if size else {}),

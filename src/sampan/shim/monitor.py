@@ -239,6 +239,7 @@ class Monitor:
             client.finish()
             return
         self.execs[plan.identifier] = session
+        _try(lambda: _touch(self._exec_file(session)))  # only `inspect` looks for it
         session.began(outcome.pid, ctx, self.ended.append)
         client.send(protocol.message(protocol.REPLY, pid=outcome.pid, steps=outcome.done))
         if plan.detach:
@@ -257,6 +258,10 @@ class Monitor:
         ctx.fds["init"] = self.session.pidfd
         return launch.launch(plan.stages, ctx)
 
+    def _exec_file(self, session: Session) -> str:
+        """Says to whoever lists the run directory that the exec runs, without asking this process."""
+        return f"{self.plan.run_directory}/{protocol.EXEC_FILE}{session.identifier}"
+
     def _end_exec(self, session: Session) -> None:
         """Reap an exec's process; once its streams are at their end as well, or were held open too long, tell its client.
 
@@ -269,6 +274,7 @@ class Monitor:
         if not session.seconds_left:
             self.ended.remove(session)
             del self.execs[session.identifier]
+            _try(lambda: os.unlink(self._exec_file(session)))
             session.close()
             session.tell_exit(exit_code=session.exit_code)
 
@@ -393,6 +399,10 @@ def _try(action: Any) -> None:
         action()
     except OSError:
         pass
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _make_private(directory: str) -> None:

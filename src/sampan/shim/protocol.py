@@ -56,6 +56,9 @@ HEADER_SIZE = _HEADER.size
 LARGEST = 16 << 20
 """Bytes of a body; a longer one is a broken or hostile peer. execve takes at most a quarter of the stack, 2 MiB by default."""
 
+EXEC_FILE = "exec-"
+"""Begins the name of the empty file in the run directory that an exec has while it runs; its id follows."""
+
 CONTROL_FD = 3
 """The launcher's socket in a shim that was just started."""
 LIBRARY_FD = 4

@@ -15,6 +15,7 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
 Below the run root (default /run/sampan), gone after a reboot:
 
     ID/attach.sock                           the shim's socket
+    ID/exec-EXECID                           empty; there while that exec runs
 
 The root and the run root are 0711 (a path below them may be mounted for a container's user), everything
 in them 0700 (set-uid files of an image must not be reachable by the host's users; class CVE-2021-41091).
@@ -91,6 +92,14 @@ class ContainerPaths:
 
     def start(self, number: int) -> StartPaths:
         return StartPaths(self.starts, number)
+
+    def execs(self) -> list[str]:
+        """The ids of the execs that run: the shim has a file for each beside its socket (`shim.protocol.EXEC_FILE`)."""
+        try:
+            names = os.listdir(self.run_directory)
+        except FileNotFoundError:
+            return []
+        return sorted(name.removeprefix("exec-") for name in names if name.startswith("exec-"))
 
     def newest_start(self) -> int:
         """The number of the newest start, 0 if the container was never started.
