@@ -45,23 +45,12 @@ def _source(text: str) -> str:
         raise InvalidParameter("invalid empty volume spec")
     if len(text) <= 2:
         return ""
-    sections = _sections(text)
+    sections = text.split(":")
     if "" in sections:
         raise InvalidParameter(f"invalid spec: {text}: empty section between colons")
     if len(sections) > 3:
         raise InvalidParameter(f"invalid spec: {text}: too many colons")
     return sections[0] if len(sections) > 1 else ""
-
-
-def _sections(text: str) -> list[str]:
-    """The text between the colons. One behind a single letter separates nothing: it may be a drive of Windows."""
-    sections: list[str] = [""]
-    for character in text:
-        if character == ":" and not (len(sections[-1]) == 1 and sections[-1].isalpha()):
-            sections.append("")
-        else:
-            sections[-1] += character
-    return sections
 
 
 # --mount
