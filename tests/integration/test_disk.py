@@ -137,7 +137,11 @@ def test_system_prune_gives_everything_back(new_root: Root) -> None:
     assert "\nDeleted Images:\ndeleted: sha256:" in first
     assert "Deleted Volumes" not in first
     assert "one:latest" in str(engine.images.list())
+    before = lengths(*(new_root.root / place for place in ("content", "layers", "images")))
+    with new_root.engine() as engine:
+        assert engine.system.df()["LayersSize"] == before
     second = cli("system", "prune", "-af", "--volumes").ok().out
+    assert second.endswith(f"Total reclaimed space: {before / 1e6:.4g}MB\n"), "all of it, and nothing twice"
     assert "untagged: one:latest\n" in second
     assert "untagged: base:latest\n" in second
     assert "Deleted Volumes:\n" in second

@@ -54,14 +54,16 @@ class Pruner:
         remover: Remover,
         images: Callable[[], Images],
         volumes: Callable[[], Volumes],
+        measure: Callable[[], int],
     ) -> None:
-        """`images` and `volumes` give those services when they are pruned too."""
+        """`images` and `volumes` give those services when they are pruned too; `measure`, the bytes of all images."""
         self._records = records
         self._janitor = janitor
         self._snapshots = snapshots
         self._remover = remover
         self._images = images
         self._volumes = volumes
+        self._measure = measure
 
     def containers(self, filters: Filters | None = None) -> dict[str, Any]:
         """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes written in them}.
@@ -122,7 +124,7 @@ class Pruner:
         images = self._images()
         used = {record.image for i in self._records.ids() if (record := self._records.try_read(i)) is not None}
         deleted: list[dict[str, str]] = []
-        freed = 0
+        before = self._measure()  # Not the images' sizes: what they share is given back once.
         for item in images.list():
             names = item["RepoTags"] or item["RepoDigests"]
             if item["Id"] in used or (names and not all_images):
@@ -134,9 +136,8 @@ class Pruner:
             except (Conflict, NotFound):
                 continue  # A container came in between, or somebody else removes it.
             deleted += done
-            freed += item["Size"] if any("Deleted" in step for step in done) else 0
         images.collect()
-        return {"ImagesDeleted": deleted, "SpaceReclaimed": freed}
+        return {"ImagesDeleted": deleted, "SpaceReclaimed": max(0, before - self._measure())}
 
 
 class PruneFilter:

@@ -108,6 +108,10 @@ class Usage:
             "BuildCache": [],
         }
 
+    def image_bytes(self) -> int:
+        """Bytes of all that images take."""
+        return self._image_bytes(set())[0]
+
     def _container_items(self, found: list[Record]) -> list[dict[str, Any]]:
         items = []
         for record in found:

@@ -173,7 +173,13 @@ class Wiring:
         from sampan.engine.prune import Pruner
 
         return Pruner(
-            self.records, self.janitor, self.snapshots, self.remover, lambda: self.images, lambda: self.volumes
+            self.records,
+            self.janitor,
+            self.snapshots,
+            self.remover,
+            lambda: self.images,
+            lambda: self.volumes,
+            lambda: self.usage.image_bytes(),
         )
 
     def _usage(self) -> Any:
