@@ -12,7 +12,7 @@ class SampanError(Exception):
     """Base of everything that sampan raises on purpose.
 
     `http_status` is the Engine API's status for this kind (swagger `ErrorResponse`); `exit_code` is the
-    command line's for verbs that run no container (`run`, `create` and `start -a` turn it into 125).
+    command line's for verbs that run no container (`run` and `create` turn it into 125).
     """
 
     http_status = 500

@@ -183,6 +183,8 @@ class _Run:
                 value = MISSING  # a nil interface is no value from here on
         for name in node.variables:
             if node.assigns:
+                if all(known != name for known, _ in self._variables):
+                    self._fail(node.commands[-1].words[0], f"undefined variable: {name}")
                 self._set(name, value)
             else:
                 self._variables.append((name, value))
