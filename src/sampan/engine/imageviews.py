@@ -95,7 +95,7 @@ class Views:
 
     def history(self, image: Image) -> list[dict[str, Any]]:
         """`GET /images/{name}/history`."""
-        from sampan.engine.imagehistory import history
+        from sampan.engine.imagehistory import history, steps_of, unexplained
 
         records = self._names.list()
         by_id = {record.image: record for record in records if record.is_image}
@@ -105,12 +105,11 @@ class Views:
             record = by_id[record.parent]
             above.add(record.image)
             try:
-                steps = self._images.read(record).document.get("history")
+                below = self._images.read(record)
             except Damaged:
                 continue
-            parents.append(
-                (record.image, len(steps) if isinstance(steps, list) else 0, _names(records, record.image)[0])
-            )
+            count = len(steps_of(below)) + unexplained(below)
+            parents.append((below.id, count, _names(records, below.id)[0]))
         return history(image, _names(records, image.id)[0], parents, self._snapshots)
 
     def _item(self, record: NameRecord, tags: list[str], repo_digests: list[str]) -> dict[str, Any]:
