@@ -6,7 +6,9 @@ is. The parent then looks with a fresh service, as the next command would.
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
 import shutil
 import signal
@@ -17,8 +19,13 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import InvalidParameter
+from sampan.kernel import clock
+from sampan.oci import image as documents
+from sampan.oci import platform, reference
+from sampan.oci.image import Descriptor
 from sampan.steps.trace import Event
 
+from support import imagearchives
 from support.imagestore import Store, archive, disk
 
 pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
@@ -189,6 +196,62 @@ def test_unpacking_again(place: Path) -> None:
         store.images.ensure_unpacked(store.images.resolve("a"))
 
     at_every_step(place, prepare, action, lambda store: store.images.resolve("a"))
+
+
+def _load(store: Store, data: bytes) -> None:
+    store.images.load(io.BytesIO(data))
+
+
+def test_load(place: Path) -> None:
+    one, two = imagearchives.docker(["a:1"], ONE, TWO), imagearchives.docker(["b:1"], ONE)
+    table = json.loads(one["manifest.json"]) + json.loads(two["manifest.json"])
+    data = imagearchives.tar({**one, **two, "manifest.json": json.dumps(table).encode()})
+
+    def check(store: Store) -> None:
+        for item in store.images.list():
+            # Whole whenever it is listed, with its name or before it got one.
+            assert item["RepoTags"] in ([], ["a:1"], ["b:1"])
+
+    at_every_step(place, lambda store: None, lambda store: _load(store, data), check)
+
+
+def test_load_of_an_oci_layout_over_a_name_that_is_there(place: Path) -> None:
+    data = imagearchives.tar(imagearchives.layout("a:1", gzip.compress(ONE, mtime=0), TWO))
+
+    def check(store: Store) -> None:
+        store.images.resolve("a:1")
+
+    at_every_step(place, lambda store: store.add("a:1", TWO), lambda store: _load(store, data), check)
+
+
+def test_a_load_that_fails(place: Path) -> None:
+    data = imagearchives.tar({**imagearchives.docker(["a:1"], ONE, TWO), f"{1:064x}/layer.tar": ONE})
+
+    def action(store: Store) -> None:
+        try:
+            _load(store, data)
+        except InvalidParameter:
+            return
+        raise AssertionError("a layer that is another one was loaded")
+
+    at_every_step(place, lambda store: None, action, lambda store: _is(store.images.list() == []))
+
+
+def test_remove_of_an_image_that_was_made_from_another(place: Path) -> None:
+    def prepare(store: Store) -> None:
+        parent = store.add("", ONE)
+        with store.lock.shared():
+            blob = Descriptor(documents.OCI_LAYER, store.content.add(TWO), len(TWO))
+            made = documents.make_config(platform.here(), clock.now(), {}, [*parent.diff_ids, blob.digest], [])
+            below = store.images.manifest(parent.target).layers
+            store.images.publish(made, (*below, blob), reference.parse("child:1"), parent.id)
+
+    def action(store: Store) -> None:
+        for item in store.images.list(all=True):
+            if not any(other["ParentId"] == item["Id"] for other in store.images.list(all=True)):
+                store.images.remove((item["RepoTags"] or [item["Id"]])[0])
+
+    at_every_step(place, prepare, action, lambda store: None)
 
 
 def _is(truth: bool) -> None:

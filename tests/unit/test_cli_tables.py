@@ -78,21 +78,24 @@ def test_a_command_cannot_write_to_the_terminal(text: str, shown: str) -> None:
     assert ps.quoted(text) == shown
 
 
+def cells(item: dict[str, Any], long: bool) -> list[tuple[object, ...]]:
+    return [
+        tuple(row[field] for field in ("Repository", "Tag", "ID", "CreatedSince", "Size"))
+        for row in images._rows(item, long)
+    ]
+
+
 def test_images_have_a_line_for_each_name() -> None:
     item = image(RepoTags=["busybox:latest", "localhost:5000/a/b:1"], RepoDigests=["busybox@sha256:0"])
-    assert list(images._rows(item, long=False)) == [
+    assert cells(item, long=False) == [
         ("busybox", "latest", "9760a716f6f9", "12 minutes ago", "1.98MB"),
         ("localhost:5000/a/b", "1", "9760a716f6f9", "12 minutes ago", "1.98MB"),
     ]
 
 
 def test_images_without_a_tag() -> None:
-    assert next(iter(images._rows(image(RepoTags=[], RepoDigests=["a@sha256:0"]), True)))[:3] == (
-        "a",
-        "<none>",
-        image()["Id"],
-    )
-    assert next(iter(images._rows(image(RepoTags=None), False)))[:2] == ("<none>", "<none>")
+    assert cells(image(RepoTags=[], RepoDigests=["a@sha256:0"]), True)[0][:3] == ("a", "<none>", image()["Id"])
+    assert cells(image(RepoTags=None), False)[0][:2] == ("<none>", "<none>")
 
 
 @pytest.mark.parametrize(

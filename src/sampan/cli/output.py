@@ -45,6 +45,11 @@ def err(text: str) -> None:
         pass  # there is no place left to complain
 
 
+def shortened(text: str, width: int) -> str:
+    """At most `width` characters, the last one an ellipsis if something was cut."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def write(fd: int, data: bytes) -> None:
     """All of `data`, also to a descriptor that somebody else has made non-blocking."""
     view = memoryview(data)

@@ -6,7 +6,7 @@ import time
 
 from sampan.cli.flags import Flag
 from sampan.cli.listing import Labels, labels_text, show
-from sampan.cli.output import Failure, err, out
+from sampan.cli.output import Failure, err, out, shortened
 from sampan.cli.values import by_name
 from sampan.cli.verbs import Command
 
@@ -139,11 +139,6 @@ def _image(item: dict[str, Any], long: bool) -> str:
         return "<no image>"
     is_id = image.startswith("sha256:") or image == item.get("ImageID")
     return image.removeprefix("sha256:")[:SHORT_ID] if is_id and not long else image
-
-
-def shortened(text: str, width: int) -> str:
-    """At most `width` characters, the last one an ellipsis if something was cut."""
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 _ESCAPES = {

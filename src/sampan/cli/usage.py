@@ -155,7 +155,8 @@ def _image(item: dict[str, Any]) -> dict[str, str]:
 
 def _container(item: dict[str, Any]) -> dict[str, str]:
     from sampan.cli.images import human_size as short_size
-    from sampan.cli.ps import COMMAND_WIDTH, quoted, shortened
+    from sampan.cli.output import shortened
+    from sampan.cli.ps import COMMAND_WIDTH, quoted
 
     return {
         "ID": item["Id"][:SHORT_ID],

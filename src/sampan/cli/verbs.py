@@ -49,6 +49,7 @@ VERBS = {
     "create": Entry("sampan.cli.run", "CREATE", "Create a container without starting it"),
     "diff": Entry("sampan.cli.commit", "DIFF", "Show which files a container has changed"),
     "export": Entry("sampan.cli.commit", "EXPORT", "Write a container's file system into a tar archive"),
+    "history": Entry("sampan.cli.images", "HISTORY", "Show how an image came about"),
     "import": Entry("sampan.cli.archives", "IMPORT", "Make an image of a tar archive of a file system"),
     "inspect": Entry("sampan.cli.inspect", "INSPECT", "Show everything known of containers and images as JSON"),
     "kill": Entry("sampan.cli.containers", "KILL", "Send a signal to running containers, SIGKILL by default"),
@@ -80,8 +81,9 @@ GROUPS = {
     "image": (
         "Manage images",
         {
-            **{v: v for v in ("import", "load", "save", "tag")},
+            **{v: v for v in ("history", "import", "load", "save", "tag")},
             "inspect": "image inspect",
+            "prune": "image prune",
             "ls": "images",
             "rm": "rmi",
         },
@@ -111,6 +113,7 @@ GROUP_VERBS = {
     "volume ls": Entry("sampan.cli.volumes", "LS", "List volumes"),
     "volume prune": Entry("sampan.cli.volumes", "PRUNE", "Remove all volumes that no container uses"),
     "volume rm": Entry("sampan.cli.volumes", "RM", "Remove volumes"),
+    "image prune": Entry("sampan.cli.images", "PRUNE", "Remove images without a name, or all that no container uses"),
     "image inspect": Entry("sampan.cli.inspect", "IMAGE_INSPECT", "Show everything known of images as JSON"),
     "container prune": Entry("sampan.cli.prune", "CONTAINERS", "Remove all stopped containers"),
     "system check": Entry("sampan.cli.check", "CHECK", "Find and mend what does not fit together"),

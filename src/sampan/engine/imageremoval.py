@@ -42,7 +42,7 @@ class Removal:
         self._images = images
         self._done: list[dict[str, str]] = []
 
-    def remove(self, name: str, force: bool) -> list[dict[str, str]]:
+    def remove(self, name: str, force: bool, prune: bool = True) -> list[dict[str, str]]:
         """Untag, and delete if nothing else holds the image. Raises `NotFound` and `Conflict`."""
         record = self._images.find(name)
         if record is None:
@@ -64,7 +64,7 @@ class Removal:
                 raise Conflict(conflict)
             for old in names:
                 self._untag(old)
-        self._delete(image_id)
+        self._delete(image_id, prune)
         return self._done
 
     # Names
@@ -110,6 +110,8 @@ class Removal:
         """Why the image cannot be deleted, in Docker's words; "" if it can."""
         users = self._users.containers_using(image_id)
         head = f"conflict: unable to delete {_short(image_id)}"
+        if any(record.parent == image_id for record in self._names.list() if record.is_image):
+            return f"{head} (cannot be forced) - image has dependent child images"
         for container_id, running in users:
             if running:
                 what = f"image is being used by running container {container_id[:12]}"
@@ -124,14 +126,24 @@ class Removal:
 
     # Content
 
-    def _delete(self, image_id: str) -> None:
-        record = self._names.get(image_id)
-        layers = self._layers(record) if record is not None else ()
-        self._names.delete(image_id)
-        self._done.append({"Deleted": image_id})
+    def _delete(self, image_id: str, prune: bool) -> None:
+        """Delete an image, and then those below it that have no name and that nothing needs any more."""
+        layers: list[tuple[str, ...]] = []
+        while True:
+            record = self._names.get(image_id)
+            layers.append(self._layers(record) if record is not None else ())
+            self._names.delete(image_id)
+            self._done.append({"Deleted": image_id})
+            parent = record.parent if record is not None else ""
+            if not prune or not parent or self._names.get(parent) is None:
+                break
+            if self._names_of(parent) or self._conflict(parent, force=False, has_names=False):
+                break
+            image_id = parent
         removed = self.collect()
         # Docker tells them from the top down.
-        self._done += [{"Deleted": chain_id} for chain_id in reversed(layers) if chain_id in removed]
+        told = dict.fromkeys(chain_id for chain in layers for chain_id in reversed(chain))
+        self._done += [{"Deleted": chain_id} for chain_id in told if chain_id in removed]
 
     def _layers(self, record: NameRecord) -> tuple[str, ...]:
         try:

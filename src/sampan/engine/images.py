@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, BinaryIO, Protocol
 
+    from sampan.engine.imagefilters import Filters
     from sampan.engine.imageremoval import Removal
     from sampan.engine.imageviews import Views
     from sampan.engine.loading import Loaded
@@ -335,13 +336,14 @@ class Images:
 
     # Removing and telling: not on the way of a start
 
-    def remove(self, name: str, force: bool = False) -> list[dict[str, str]]:
+    def remove(self, name: str, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
         """Take a name away, and the image with its last one: Docker's `[{"Untagged": ...}, {"Deleted": ...}]`.
 
+        `prune`: take along the images without a name that it was made from, as far as nothing else needs them.
         Raises `NotFound` and `Conflict` in Docker's words.
         """
         with self._lock.exclusive():
-            return self._removal().remove(name, force)
+            return self._removal().remove(name, force, prune)
 
     def collect(self) -> None:
         """Delete what nothing leads to: what killed commands left, and content of images that are gone."""
@@ -378,13 +380,39 @@ class Images:
         """An image as `GET /images/{name}/json` shows it. Raises as `resolve`."""
         return self._views().inspect(self.resolve(name))
 
-    def list(self, name: str = "", dangling: bool | None = None) -> list[dict[str, Any]]:
+    def list(
+        self,
+        name: str = "",
+        dangling: bool | None = None,
+        filters: Filters | None = None,
+        all: bool = False,
+        shared_size: bool = False,
+    ) -> list[dict[str, Any]]:
         """The images as `GET /images/json` lists them, newest first.
 
         `name` is a reference with wildcards, as `images debian` and `--filter reference=` have it. `dangling`: only
-        those without a name, or only those with one.
+        those without a name, or only those with one. `filters` as Docker's: before, dangling, label, reference, since,
+        until. `all`: also images without a name that others were made from. Raises `InvalidParameter`, `NotFound`.
         """
-        return self._views().summaries(name, dangling)
+        wanted = dict(filters or {})
+        if name:
+            wanted["reference"] = name
+        if dangling is not None:
+            wanted["dangling"] = dangling
+        return self._views().summaries(wanted, all, shared_size)
+
+    def history(self, name: str) -> Sequence[dict[str, Any]]:
+        """How an image came about, newest step first, as `GET /images/{name}/history` has it. Raises as `resolve`."""
+        return self._views().history(self.resolve(name))
+
+    def prune(self, filters: Filters | None = None) -> dict[str, Any]:
+        """Remove images that no container uses: those without a name, with the filter dangling=false all of them.
+
+        `filters`: dangling, until, label, label!. Docker's {"ImagesDeleted": [...], "SpaceReclaimed": bytes}.
+        """
+        from sampan.engine.imageprune import ImagePruner
+
+        return ImagePruner(self, self._snapshots, self._users).run(filters or {})
 
 
 def new_name(text: str) -> Reference:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from sampan.engine import times
 from sampan.errors import Damaged, NotFound
 from sampan.oci import reference
+from sampan.store.images import no_such_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.imagefilters import Filters
     from sampan.engine.images import Image, Names, Snapshotter
     from sampan.store.images import NameRecord
 
     class Loader(Protocol):
+        def find(self, name: str) -> NameRecord | None: ...
         def read(self, record: NameRecord) -> Image: ...
 
 
@@ -39,19 +43,74 @@ class Views:
         self._snapshots = snapshots
         self._images = images
 
-    def summaries(self, pattern: str, dangling: bool | None) -> list[dict[str, Any]]:
-        """The items of `GET /images/json`, newest first."""
+    def summaries(self, filters: Filters, every: bool, shared: bool) -> list[dict[str, Any]]:
+        """The items of `GET /images/json`, newest first.
+
+        `every`: also images without a name that others were made from. `shared`: say how much of each others have too.
+        """
+        from sampan.engine.imagefilters import ImageFilter
+
+        wanted = ImageFilter(filters, self._created)
         records = self._names.list()
+        parents = {record.parent for record in records if record.is_image}
         found = []
         for record in records:
             if not record.is_image:
                 continue
             tags, repo_digests = _names(records, record.image)
-            if pattern and not (tags := [tag for tag in tags if matches(pattern, tag)]):
+            names = wanted.names(tags, repo_digests)
+            if names is None or wanted.dangling not in (None, not tags):
                 continue
-            if dangling is None or dangling == (not tags):
-                found.append(self._item(record, tags, repo_digests))
+            if not tags and not every and record.image in parents:
+                continue
+            item = self._item(record, *names)
+            if wanted.fits(item["Created"], item["Labels"]):
+                found.append(item)
+        if shared:
+            self._add_shared_sizes(found, records)
         return sorted(found, key=lambda item: (-item["Created"], item["Id"]))
+
+    def _created(self, name: str) -> int:
+        record = self._images.find(name)
+        if record is None:
+            raise no_such_image(name)
+        return times.seconds(str(self._images.read(record).document.get("created") or ""))
+
+    def _add_shared_sizes(self, items: list[dict[str, Any]], records: list[NameRecord]) -> None:
+        """`SharedSize`: bytes of the layers that other images have too."""
+        layers: dict[str, tuple[str, ...]] = {}
+        users: dict[str, int] = {}
+        for record in records:
+            if not record.is_image:
+                continue
+            try:
+                layers[record.image] = self._images.read(record).layers
+            except Damaged:
+                continue
+            for chain_id in layers[record.image]:
+                users[chain_id] = users.get(chain_id, 0) + 1
+        for item in items:
+            both = [chain_id for chain_id in layers.get(item["Id"], ()) if users[chain_id] > 1]
+            item["SharedSize"] = self._bytes(both)
+
+    def history(self, image: Image) -> list[dict[str, Any]]:
+        """`GET /images/{name}/history`."""
+        from sampan.engine.imagehistory import history, steps_of, unexplained
+
+        records = self._names.list()
+        by_id = {record.image: record for record in records if record.is_image}
+        parents = []
+        above, record = {image.id}, by_id.get(image.id)
+        while record is not None and record.parent in by_id and record.parent not in above:
+            record = by_id[record.parent]
+            above.add(record.image)
+            try:
+                below = self._images.read(record)
+            except Damaged:
+                continue
+            count = len(steps_of(below)) + unexplained(below)
+            parents.append((below.id, count, _names(records, below.id)[0]))
+        return history(image, _names(records, image.id)[0], parents, self._snapshots)
 
     def _item(self, record: NameRecord, tags: list[str], repo_digests: list[str]) -> dict[str, Any]:
         item = {
@@ -59,7 +118,7 @@ class Views:
             "Created": 0,
             "Id": record.image,
             "Labels": None,
-            "ParentId": "",
+            "ParentId": self._parent(record),
             "RepoDigests": repo_digests,
             "RepoTags": tags,
             "SharedSize": -1,
@@ -70,7 +129,7 @@ class Views:
         except Damaged as e:
             # Listed all the same, so that it can be seen and removed.
             return item | {"Damaged": str(e)}
-        created = seconds(str(image.document.get("created") or ""))
+        created = times.seconds(str(image.document.get("created") or ""))
         return item | {"Created": created, "Labels": image.config.get("Labels"), "Size": self._size(image)}
 
     def inspect(self, image: Image) -> dict[str, Any]:
@@ -83,7 +142,7 @@ class Views:
             "Id": image.id,
             "RepoTags": tags,
             "RepoDigests": repo_digests,
-            "Parent": "",
+            "Parent": self._parent(self._names.get(image.id)),
             "Comment": document.get("comment") or _last_comment(document),
             "Created": document.get("created") or "",
             "DockerVersion": "",
@@ -102,8 +161,16 @@ class Views:
 
     def _size(self, image: Image) -> int:
         """Bytes of all files of all layers; of those that are unpacked, if some are not."""
+        return self._bytes(image.layers)
+
+    def _parent(self, record: NameRecord | None) -> str:
+        """The image that one was made from, as long as that is there."""
+        parent = record.parent if record is not None else ""
+        return parent if parent and self._names.get(parent) is not None else ""
+
+    def _bytes(self, chain_ids: Sequence[str]) -> int:
         total = 0
-        for chain_id in image.layers:
+        for chain_id in chain_ids:
             try:
                 total += self._snapshots.info(chain_id).size
             except NotFound:
@@ -127,23 +194,3 @@ def _names(records: list[NameRecord], image_id: str) -> tuple[list[str], list[st
 def _last_comment(document: dict[str, Any]) -> str:
     history = document.get("history") or [{}]
     return str(history[-1].get("comment") or "") if isinstance(history[-1], dict) else ""
-
-
-def matches(pattern: str, familiar: str) -> bool:
-    """Whether a familiar `name:tag`, or its name alone, fits a pattern whose wildcards stop at slashes."""
-    return _fits(pattern, familiar) or _fits(pattern, familiar.rpartition(":")[0])
-
-
-def _fits(pattern: str, text: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    patterns, parts = pattern.split("/"), text.split("/")
-    return len(patterns) == len(parts) and all(map(fnmatchcase, parts, patterns))
-
-
-def seconds(created: str) -> int:
-    """RFC 3339 as seconds since the epoch; 0 for what is none (an image may say anything)."""
-    try:
-        return times.parse(created) // 1_000_000_000
-    except ValueError:
-        return 0

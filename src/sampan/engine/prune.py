@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.engine import times
 from sampan.engine.failures import told
+from sampan.engine.prunefilter import PruneFilter
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.oci import lifecycle
 
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
         def remove(self, record: Record) -> None: ...
 
     class Images(Protocol):
-        def remove(self, name: str) -> list[dict[str, str]]: ...
-        def collect(self) -> None: ...
-        def list(self) -> list[dict[str, Any]]: ...
+        def prune(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
 
     class Volumes(Protocol):
         def prune(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -111,64 +109,16 @@ class Pruner:
         filters = dict(filters or {})
         if volumes and "until" in filters:
             raise InvalidParameter('the "until" filter is not supported with "--volumes"')
-        wanted = PruneFilter(filters)
+        PruneFilter(filters)  # What is wrong is told before anything is removed.
         done = [self.containers(filters)]
         if volumes:
             done.append(self._volumes().prune(filters))
-        done.append(self._prune_images(wanted, all_images))
+        done.append(self._prune_images(filters, all_images))
         total = {key: value for one in done for key, value in one.items()}
         return {**total, "SpaceReclaimed": sum(one["SpaceReclaimed"] for one in done)}
 
-    def _prune_images(self, wanted: PruneFilter, all_images: bool) -> dict[str, Any]:
+    def _prune_images(self, filters: Mapping[str, Any], all_images: bool) -> dict[str, Any]:
         """Remove the images that no container uses: those without a name, or all."""
-        images = self._images()
-        used = {record.image for i in self._records.ids() if (record := self._records.try_read(i)) is not None}
-        deleted: list[dict[str, str]] = []
-        before = self._measure()  # Not the images' sizes: what they share is given back once.
-        for item in images.list():
-            names = item["RepoTags"] or item["RepoDigests"]
-            if item["Id"] in used or (names and not all_images):
-                continue
-            if not wanted.fits(item["Created"] * 1_000_000_000, item["Labels"]):
-                continue
-            try:
-                done = [step for name in (names or [item["Id"]]) for step in images.remove(name)]
-            except (Conflict, NotFound):
-                continue  # A container came in between, or somebody else removes it.
-            deleted += done
-        images.collect()
-        return {"ImagesDeleted": deleted, "SpaceReclaimed": max(0, before - self._measure())}
-
-
-class PruneFilter:
-    """until, label and label!, as the prunes of containers take them."""
-
-    def __init__(self, filters: Filters) -> None:
-        """Raises InvalidParameter, in Docker's words."""
-        values = {name: [value] if isinstance(value, str) else list(value) for name, value in filters.items()}
-        for name in values:
-            if name not in ("until", "label", "label!"):
-                raise InvalidParameter(f"invalid filter '{name}'")
-        until = values.get("until", [])
-        if len(until) > 1:
-            raise InvalidParameter("more than one until filter specified")
-        self._until = times.moment(until[0]) if until else None
-        self._labels = values.get("label", [])
-        self._not_labels = values.get("label!", [])
-
-    def matches(self, record: Record) -> bool:
-        return self.fits(times.parse(record.created), record.config.get("Labels"))
-
-    def fits(self, created: int, labels: Mapping[str, str] | None) -> bool:
-        """`created` is in nanoseconds since the epoch."""
-        labels = labels or {}
-        return (
-            (self._until is None or created <= self._until)
-            and all(_has(labels, label) for label in self._labels)
-            and not any(_has(labels, label) for label in self._not_labels)
-        )
-
-
-def _has(labels: Mapping[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
+        before = self._measure()  # Not the images' sizes: what they share is given back once, and blobs go too.
+        done = self._images().prune({**filters, "dangling": not all_images})
+        return {**done, "SpaceReclaimed": max(0, before - self._measure())}

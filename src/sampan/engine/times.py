@@ -26,6 +26,14 @@ def parse(text: str) -> int:
     return total * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or "0")
 
 
+def seconds(created: str) -> int:
+    """RFC 3339 as seconds since the epoch; 0 for what is none (an image may say anything)."""
+    try:
+        return parse(created) // 1_000_000_000
+    except ValueError:
+        return 0
+
+
 def _split_offset(clock: str) -> tuple[str, int]:
     """The time of day, and the seconds that its zone is ahead of UTC."""
     if clock.endswith(("Z", "z")):
