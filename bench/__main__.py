@@ -1,12 +1,18 @@
-"""`python -m bench [start|many|import|commit]...`: all of them without a name."""
+"""`python -m bench [start|many|import|commit|archives]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import commit, import_, many, start
+from bench import archives, commit, import_, many, start
 
-ALL = {"start": start.main, "many": many.main, "import": import_.main, "commit": commit.main}
+ALL = {
+    "start": start.main,
+    "many": many.main,
+    "import": import_.main,
+    "commit": commit.main,
+    "archives": archives.main,
+}
 
 for name in sys.argv[1:] or ALL:
     ALL[name]()

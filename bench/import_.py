@@ -23,23 +23,23 @@ from support.debian import debian_tar
 def main(rounds: int = 5) -> None:
     tar = debian_tar()
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="sampan-bench-tars.") as directory:
-        tars = [_variant(tar, Path(directory), number) for number in range(rounds + 1)]
+        tars = [variant(tar, Path(directory), number) for number in range(rounds + 1)]
         with engines(["sampan", "docker"]) as found:
             actions = {name: _importing(engine, iter(tars)) for name, engine in found.items()}
             times = in_turns(actions, rounds, warm_up=1)
             for engine in found.values():
                 for number in range(len(tars)):
-                    engine("rmi", _reference(number))
+                    engine("rmi", reference(number))
     table(f"import of a Debian tar of {tar.stat().st_size >> 20} MiB, {rounds} rounds in turns", times)
     if "docker" in times:
         verdict("sampan by docker", statistics.median(times["sampan"]) / statistics.median(times["docker"]), 1.0)
 
 
-def _reference(number: int) -> str:
+def reference(number: int) -> str:
     return f"sampan-bench-debian:{number}"
 
 
-def _variant(tar: Path, directory: Path, number: int) -> Path:
+def variant(tar: Path, directory: Path, number: int) -> Path:
     """The tar with one file more, which makes it another layer."""
     copy = directory / f"{number}.tar"
     shutil.copyfile(tar, copy)
@@ -56,7 +56,7 @@ def _importing(engine: Engine, tars: Iterator[Path]) -> Callable[[], float]:
     def one() -> float:
         tar = next(tars)
         with tar.open("rb") as stream:
-            return seconds(lambda: engine("import", "-", _reference(int(tar.stem)), stdin=stream))
+            return seconds(lambda: engine("import", "-", reference(int(tar.stem)), stdin=stream))
 
     return one
 

@@ -243,6 +243,11 @@ def test_version_and_info(cli: Command) -> None:
     assert lines[:3] == ["Containers: 1", " Running: 1", " Paused: 0"]
     assert "Storage Driver: overlay" in lines
     assert cli("system", "info").ok().out.splitlines()[:3] == lines[:3]
+    assert cli("info", "-f", "{{.Driver}} {{.ContainersRunning}}").ok().out == "overlay 1\n"
+    assert json.loads(cli("version", "--format", "json").ok().out)["Server"]["ApiVersion"] == "1.51"
+    assert cli("version", "-f", "{{.Client.Os}}").ok().out == "linux\n"
+    assert cli("info", "--format", "{{.NoSuchThing}}").code == 1
+    assert cli("info", "--format", "{{").code == 64
 
 
 def test_roots_by_flags_share_nothing(new_root: Root, cli: Command) -> None:

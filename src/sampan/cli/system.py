@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.output import out
+from sampan.cli.flags import Flag
+from sampan.cli.output import Failure, out
 from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
@@ -13,12 +14,36 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Arguments
 
 
-def version(_context: Context, _arguments: Arguments) -> int:
+BAD_TEMPLATE = 64
+"""The exit code for a --format that cannot be parsed, as `inspect` has it."""
+
+
+def version(_context: Context, arguments: Arguments) -> int:
     """Print versions. Needs no store and no root, so that it can be asked on a machine where nothing else works."""
     from sampan.engine.system import version
 
-    out(version_text(version()))
+    facts = version()
+    if arguments["format"]:
+        # There is no client apart from the engine here: scripts ask for .Server or for .Client.
+        client = {name: facts[name] for name in ("Version", "ApiVersion", "Os", "Arch", "KernelVersion")}
+        out(_formatted(arguments["format"], {"Client": client, "Server": facts}))
+    else:
+        out(version_text(facts))
     return 0
+
+
+def _formatted(format: str, facts: dict[str, Any]) -> str:
+    """The facts by a template; "json" is all of them on one line."""
+    from sampan.cli.template import TemplateError, parse
+
+    try:
+        template = parse("{{json .}}" if format == "json" else format)
+    except TemplateError as e:
+        raise Failure(f"template parsing error: {e}", BAD_TEMPLATE) from None
+    try:
+        return template.execute(facts, missing_is_error=True)
+    except TemplateError as e:
+        raise Failure(f"template parsing error: {e}") from None
 
 
 def version_text(facts: dict[str, Any]) -> str:
@@ -38,9 +63,10 @@ def version_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def info(context: Context, _arguments: Arguments) -> int:
+def info(context: Context, arguments: Arguments) -> int:
     """Print what this installation has and what the machine can do."""
-    out(info_text(context.engine.system.info()))
+    facts = context.engine.system.info()
+    out(_formatted(arguments["format"], facts) if arguments["format"] else info_text(facts))
     return 0
 
 
@@ -86,5 +112,6 @@ def binary_size(size: float) -> str:
     return f"{size:.4g}{units[at]}"
 
 
-VERSION = Command("", version, at_most=0)
-INFO = Command("", info, at_most=0)
+_FORMAT = (Flag("format", "string", "Print it by a Go template, or as JSON (json)", "f"),)
+VERSION = Command("[OPTIONS]", version, _FORMAT, at_most=0)
+INFO = Command("[OPTIONS]", info, _FORMAT, at_most=0)

@@ -140,6 +140,8 @@ def _check_namespaces(host: dict[str, Any]) -> None:
     pid, ipc = host["PidMode"], host["IpcMode"]
     if pid not in ("", "host") and not _joins(pid):
         raise InvalidParameter(f"invalid PID mode: {pid}")
+    if ipc == JOIN:
+        raise InvalidParameter('can\'t join IPC of container : invalid name or ID supplied: ""')
     if ipc not in ("", "none", "private", "shareable", "host") and not _joins(ipc):
         raise InvalidParameter(f"invalid IPC mode: {ipc}")
     host["IpcMode"] = ipc or "private"

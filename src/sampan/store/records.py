@@ -383,9 +383,9 @@ def name_conflict(name: str, owner: str) -> Conflict:
 
 def check_name(name: str) -> str:
     """A name that the user gave, without its slash. Raises InvalidParameter in Docker's words."""
-    name = name.removeprefix("/")
+    given, name = name, name.removeprefix("/")
     if not _is_name(name):
-        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        raise InvalidParameter(f"Invalid container name ({given}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return name
 
 
