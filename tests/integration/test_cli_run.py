@@ -121,7 +121,7 @@ def test_exit_codes_of_programs(cli: Command, command: list[str], code: int) -> 
         (["--stop-signal", "FOO", "base"], 125, "invalid signal: FOO"),
         (["--name", "a b", "base"], 125, "Invalid container name (a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
         (["--name", "/", "base"], 125, "Invalid container name (/), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
-        (["--ipc", "container:", "base"], 125, "can't join IPC of container : invalid name or ID supplied: \"\""),
+        (["--ipc", "container:", "base"], 125, 'can\'t join IPC of container : invalid name or ID supplied: ""'),
         (["--network", "container:nobody", "base"], 125, "No such container: nobody"),
         (["--detach-keys", "ctrl-foo", "base"], 125, "invalid detach keys (ctrl-foo)"),
         (["--security-opt", "foo", "base"], 125, "foo"),

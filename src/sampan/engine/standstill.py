@@ -75,6 +75,8 @@ class Standstill:
             except BaseException:
                 self._thaw(keeper)
                 raise
+        except FileNotFoundError:
+            return  # Its cgroup has gone: it has ended in this moment, and nothing of it moves any more.
         except OSError as e:
             raise System(f"Cannot pause container {self._record.id}: {e}") from None
         self._keeper = keeper
