@@ -8,6 +8,8 @@ that is killed together with us (a service that is stopped with all its processe
 
 from __future__ import annotations
 
+import errno
+
 from sampan.errors import System
 from sampan.kernel import cgroup
 from sampan.kernel.files import FileLock
@@ -75,9 +77,9 @@ class Standstill:
             except BaseException:
                 self._thaw(keeper)
                 raise
-        except FileNotFoundError:
-            return  # Its cgroup has gone: it has ended in this moment, and nothing of it moves any more.
         except OSError as e:
+            if e.errno == errno.ENOENT:
+                return  # Its cgroup has gone: it has ended in this moment, and nothing of it moves any more.
             raise System(f"Cannot pause container {self._record.id}: {e}") from None
         self._keeper = keeper
 

@@ -118,8 +118,15 @@ class LiveGroup(Struct):
     def _all_frozen(self) -> bool:
         if self.freezer:
             # To read it makes the kernel look again, too: what was FREEZING becomes FROZEN then.
-            return cgroupfs.get(f"{self.freezer}/freezer.state") == "FROZEN"
-        return cgroupfs.counter(cgroupfs.get(f"{self.unified}/cgroup.events"), "frozen") == 1
+            return self._still_there(f"{self.freezer}/freezer.state") == "FROZEN"
+        return cgroupfs.counter(self._still_there(f"{self.unified}/cgroup.events"), "frozen") == 1
+
+    def _still_there(self, path: str) -> str:
+        """What a file of the group says; a group that is removed while it is waited for never stops."""
+        text = cgroupfs.get(path)
+        if text is None:
+            raise cgroupfs.CgroupError(errno.ENOENT, "open", path, "the group was removed")
+        return text
 
     def _thaw(self) -> None:
         """Let the group and all below it go on: SIGKILL waits for that, also in a container that was paused."""

@@ -274,13 +274,18 @@ class Records:
         found = []
         with self._names_lock():
             for name, owner in self.names():
-                # A remove gives the name back before its directory goes.
-                going = _is_id(owner) and os.path.isdir(self._layout.removing(owner).directory)
-                if not _is_name(name) or (self._claimant(name) is None and not going):
+                if not _is_name(name) or (self._claimant(name) is None and not self._is_going(owner)):
                     found.append(self._layout.name(name))
         return found
 
     # Within
+
+    def _is_going(self, owner: str) -> bool:
+        """Whether a container is being removed: it gives its name back before its directory goes. Names lock held.
+
+        Asked after `_claimant`: the rename that begins a removal does not take the names lock.
+        """
+        return _is_id(owner) and os.path.isdir(self._layout.removing(owner).directory)
 
     def _names_lock(self) -> FileLock:
         try:

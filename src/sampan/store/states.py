@@ -82,6 +82,9 @@ def observe(paths: ContainerPaths, holding: bool = False, frozen: Callable[[], b
         locked = lock_is_held(paths.record_lock)
         monitor = lock_is_held(paths.monitor_lock)
         ended = read_json(start.exit)
+        if not locked and not monitor and ended is None:
+            # Not lost, but gone: whoever removed it meanwhile took all these files out of sight with one rename.
+            paths.newest_start()
     started = read_json(start.started)
     runs = monitor and started is not None and ended is None
     status = lifecycle.derive(
