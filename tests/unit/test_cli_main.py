@@ -75,7 +75,7 @@ def test_flags_that_cannot_be_read_exit_with_125(
         (["run", "--tmpfs", "base"], "'sampan run' requires at least 1 argument", "sampan run", RUN),
         (["exec", "x"], "'sampan exec' requires at least 2 arguments", "sampan exec", "[OPTIONS] CONTAINER COMMAND [ARG...]"),
         (["ps", "x"], "'sampan ps' accepts no arguments", "sampan ps", "[OPTIONS]"),
-        (["version", "x"], "'sampan version' accepts no arguments", "sampan version", ""),
+        (["version", "x"], "'sampan version' accepts no arguments", "sampan version", "[OPTIONS]"),
         (["logs"], "'sampan logs' requires 1 argument", "sampan logs", "[OPTIONS] CONTAINER"),
         (["logs", "a", "b"], "'sampan logs' requires 1 argument", "sampan logs", "[OPTIONS] CONTAINER"),
         (["tag", "a"], "'sampan tag' requires 2 arguments", "sampan tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]"),
