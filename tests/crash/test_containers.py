@@ -284,6 +284,25 @@ def test_run_with_rm(ready: Root) -> None:
     assert Crashes(ready, nothing, run).at_every_step(of_the_engine, check) >= 30
 
 
+def test_rename(ready: Root) -> None:
+    """The container has the one name or the other, and the other one is free."""
+
+    def check(found: list[Container]) -> None:
+        (box,) = found
+        other = {"box": "new", "new": "box"}[box.name]
+        with ready.engine() as engine:
+            assert engine.containers.get(box.name).id == box.id
+            with pytest.raises(NotFound):
+                engine.containers.get(other)
+            engine.containers.create("base", SLEEP, name=other).remove()
+            assert engine.system.check() == []
+
+    def rename(engine: sampan.Engine) -> None:
+        engine.containers.get("box").rename("new")
+
+    assert Crashes(ready, make, rename).at_every_step(of_the_engine, check) >= 6
+
+
 def test_recovery_itself(ready: Root) -> None:
     """The command that finishes what another left may be killed as well."""
 

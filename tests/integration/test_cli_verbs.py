@@ -36,6 +36,40 @@ def archive(**files: str) -> bytes:
 # Containers
 
 
+def test_rename(cli: Command) -> None:
+    identifier = sleeping(cli, "box")
+    cli("create", "--name", "other", "base").ok()
+    refused = (
+        ("box", "other", 'Error when allocating new name: Conflict. The container name "/other" is already in use by'),
+        ("box", "box", "Renaming a container with the same name as its current name"),
+        ("box", "/box", "Renaming a container with the same name as its current name"),
+        (
+            "box",
+            "!!",
+            "Error when allocating new name: Invalid container name (/!!), only [a-zA-Z0-9][a-zA-Z0-9_.-] are",
+        ),
+        ("nosuch", "new", "No such container: nosuch"),
+    )
+    for old, new, text in refused:
+        result = cli("rename", old, new)
+        assert result.code == 1
+        assert text in result.err
+        assert result.err.endswith(f"\nError: failed to rename container named {old}\n")
+    assert cli("rename", "box", " ").err == "Error: Neither old nor new names may be empty\n"
+    for old, new in (("box", "/new"), (identifier[:12], "newer"), ("newer", "box")):
+        result = cli("rename", old, new).ok()
+        assert (result.out, result.err) == ("", "")
+        name = new.removeprefix("/")
+        assert cli("ps", "--format", "{{.ID}} {{.Names}}").ok().out == f"{identifier[:12]} {name}\n"
+    # What runs goes on, and the verbs find it by its new name.
+    cli("container", "rename", "box", "last").ok()
+    assert cli("exec", "last", "echo", "works").ok().out == "works\n"
+    assert cli("stop", "-t", "0", "last").ok().out == "last\n"
+    cli("rename", "last", "stopped").ok()
+    cli("rm", "stopped").ok()
+    assert "No such container: last" in cli("rm", "last").err
+
+
 def test_ps(cli: Command) -> None:
     assert cli("ps").ok().out == "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n"
     identifier = sleeping(cli, "box")

@@ -304,6 +304,87 @@ def test_a_start_that_finds_no_room_leaves_no_trace(records: Records, layout: La
     assert sorted(os.listdir(paths.starts)) == ["1", "2"]
 
 
+def test_a_record_is_changed_as_a_whole(records: Records, layout: Layout) -> None:
+    record = make(records, "box")
+    seen: list[str] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            found = records.read(record.id)
+            seen.append(found.broken or str(len(found.image_ref)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(50):
+            for length in (20_000, 10):
+                with records.lock(record.id) as lock:
+                    records.change(lock, record.replace(image_ref="x" * length))
+    finally:
+        done.set()
+        reader.join()
+    assert set(seen) <= {"0", "10", "20000"}
+    assert records.read(record.id).image_ref == "x" * 10
+    assert [n for n in os.listdir(layout.container(record.id).directory) if n.startswith(".tmp")] == []
+
+
+def test_what_is_gone_is_not_changed(records: Records) -> None:
+    record = make(records, "box")
+    with records.lock(record.id) as lock:
+        records.finish_removal(records.begin_removal(lock))
+        with pytest.raises(NotFound):
+            records.change(lock, record)
+
+
+def test_another_name(records: Records, layout: Layout) -> None:
+    record, other = make(records, "box"), make(records, "other")
+    with records.lock(record.id) as lock:
+        with pytest.raises(Conflict, match=f'"/other" is already in use by container "{other.id}"'):
+            records.rename(lock, "/other")
+        with pytest.raises(InvalidParameter, match=r"Invalid container name \(/a b\)"):
+            records.rename(lock, "/a b")
+        assert records.rename(lock, "/new") == record.replace(name="new")
+    assert records.get("new").id == record.id
+    with pytest.raises(NotFound):
+        records.get("box")
+    assert sorted(os.listdir(layout.names)) == ["new", "other"]
+    make(records, "box")
+
+
+def test_a_name_that_cannot_be_written_down_stays_free(records: Records, layout: Layout) -> None:
+    record = make(records, "box")
+
+    def refuse(event: Event) -> None:
+        if event.text.startswith("write record") and not event.finished:
+            raise OSError(28, "No space left on device")
+
+    with records.lock(record.id) as lock, pytest.raises(OSError, match="No space"):
+        Records(layout, Trace(refuse)).rename(lock, "new")
+    assert records.get("box") == record
+    assert os.listdir(layout.names) == ["box"]
+
+
+def test_many_want_one_name(records: Records, layout: Layout) -> None:
+    made = [make(records) for _ in range(8)]
+    won: list[str] = []
+
+    def rename(record: Record) -> None:
+        with records.lock(record.id) as lock:
+            try:
+                won.append(records.rename(lock, "prize").id)
+            except Conflict:
+                pass
+
+    threads = [threading.Thread(target=rename, args=(record,)) for record in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [records.get("prize").id] == won
+    assert len(os.listdir(layout.names)) == 8
+
+
 def test_the_exit_file_has_its_space_before_anything_runs(records: Records, layout: Layout) -> None:
     paths = layout.container(make(records).id)
     start = states.begin_start(paths, 1, Trace())

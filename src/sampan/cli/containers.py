@@ -1,11 +1,11 @@
-"""`stop`, `kill`, `pause`, `unpause`, `rm` and `wait`: verbs that do one thing to each of several containers."""
+"""`stop`, `kill`, `pause`, `unpause`, `rm` and `wait`: verbs that do one thing to each of several containers; `rename`."""
 
 from __future__ import annotations
 
 from sampan.cli.flags import Flag
-from sampan.cli.output import err, out
+from sampan.cli.output import Failure, err, out
 from sampan.cli.verbs import Command
-from sampan.errors import NotFound, NotModified
+from sampan.errors import NotFound, NotModified, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,19 @@ def remove(context: Context, arguments: Arguments) -> int:
     return context.each(arguments.words, one)
 
 
+def rename(context: Context, arguments: Arguments) -> int:
+    """Give a container another name; nothing is printed."""
+    old, new = (word.strip() for word in arguments.words)
+    if not old or not new:
+        raise Failure("Error: Neither old nor new names may be empty")
+    try:
+        context.engine.containers.get(old).rename(new)
+    except SampanError as e:
+        err(f"Error: {e}")
+        raise Failure(f"Error: failed to rename container named {old}") from None
+    return 0
+
+
 def wait(context: Context, arguments: Arguments) -> int:
     """Wait for each container in turn and print its exit code."""
     return context.each(arguments.words, lambda name: out(str(context.engine.containers.get(name).wait())))
@@ -107,4 +120,5 @@ RM = Command(
     ),
     at_least=1,
 )
+RENAME = Command("CONTAINER NEW_NAME", rename, at_least=2, at_most=2)
 WAIT = Command("CONTAINER [CONTAINER...]", wait, at_least=1)

@@ -56,6 +56,7 @@ VERBS = {
     "load": Entry("sampan.cli.archives", "LOAD", "Load images from an archive"),
     "logs": Entry("sampan.cli.logs", "LOGS", "Show what a container has written"),
     "pause": Entry("sampan.cli.containers", "PAUSE", "Freeze all processes of containers"),
+    "rename": Entry("sampan.cli.containers", "RENAME", "Give a container another name"),
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
     "rmi": Entry("sampan.cli.images", "RMI", "Remove images"),
     "save": Entry("sampan.cli.archives", "SAVE", "Save images as an archive"),
@@ -71,7 +72,7 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rm", "run")},
+            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "rm", "run")},
             **{v: v for v in ("start", "stop", "unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.engine.prune import Pruner
     from sampan.engine.reconcile import Janitor
     from sampan.engine.remove import Remover
+    from sampan.engine.rename import Renamer
     from sampan.engine.results import ExecResult
     from sampan.engine.settle import Settler
     from sampan.engine.start import Starter
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
         def exporter(self) -> Exporter: ...
         @property
         def remover(self) -> Remover: ...
+        @property
+        def renamer(self) -> Renamer: ...
         @property
         def settler(self) -> Settler: ...
         @property
@@ -156,6 +159,12 @@ class Container:
         What a running container changes meanwhile may be in it or not. Raises NotFound, System, also in the middle.
         """
         return self._verbs.exporter.export(self._record)
+
+    @told
+    def rename(self, name: str) -> None:
+        """Give it another name. Raises InvalidParameter, Conflict (the name is taken), NotFound."""
+        self._record = self._verbs.renamer.rename(self._record, name)
+        self._reference = self._record.name
 
     @told
     def remove(self, force: bool = False, volumes: bool = False) -> None:

@@ -119,9 +119,12 @@ class Janitor:
     def sweep(self) -> None:
         """Remove parts that belong to no container at all: none are ever made so, but files may be restored or lost.
 
-        Two directory listings, when all is well.
+        Four directory listings, when all is well.
         """
         self.finish_leftovers()
+        # A container has a directory before it has a name and as long as it has one: more names than that are a killed rename's.
+        if len(os.listdir(self._layout.names)) > len(os.listdir(self._layout.containers)):
+            self._records.release_stale_names()
         for container_id in {*os.listdir(self._layout.snapshots), *os.listdir(self._layout.run_root)}:
             # In the order of a container's life, so that one which moves on meanwhile is seen at its next place.
             places = (self._layout.creating, self._layout.container, self._layout.removing)

@@ -195,6 +195,8 @@ class Settler:
 
     def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = False) -> None:
         """Remove a container whose lock we hold and whose state allows it, with `volumes` its anonymous volumes too."""
+        # Once more, under the lock: it may have been renamed since the caller read it, and its name goes with it.
+        record = self._records.read(record.id)
         with_volumes = volumes if record.volumes(anonymous=True) else None
         self.dismantle(self._records.begin_removal(lock, with_volumes), record)
 

@@ -139,6 +139,11 @@ class Wiring:
 
         return Remover(self.records, self.settler, self.stopper)
 
+    def _renamer(self) -> Any:
+        from sampan.engine.rename import Renamer
+
+        return Renamer(self.records)
+
     def _executor(self) -> Any:
         from sampan.engine.exec import Executor
 

@@ -179,6 +179,47 @@ class Records:
                 raise
         return Creation(self._layout, self._trace, paths, lock, name, durable)
 
+    # Changing
+
+    def change(self, lock: RecordLock, record: Record) -> None:
+        """Put `record` in the place of the one that is there; the caller holds the container's lock.
+
+        Written whole under another name, then renamed: readers take no lock and see the old one or the new one, and so
+        does whoever comes after a crash. The name is not changed like this, see `rename`. Raises NotFound, OSError.
+        """
+        with self._trace.step("write record", lock.paths.record):
+            try:
+                write_atomic(lock.paths.record, record.to_bytes(), sync=not record.auto_remove)
+            except FileNotFoundError:
+                raise NotFound(f"No such container: {record.id}") from None
+
+    def rename(self, lock: RecordLock, name: str) -> Record:
+        """Give the container another name; the caller holds its lock. The changed record.
+
+        The new name is claimed first and the old one given back last, for the record is what counts: killed in between, the
+        container has the one name or the other, and a claim that its record does not confirm is anybody's to take.
+        Raises InvalidParameter for what is no name, Conflict for one that is taken.
+        """
+        name = check_name(name)
+        # Under the record lock it cannot change: what the caller has read may be older.
+        record = self.read(lock.paths.id)
+        with self._names_lock():
+            owner = self._claimant(name)
+            if owner is not None:
+                raise name_conflict(name, owner)
+            renamed = record.replace(name=name)
+            try:
+                with self._trace.step("claim name", name):
+                    write_atomic(self._layout.name(name), record.id.encode(), sync=not record.auto_remove)
+                self.change(lock, renamed)
+            except BaseException:
+                # Whichever of the two the record says by now, the other one is given back.
+                if self.read(record.id).name != name:
+                    self._release(name, record.id)
+                raise
+            self._release(record.name, record.id)
+        return renamed
+
     # Removing
 
     def begin_removal(self, lock: RecordLock, with_volumes: bool | None = None) -> ContainerPaths:

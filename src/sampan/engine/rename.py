@@ -1,0 +1,43 @@
+"""Giving a container another name."""
+
+from __future__ import annotations
+
+from sampan.errors import Conflict, InvalidParameter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from sampan.store.locks import RecordLock
+    from sampan.store.records import Record
+
+    class Records(Protocol):
+        def read(self, container_id: str) -> Record: ...
+        def lock(self, container_id: str) -> RecordLock: ...
+        def rename(self, lock: RecordLock, name: str) -> Record: ...
+
+
+class Renamer:
+    """`POST /containers/{id}/rename`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def rename(self, record: Record, name: str) -> Record:
+        """The container's record with its new name, in whatever state the container is: nothing that runs knows its name.
+
+        Raises InvalidParameter for what is no name, Conflict if it is taken or the container's record is broken.
+        """
+        if not name:
+            raise InvalidParameter("Neither old nor new names may be empty")
+        wanted = f"/{name.removeprefix('/')}"
+        with self._records.lock(record.id) as lock:
+            current = self._records.read(record.id)
+            if current.broken:
+                raise Conflict(f"cannot rename container {record.id}: its record cannot be read")
+            if f"/{current.name}" == wanted:
+                raise InvalidParameter("Renaming a container with the same name as its current name")
+            try:
+                return self._records.rename(lock, wanted)
+            except (InvalidParameter, Conflict) as e:
+                raise type(e)(f"Error when allocating new name: {e}") from None
