@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 
 sys.path.insert(0, __file__.rpartition("/sampan/")[0])
-from sampan.shim import seal
-
-seal.forget_start_up()
-from sampan.shim.boot import main  # noqa: E402
+from sampan.shim.boot import main
 
 main()
