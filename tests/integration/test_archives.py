@@ -197,6 +197,45 @@ def test_loading_again_heals_a_damaged_image(store: Store) -> None:
     assert store.images.resolve("a:1").id == image_id
 
 
+# Which table counts
+
+
+def test_in_a_layout_the_index_counts_and_dockers_table_does_not(store: Store) -> None:
+    """As an edited archive is: the standard's tools write index.json, and leave manifest.json as Docker wrote it."""
+    ((name, _),) = load(store, made.tar({**made.docker(["a:1"], TWO), **made.layout("a:1", ONE)}))
+    assert (name, contents(store, "a:1")) == ("a:1", {"a": b"one", "dir/f": b"1"})
+    ((name, _),) = load(store, made.tar({**made.layout("b:1", ONE), "manifest.json": b"rubbish"}))
+    assert name == "b:1"
+    assert store.files() == store.reachable()
+
+
+def test_without_the_mark_of_a_layout_dockers_table_counts(store: Store) -> None:
+    members = {**made.layout("b:1", ONE), **made.docker(["a:1"], TWO)}
+    del members["oci-layout"]
+    assert [name for name, _ in load(store, made.tar(members))] == ["a:1"]
+    del members["manifest.json"]
+    assert [name for name, _ in load(store, made.tar(members))] == ["b:1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ref", "loaded"),
+    [
+        ("docker.io/library/a:1", "1", "a:1"),
+        ("docker.io/library/a:1", "edited", "a:edited"),
+        ("docker.io/library/a:1", "x.y/z:2", "a:1"),
+        ("docker.io/library/a:1", "no tag+1", "a:1"),
+        ("a", "", "a:latest"),
+        ("", "x.y/z:2", "x.y/z:2"),
+        ("", "1", ""),
+        ("", "", ""),
+    ],
+)
+def test_the_name_that_annotations_give(store: Store, name: str, ref: str, loaded: str) -> None:
+    ((found, image_id),) = load(store, made.tar(indexed((name, ref, OCI))))
+    assert found == loaded
+    assert store.images.resolve(found or image_id).id == image_id
+
+
 # Platforms
 
 
@@ -235,6 +274,7 @@ def changed(members: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
 
 DOCKER = made.docker(["a:1"], ONE, TWO)
 OCI = made.layout("a:1", ONE, ZIPPED)
+OTHER = made.layout("a:1", TWO)
 CONFIG = next(name for name in DOCKER if name.endswith(".json") and name != "manifest.json")
 MANIFEST = next(
     name for name, data in OCI.items() if b'"layers"' in data and b'"config":' in data and b"rootfs" not in data
@@ -250,6 +290,25 @@ def manifest_with(**changes: Any) -> dict[str, bytes]:
         made.blob(found): found,
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
     }
+
+
+def indexed(*entries: tuple[str, str, dict[str, bytes]]) -> dict[str, bytes]:
+    """A layout of several images: the whole name and the standard's annotation of each; "" leaves one out."""
+    members: dict[str, bytes] = {}
+    listed = []
+    for name, ref, layout in entries:
+        members |= layout
+        (entry,) = json.loads(layout["index.json"])["manifests"]
+        said = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": ref}
+        listed.append({**entry, "annotations": {key: value for key, value in said.items() if value}})
+    return {**members, "index.json": json.dumps({"schemaVersion": 2, "manifests": listed}).encode()}
+
+
+def two_meanings() -> dict[str, bytes]:
+    """Docker's table with one name for two images."""
+    other = made.docker(["a:1"], TWO)
+    table = json.loads(DOCKER["manifest.json"]) + json.loads(other["manifest.json"])
+    return {**other, **DOCKER, "manifest.json": json.dumps(table).encode()}
 
 
 def without(members: dict[str, bytes], name: str) -> dict[str, bytes]:
@@ -290,7 +349,10 @@ HOSTILE: list[tuple[str, bytes, str]] = [
     ("an image and an index", made.tar(manifest_with(manifests=[])), "cannot be both an image and an index"),
     ("an index and an image", made.tar({**OCI, "index.json": b'{"schemaVersion": 2, "manifests": [], "layers": []}'}), "at once"),
     ("an index of nothing", made.tar({**OCI, "index.json": b"{}"}), "not an image index"),
-    ("two meanings of a name", made.tar({**made.docker(["a:1"], TWO), **OCI}), "a:1 is the name of two images"),
+    ("two meanings of a name", made.tar(indexed(("a:1", "1", OCI), ("a:1", "1", OTHER))), "a:1 is the name of two images"),
+    ("two meanings in Docker's table", made.tar(two_meanings()), "a:1 is the name of two images"),
+    ("a layout of the future", made.tar({**OCI, "oci-layout": b'{"imageLayoutVersion": "2.0.0"}'}), "layout version '2.0.0'"),
+    ("a layout of no version", made.tar({**OCI, "oci-layout": b"[]"}), "oci-layout is not a JSON object"),
     ("a sparse file", header(b"GNU", b"S", 0, magic=b"ustar  \0") + made.tar(DOCKER), "is a sparse file"),
     ("a huge table", made.tar({**DOCKER, "manifest.json": b" " * (5 << 20)}), r'"manifest.json" has 5242880 bytes, more than'),
     ("a huge config", made.tar({**DOCKER, CONFIG: b" " * (9 << 20)}), "bytes, more than"),

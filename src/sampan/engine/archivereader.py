@@ -1,7 +1,9 @@
 """What images an archive has: its documents read and checked before any layer is.
 
-manifest.json says which images there are and what they are called, as for `docker load`; index.json does in an archive
-without it, or when a platform is asked for. An image that both know keeps its manifest, and so its digest.
+One table of contents counts. An archive with `oci-layout` is an OCI layout: index.json says which images there are and
+what they are called, as for Docker with containerd's store, and manifest.json beside it is not looked at; a tool that
+knows only the standard edits the first and leaves the second as it was. Without `oci-layout` it is manifest.json, as
+for every Docker, and `repositories` where Docker was older than that. So no two tables can contradict each other.
 """
 
 from __future__ import annotations
@@ -63,17 +65,23 @@ class Reader:
 
     def images(self) -> list[Found]:
         """The images of the archive, in its order. Raises `InvalidParameter`."""
+        found = self._listed()
+        _refuse_two_meanings(found)
+        return self._of_platform(found)
+
+    def _listed(self) -> list[Found]:
         has = self._archive.has
-        has_docker, has_layout = has(imagelayout.DOCKER_MANIFEST), has(imagelayout.INDEX)
-        if has_docker and (self._wanted is None or not has_layout):
-            return self._of_docker(self._from_layout() if has_layout else [])
-        if has_layout:
-            return self._of_platform(self._from_layout())
+        if has(imagelayout.LAYOUT):
+            imagelayout.check_version(self._archive.read(imagelayout.LAYOUT, documents.MANIFEST_LIMIT))
+            return self._from_layout()
+        if has(imagelayout.DOCKER_MANIFEST):
+            return self._from_docker()
+        if has(imagelayout.INDEX):  # A layout of which the mark was forgotten.
+            return self._from_layout()
         if has(imagelayout.REPOSITORIES):
             from sampan.engine.legacyarchive import legacy_images
 
-            found = [self._found(i.names, i.config, tuple(map(Layer, i.layers))) for i in legacy_images(self._archive)]
-            return self._of_platform(found)
+            return [self._found(i.names, i.config, tuple(map(Layer, i.layers))) for i in legacy_images(self._archive)]
         raise InvalidParameter("invalid archive: does not contain a manifest.json")
 
     def _of_platform(self, found: list[Found]) -> list[Found]:
@@ -85,19 +93,13 @@ class Reader:
 
     # Docker's table
 
-    def _of_docker(self, layout: list[Found]) -> list[Found]:
-        """The images of manifest.json, with the manifests of index.json where they are the same ones."""
+    def _from_docker(self) -> list[Found]:
         data = self._archive.read(imagelayout.DOCKER_MANIFEST, documents.MANIFEST_LIMIT)
-        by_id = {image.id: image for image in layout}
-        found = [self._docker_image(entry, by_id) for entry in imagelayout.parse_docker_manifest(data)]
-        _refuse_two_meanings([*found, *layout])
-        return self._of_platform(found)
+        return [self._docker_image(entry) for entry in imagelayout.parse_docker_manifest(data)]
 
-    def _docker_image(self, entry: imagelayout.DockerImage, layout: dict[str, Found]) -> Found:
+    def _docker_image(self, entry: imagelayout.DockerImage) -> Found:
         config = self._archive.read(entry.config, documents.CONFIG_LIMIT)
         _check_name(entry.config, config)
-        if known := layout.get(digests.of_bytes(config)):
-            return known.replace(names=entry.names)
         layers = tuple(Layer(member) for member in entry.layers)
         found = self._found(entry.names, config, layers)
         for layer, diff_id in zip(layers, found.parsed.diff_ids, strict=True):
@@ -113,15 +115,11 @@ class Reader:
         merged: dict[str, Found] = {}
         for entry in entries:
             image = self._layout_image(entry)
-            if image is None:
-                continue
             known = merged.get(image.id)
             merged[image.id] = image.replace(names=(*known.names, *image.names)) if known else image
-        _refuse_two_meanings(list(merged.values()))
         return list(merged.values())
 
-    def _layout_image(self, entry: imagelayout.LayoutImage) -> Found | None:
-        """The image of an entry; None if the archive was made without it, as one of several platforms may be."""
+    def _layout_image(self, entry: imagelayout.LayoutImage) -> Found:
         target, data = self._resolve(entry.target)
         manifest = documents.parse_manifest(data, target.media_type)
         if not isinstance(manifest, Manifest):
@@ -198,7 +196,7 @@ def _wrong_size(member: str, found: int, said: int) -> InvalidParameter:
 
 
 def _refuse_two_meanings(found: Iterable[Found]) -> None:
-    """One name leads to one image, whichever table is read (class CVE-2021-41190)."""
+    """One name leads to one image, whatever a reader makes of the order."""
     meant: dict[str, str] = {}
     for image in found:
         for name in image.names:

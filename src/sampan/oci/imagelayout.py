@@ -118,16 +118,33 @@ def _layout_image(entry: object) -> LayoutImage:
 
 
 def _annotated(annotations: Mapping[str, Any]) -> Reference | None:
-    """The name that annotations give. A bare tag, of which the repository is not known, is none (nor for Docker)."""
-    name, ref = annotations.get(NAME_ANNOTATION), annotations.get(REF_ANNOTATION)
-    if not name and isinstance(ref, str) and (":" in ref or "/" in ref):
-        name = ref
-    if not name:
+    """The name that annotations give. A bare tag, of which the repository is not known, is none (nor for Docker).
+
+    A bare tag beside a whole name that has another one counts: tools that know only the standard's annotation copy the
+    other one when they give an edited image a tag of its own (umoci --tag).
+    """
+    whole, ref = annotations.get(NAME_ANNOTATION), annotations.get(REF_ANNOTATION)
+    tag = ""
+    if isinstance(ref, str):
+        if ":" in ref or "/" in ref:
+            whole = whole or ref
+        elif reference.is_tag(ref):
+            tag = ref
+    if not whole:
         return None
-    if not isinstance(name, str):
+    if not isinstance(whole, str):
         raise InvalidParameter(f"invalid archive: {INDEX}: the annotation {NAME_ANNOTATION} is not a string")
-    found = reference.parse(name)
-    return None if found.digest else found.tagged()
+    found = reference.parse(whole)
+    if found.digest:
+        return None
+    return found.replace(tag=tag) if tag else found.tagged()
+
+
+def check_version(data: bytes) -> None:
+    """oci-layout, the mark of a layout. Raises `InvalidParameter` for one of another version."""
+    found = documents.load(data, f"invalid archive: {LAYOUT}", documents.MANIFEST_LIMIT).get("imageLayoutVersion")
+    if found != "1.0.0":
+        raise InvalidParameter(f"invalid archive: unsupported OCI layout version {found!r}")
 
 
 def parse_repositories(data: bytes) -> tuple[tuple[Reference, str], ...]:

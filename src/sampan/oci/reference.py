@@ -97,7 +97,7 @@ def parse(text: str) -> Reference:
         raise InvalidParameter(f"{_FORMAT}: repository name ({remote}) must be lowercase")
     named, at, digest = remainder.partition("@")
     path, colon, tag = named.partition(":")
-    if not _is_path(path) or (colon and not _is_tag(tag)) or (at and not _looks_like_digest(digest)):
+    if not _is_path(path) or (colon and not is_tag(tag)) or (at and not _looks_like_digest(digest)):
         raise InvalidParameter(_FORMAT)
     if not _is_domain(domain):
         if not _is_path(domain):
@@ -120,6 +120,11 @@ def id_prefix(text: str) -> str | None:
     """The hexadecimal digits of what may be the beginning of an image id; None if it cannot be one."""
     encoded = text.removeprefix("sha256:")
     return encoded if encoded and len(encoded) <= 64 and digests.is_hex(encoded) else None
+
+
+def is_tag(text: str) -> bool:
+    """Whether the text alone is a tag."""
+    return 0 < len(text) <= _TAG_LENGTH and text[0] in _TAG_FIRST and _TAG.issuperset(text)
 
 
 def _split_domain(text: str) -> tuple[str, str]:
@@ -172,10 +177,6 @@ def _is_component(text: str) -> bool:
         else:
             separator += character
     return True
-
-
-def _is_tag(text: str) -> bool:
-    return 0 < len(text) <= _TAG_LENGTH and text[0] in _TAG_FIRST and _TAG.issuperset(text)
 
 
 def _looks_like_digest(text: str) -> bool:
