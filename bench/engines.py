@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from support.tools import Dockerd, podman_limits, unmount_below, which
 
 IMAGE = "sampan-bench:latest"
 _ENVIRONMENT = {
@@ -58,16 +59,17 @@ def engines(names: list[str]) -> Iterator[dict[str, Engine]]:
     """The engines by name, ours first; what was started is ended, and what was stored is deleted."""
     work = Path(tempfile.mkdtemp(prefix="sampan-bench.", dir="/var/tmp"))
     found: dict[str, Engine] = {}
-    daemon = None
+    daemon: Dockerd | None = None
     try:
         if "sampan" in names:
             found["sampan"] = _sampan(work)
-        if "podman" in names and _which("podman"):
+        if "podman" in names and which("podman"):
             found["podman"] = _podman(work)
-        if "docker" in names and _which("docker"):
+        if "docker" in names and which("docker"):
             host = os.environ.get("PEER_DOCKER_HOST", "")
-            if not host and _which("dockerd"):
-                host, daemon = _dockerd(work)
+            if not host and which("dockerd"):
+                daemon = Dockerd(work / "d").__enter__()
+                host = daemon.host
             if host:
                 found["docker"] = Engine("docker", ["docker", "-H", host], IMAGE)
         for name in names:
@@ -95,44 +97,9 @@ def _sampan(work: Path) -> Engine:
 
 def _podman(work: Path) -> Engine:
     command = ["podman", "--root", str(work / "podman"), "--runroot", str(work / "podman-run")]
-    # crun refuses hybrid cgroups and runc does not; podman's defaults for limits need CAP_SYS_RESOURCE.
+    # crun refuses hybrid cgroups and runc does not.
     command += ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
-    limits = () if _has_capability(24) else ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
-    return Engine("podman", command, f"localhost/{IMAGE}", limits)
-
-
-def _dockerd(work: Path) -> tuple[str, subprocess.Popen[bytes]]:
-    host = f"unix://{work}/docker.sock"
-    log = (work / "dockerd.log").open("wb")
-    daemon = subprocess.Popen(
-        [
-            *("dockerd", "-H", host, "--data-root", str(work / "docker"), "--exec-root", str(work / "docker-exec")),
-            *("-p", str(work / "docker.pid"), "--iptables=false", "--ip6tables=false", "--bridge=none"),
-        ],
-        env=_ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-    )
-    for _ in range(150):
-        if subprocess.run(["docker", "-H", host, "version"], env=_ENVIRONMENT, capture_output=True).returncode == 0:
-            return host, daemon
-        if daemon.poll() is not None:
-            break
-        time.sleep(0.2)
-    daemon.terminate()
-    raise SystemExit(f"bench: dockerd did not come up: {(work / 'dockerd.log').read_text()[-2000:]}")
-
-
-def _has_capability(number: int) -> bool:
-    status = Path("/proc/self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) >> number & 1)
-
-
-def _which(program: str) -> str:
-    """Where the program is on a complete path, whatever the caller's is; "" if nowhere."""
-    return shutil.which(program, path=_ENVIRONMENT["PATH"]) or ""
+    return Engine("podman", command, f"localhost/{IMAGE}", podman_limits())
 
 
 def _image_tar(work: Path) -> Path:
@@ -140,7 +107,7 @@ def _image_tar(work: Path) -> Path:
     path = work / "image.tar"
     if path.exists():
         return path
-    busybox = _which("busybox")
+    busybox = which("busybox")
     with tarfile.open(path, "w") as tar:
         tar.add(busybox, "bin/busybox")
         for applet in ("sh", "true", "sleep"):
@@ -150,7 +117,7 @@ def _image_tar(work: Path) -> Path:
     return path
 
 
-def _clean(work: Path, found: dict[str, Engine], daemon: subprocess.Popen[bytes] | None) -> None:
+def _clean(work: Path, found: dict[str, Engine], daemon: Dockerd | None) -> None:
     for engine in found.values():
         if engine.name == "docker" and daemon is None:
             engine("rmi", "-f", IMAGE)
@@ -159,13 +126,6 @@ def _clean(work: Path, found: dict[str, Engine], daemon: subprocess.Popen[bytes]
         elif engine.name == "sampan" and (work / "root").exists() and (ids := engine("ps", "-aq").split()):
             engine("rm", "-f", *ids)
     if daemon is not None:
-        daemon.terminate()
-        daemon.wait(60)
-    for point in sorted(_mounts_below(work), reverse=True):
-        subprocess.run(["umount", point], check=True)
+        daemon.__exit__()
+    unmount_below(work)
     shutil.rmtree(work)
-
-
-def _mounts_below(directory: Path) -> list[str]:
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [p for p in points if p.startswith(f"{directory}/")]

@@ -279,13 +279,23 @@ GOOD = member(b"first", b"data") + pax({b"path": b"sec/ond"}) + member(b"x", b"y
 
 
 def test_every_truncation_is_told_or_ends_between_entries() -> None:
-    boundaries = {0, 1024, len(GOOD) - 1536, len(GOOD) - 1024, len(GOOD) - 512, len(GOOD)}
+    last = len(GOOD) - 1536
+    # Also in what fills up the last block of a file.
+    boundaries = {0, *range(512 + 4, 1024 + 1), *range(last + 3000 - 3072, last + 1), last + 512, last + 1024}
     for length in range(0, len(GOOD) + 1, 7):
         if length in boundaries or length >= len(GOOD) - 512:
             everything(GOOD[:length])
             continue
         with pytest.raises(InvalidParameter, match="unexpected EOF"):
             everything(GOOD[:length])
+
+
+def test_an_end_without_the_padding_of_the_last_file_is_an_end() -> None:
+    """As `umoci insert` writes a layer, and as Go reads it."""
+    (entry,) = everything(member(b"f", b"x" * 700)[: 512 + 700])
+    assert entry[0] == b"f"
+    with pytest.raises(InvalidParameter, match="unexpected EOF"):
+        everything(member(b"f", b"x" * 700)[: 512 + 699])
 
 
 def test_a_truncated_file_is_named_with_its_place() -> None:

@@ -57,6 +57,7 @@ XATTR_PREFIX = b"SCHILY.xattr."
 _CHUNK = 1 << 18  # Small enough to stay in a core's cache between being hashed and being written.
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")  # POSIX.1-1988, ustar header block
 _ZEROS = bytes(BLOCK)
+_CUT = "unexpected EOF"
 _ID_MAX = (1 << 32) - 2  # 2^32-1 means "leave it" to chown(2).
 
 
@@ -160,10 +161,13 @@ class TarReader:
     def next(self) -> TarEntry | None:
         """The next entry; None after the last one."""
         try:
-            self._skip(self._stored + self._padding)
+            missing = self._skip(self._stored + self._padding)
+            if missing > self._padding:
+                raise Malformed(_CUT)
             self._stored = self._padding = 0
             self._entry = None
-            return self._next()
+            # Some writers end with the last byte of data (umoci insert); Go's reader takes that for the end, too.
+            return None if missing else self._next()
         except Malformed as e:
             raise self._located(e) from None
 
@@ -224,10 +228,11 @@ class TarReader:
     def _take_exactly(self, size: int) -> bytes:
         data = self._take(size)
         if len(data) != size:
-            raise Malformed("unexpected EOF")
+            raise Malformed(_CUT)
         return data
 
-    def _skip(self, size: int) -> None:
+    def _skip(self, size: int) -> int:
+        """Go on by `size` bytes; return how many of them the source did not have."""
         rest = len(self._chunk) - self._at
         if self._leap is not None and size >= rest + _CHUNK:
             step = rest + self._leap(size - rest)
@@ -237,15 +242,20 @@ class TarReader:
             size -= step
         while size:
             if self._at == len(self._chunk) and not self._fill():
-                raise Malformed("unexpected EOF")
+                break
             step = min(size, len(self._chunk) - self._at)
             self._at += step
             size -= step
+        return size
+
+    def _pass(self, size: int) -> None:
+        if self._skip(size):
+            raise Malformed(_CUT)
 
     def _run(self, position: int, length: int) -> Iterator[tuple[int, memoryview]]:
         while length:
             if self._at == len(self._chunk) and not self._fill():
-                raise Malformed("unexpected EOF")
+                raise Malformed(_CUT)
             view = self._view[self._at : self._at + length]
             size = len(view)
             self._at += size
@@ -297,7 +307,7 @@ class TarReader:
         if not block:
             return None
         if len(block) < BLOCK:
-            raise Malformed("unexpected EOF")
+            raise Malformed(_CUT)
         if block == _ZEROS:
             if self._take(BLOCK).strip(b"\0"):
                 raise Malformed("archive/tar: invalid tar header: a lone block of zeros before it")
@@ -311,12 +321,12 @@ class TarReader:
         size = _size(number(size_field, "size"))
         padding = -size % BLOCK
         if kind in b"gV":
-            self._skip(size + padding)
+            self._pass(size + padding)
             return b""
         if size > self._limits.extended_header:
             raise Malformed(f"an extended header of {size} bytes, more than {self._limits.extended_header}")
         data = self._take_exactly(size)
-        self._skip(padding)
+        self._pass(padding)
         return data
 
     def _plain(self, block: bytes, fields: tuple[bytes, ...]) -> TarEntry:

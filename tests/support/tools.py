@@ -1,0 +1,142 @@
+"""Other programs that read and write archives of images, each on a directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+_CAP_SYS_RESOURCE = 24
+
+
+class Tool:
+    """A command line prefix: `tool("inspect", "x")` runs it to its end and gives its output, or fails in its words."""
+
+    def __init__(self, *command: str) -> None:
+        self.command = command
+
+    def __call__(self, *args: str, stdin: IO[bytes] | None = None) -> str:
+        result = subprocess.run(
+            [*self.command, *args],
+            env=_ENVIRONMENT,
+            stdin=stdin or subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+        )
+        assert result.returncode == 0, f"{' '.join([*self.command, *args])}: {result.returncode}: {result.stderr}"
+        return result.stdout.strip()
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self(*args))
+
+
+def skopeo(directory: Path) -> Tool:
+    """No policy file need be installed, and no registry is asked."""
+    return Tool("skopeo", "--insecure-policy", "--tmpdir", str(directory))
+
+
+def buildah(directory: Path) -> Tool:
+    return Tool("buildah", *_containers_store(directory))
+
+
+def podman(directory: Path) -> Tool:
+    # crun refuses hybrid control groups, and runc does not.
+    return Tool("podman", *_containers_store(directory), "--runtime", "runc", "--cgroup-manager", "cgroupfs")
+
+
+def podman_limits() -> tuple[str, ...]:
+    """What `podman run` needs where its default limits may not be set."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    if int(effective, 16) >> _CAP_SYS_RESOURCE & 1:
+        return ()
+    return ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+
+
+def _containers_store(directory: Path) -> tuple[str, ...]:
+    # vfs: nothing is left mounted.
+    return ("--storage-driver", "vfs", "--root", str(directory / "store"), "--runroot", str(directory / "run"))
+
+
+class Dockerd:
+    """A Docker daemon of its own, without a network. A context manager; `docker` is its command line."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host = f"unix://{directory}/docker.sock"
+        self.docker = Tool("docker", "-H", self.host)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Dockerd:
+        directory = self.directory
+        directory.mkdir(exist_ok=True)
+        log = directory / "dockerd.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    *("dockerd", "-H", self.host, "-p", str(directory / "docker.pid")),
+                    *("--data-root", str(directory / "docker"), "--exec-root", str(directory / "docker-exec")),
+                    *("--iptables=false", "--ip6tables=false", "--bridge=none"),
+                ],
+                env=_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + 60
+        while subprocess.run([*self.docker.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError(f"dockerd did not come up: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+        unmount_below(self.directory)
+
+
+def unmount_below(directory: Path) -> None:
+    """What an engine left mounted below its directory, topmost first."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if point.startswith(f"{directory}/"):
+            subprocess.run(["umount", point], check=True)
+
+
+def which(program: str) -> str:
+    """Where the program is on a complete path, whatever the caller's is; "" if nowhere."""
+    return shutil.which(program, path=_ENVIRONMENT["PATH"]) or ""
+
+
+def packed(directory: Path) -> Path:
+    """A directory, as a layout is one, as a tar beside it."""
+    target = directory.with_suffix(".tar")
+    with tarfile.open(target, "w") as tar:
+        for name in sorted(os.listdir(directory)):
+            tar.add(directory / name, name)
+    return target
+
+
+def unpacked(archive: Path) -> Path:
+    """And back: the tar as a directory beside it."""
+    target = archive.with_name(f"{archive.stem}-unpacked")
+    with tarfile.open(archive) as tar:
+        tar.extractall(target, filter="data")
+    return target
