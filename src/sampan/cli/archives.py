@@ -10,10 +10,13 @@ from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
+    from sampan.engine.download import Download
+
+    Stream = BinaryIO | Download
 
 
 def load(context: Context, arguments: Arguments) -> int:
@@ -92,7 +95,9 @@ def import_(context: Context, arguments: Arguments) -> int:
     """Make an image of an archive, from a file, a URL or standard input, and print its id."""
     source, *name = arguments.words
     message = arguments["message"] or f"Imported from {source}"
-    with _opened("" if source == "-" else source) as stream:
+    # As for Docker, what is neither of these is the name of a file.
+    is_url = source.startswith(("http://", "https://"))
+    with _fetched(source) if is_url else _opened("" if source == "-" else source) as stream:
         out(
             context.engine.images.import_(
                 stream, name[0] if name else "", arguments["change"], message, arguments["platform"]
@@ -101,12 +106,10 @@ def import_(context: Context, arguments: Arguments) -> int:
     return 0
 
 
-def _opened(source: str) -> BinaryIO:
-    """Standard input for "", else a file or what a URL leads to. Raises `Failure`."""
+def _opened(source: str) -> Stream:
+    """Standard input for "", else a file. Raises `Failure`."""
     if not source:
         return open(0, "rb", closefd=False)
-    if source.startswith(("http://", "https://")):
-        return _fetched(source)
     try:
         stream = open(source, "rb")
     except OSError as e:
@@ -114,21 +117,11 @@ def _opened(source: str) -> BinaryIO:
     return stream
 
 
-def _fetched(url: str) -> BinaryIO:
-    """The body of what a web server answers."""
-    import urllib.error
-    import urllib.request
+def _fetched(url: str) -> Stream:
+    from sampan.engine.download import download
 
     out(f"Downloading from {url}")
-    try:
-        answer: Any = urllib.request.urlopen(url, timeout=60)
-    except urllib.error.HTTPError as e:
-        e.close()
-        raise Failure(f"failed to GET {url} with status {e.code} {e.reason}") from None
-    except (OSError, ValueError) as e:
-        raise Failure(f'Get "{url}": {getattr(e, "reason", e)}') from None
-    found: BinaryIO = answer
-    return found
+    return download(url)
 
 
 PLATFORM = "Only for this platform: os/architecture[/variant]"

@@ -117,7 +117,7 @@ def history(context: Context, arguments: Arguments) -> int:
 
     long, human = arguments["no-trunc"], arguments["human"]
     rows = []
-    for step in context.engine.images.history(arguments.words[0]):
+    for step in context.engine.images.history(arguments.words[0], arguments["platform"]):
         by = step["CreatedBy"].replace("\t", " ")
         moment = _rfc3339(step["Created"])
         rows.append(
@@ -211,6 +211,7 @@ HISTORY = Command(
         _FORMAT,
         Flag("human", "bool", "Sizes and times in words", "H", default=True),
         Flag("no-trunc", "bool", "Do not shorten anything"),
+        Flag("platform", "string", "Only if it is for this platform: os/architecture[/variant]"),
         Flag("quiet", "bool", "Show IDs only", "q"),
     ),
     at_least=1,

@@ -136,7 +136,7 @@ def _find(context: Context, name: str, kinds: Sequence[Kind], size: bool) -> tup
             if len(kinds) == 1:
                 raise
         except InvalidParameter:
-            if kind is not _IMAGE or len(kinds) == 1:
+            if kind.name != "image" or len(kinds) == 1:
                 raise  # among all kinds, a name that no image can have is the name of nothing
     raise NotFound(f"No such object: {name}")
 
@@ -149,6 +149,13 @@ def document(items: Sequence[dict[str, Any]], indented: bool = True) -> bytes:
         return b"[]\n"
     layout: dict[str, Any] = {"indent": 4} if indented else {"separators": (",", ":")}
     return json.dumps(items, ensure_ascii=False, **layout).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _image_inspect(context: Context, arguments: Arguments) -> int:
+    def find(context: Context, name: str, _size: bool) -> dict[str, Any]:
+        return context.engine.images.inspect(name, arguments["platform"])
+
+    return _show(context, arguments, [_IMAGE.replace(find=find)])
 
 
 FORMAT = Flag("format", "string", "Print what a Go template makes of each, or `json`", "f")
@@ -168,8 +175,8 @@ CONTAINER_INSPECT = Command(
 )
 IMAGE_INSPECT = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
-    lambda context, arguments: _show(context, arguments, [_IMAGE]),
-    (FORMAT,),
+    _image_inspect,
+    (FORMAT, Flag("platform", "string", "Only if it is for this platform: os/architecture[/variant]")),
     at_least=1,
 )
 VOLUME_INSPECT = Command(

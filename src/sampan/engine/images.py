@@ -22,7 +22,7 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, BinaryIO, Protocol
+    from typing import Any, Protocol
 
     from sampan.engine.imagefilters import Filters
     from sampan.engine.imageremoval import Removal
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from sampan.oci.reference import Reference
     from sampan.steps.trace import Trace
     from sampan.store.content import Ingest, VerifiedReader
+
+    class Source(Protocol):
+        def read(self, size: int, /) -> bytes: ...
 
     class Sink(Protocol):
         def write(self, data: bytes, /) -> object: ...
@@ -295,7 +298,7 @@ class Images:
             self._names.set(NameRecord(str(name), found.target, found.id, clock.now()))
 
     def import_(
-        self, stream: BinaryIO, name: str = "", changes: Sequence[str] = (), message: str = "", platform: str = ""
+        self, stream: Source, name: str = "", changes: Sequence[str] = (), message: str = "", platform: str = ""
     ) -> str:
         """Make an image of one layer out of a tar archive, plain or compressed; return its id.
 
@@ -307,7 +310,7 @@ class Images:
         importer = Importer(self._content, self._snapshots, self._lock, self)
         return importer.run(stream, name, changes, message, platform).id
 
-    def load(self, stream: BinaryIO, platform: str = "") -> Sequence[Loaded]:
+    def load(self, stream: Source, platform: str = "") -> Sequence[Loaded]:
         """Add the images of an archive as `docker save` and the OCI image layout have it, plain or compressed.
 
         `platform`: of images for several the one to take. A name that another image had is taken over. Raises
@@ -376,9 +379,9 @@ class Images:
 
         return Views(self._names, self._snapshots, self)
 
-    def inspect(self, name: str) -> dict[str, Any]:
-        """An image as `GET /images/{name}/json` shows it. Raises as `resolve`."""
-        return self._views().inspect(self.resolve(name))
+    def inspect(self, name: str, platform: str = "") -> dict[str, Any]:
+        """An image as `GET /images/{name}/json` shows it. Raises as `resolve`, `NotFound` if it is for another platform."""
+        return self._views().inspect(self._for(name, platform))
 
     def list(
         self,
@@ -401,9 +404,20 @@ class Images:
             wanted["dangling"] = dangling
         return self._views().summaries(wanted, all, shared_size)
 
-    def history(self, name: str) -> Sequence[dict[str, Any]]:
-        """How an image came about, newest step first, as `GET /images/{name}/history` has it. Raises as `resolve`."""
-        return self._views().history(self.resolve(name))
+    def history(self, name: str, platform: str = "") -> Sequence[dict[str, Any]]:
+        """How an image came about, newest step first, as `GET /images/{name}/history` has it. Raises as `inspect`."""
+        return self._views().history(self._for(name, platform))
+
+    def _for(self, name: str, platform: str) -> Image:
+        wanted = platforms.parse(platform) if platform else None
+        image = self.resolve(name)
+        found = documents.platform_of(image.document)
+        if wanted is not None and not wanted.runs(found):
+            raise NotFound(
+                f"image with reference {name} was found but its platform ({found}) does not match the specified "
+                f"platform ({wanted})"
+            )
+        return image
 
     def prune(self, filters: Filters | None = None) -> dict[str, Any]:
         """Remove images that no container uses: those without a name, with the filter dangling=false all of them.

@@ -145,7 +145,7 @@ class Views:
             "Parent": self._parent(self._names.get(image.id)),
             "Comment": document.get("comment") or _last_comment(document),
             "Created": document.get("created") or "",
-            "DockerVersion": "",
+            "DockerVersion": document.get("docker_version") or "",
             "Author": document.get("author") or "",
             "Config": config | {key: image.config[key] for key in _WHEN_SET if image.config.get(key)},
             "Architecture": document.get("architecture") or "",

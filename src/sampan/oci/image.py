@@ -229,10 +229,15 @@ def parse_config(data: bytes) -> ImageConfig:
         if not isinstance(diff_id, str):
             raise InvalidParameter("image config: a diff id is not a string")
         digests.parse(diff_id)
-    words = [found.get(key) or "" for key in ("os", "architecture", "variant")]
+    return ImageConfig(platform_of(found), tuple(diff_ids), _container_config(found.get("config")), found)
+
+
+def platform_of(config: Mapping[str, Any]) -> Platform:
+    """The platform that an image's whole config says it is for. Raises `InvalidParameter`."""
+    words = [config.get(key) or "" for key in ("os", "architecture", "variant")]
     if not all(isinstance(word, str) for word in words):
         raise InvalidParameter("image config: os, architecture and variant must be strings")
-    return ImageConfig(Platform(*words), tuple(diff_ids), _container_config(found.get("config")), found)
+    return Platform(*words)
 
 
 _STRINGS = ("User", "WorkingDir", "StopSignal", "Hostname", "Domainname", "Image")
