@@ -14,6 +14,7 @@ import pytest
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.kernel import cgroup
 from sampan.kernel.cgroup import CgroupDriver, CgroupError, DeviceRule, Limits, Throttle
+from sampan.kernel.cgroupusage import Usage
 from sampan.oci import cpuset
 
 from support import host
@@ -106,6 +107,32 @@ def test_joining_costs_no_grace_period_and_pids_is_last(driver: CgroupDriver) ->
     if files:
         assert "pids" in files[-1]
     assert bool(driver.clone_directory("sampan/x")) == (driver.version != "v1")
+
+
+def test_usage_is_counted(make: Callable[..., Group]) -> None:
+    group = make(Limits(memory=64 * MIB, pids=10))
+    group.run(lambda: [None for _ in iter(int, 1)])
+
+    def used() -> int:
+        cpu = group.driver.usage(group.name).cpu
+        assert cpu is not None
+        return cpu.total
+
+    eventually(lambda: used() > 50_000_000, what="50 ms of processor time")
+    usage = group.driver.usage(group.name)
+    assert usage.memory is not None
+    assert usage.memory.limit == 64 * MIB
+    assert 0 < usage.memory.usage <= 64 * MIB
+    assert {"inactive_file", "pgfault"} <= usage.memory.stats.keys()
+    assert usage.pids is not None
+    assert (usage.pids.current, usage.pids.limit) == (1, 10)
+    assert usage.block is not None
+    # v1 alone has no pressure, and a hybrid machine has it beside the rest.
+    assert bool(usage.pressure) == (group.driver.version != "v1" and os.path.exists("/proc/pressure/cpu"))
+
+
+def test_nothing_is_counted_for_a_group_that_is_gone(driver: CgroupDriver) -> None:
+    assert driver.usage("sampan/none-such") == Usage()
 
 
 # --- Every limit is what the kernel's files say

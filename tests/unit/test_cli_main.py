@@ -116,7 +116,7 @@ def test_the_general_help(sampan: Sampan, args: list[str]) -> None:
 
 def test_the_help_has_no_verb_of_a_later_issue(sampan: Sampan) -> None:
     text = sampan("--help").stdout
-    for verb in ("build", "cp", "pull", "push", "network", "top", "stats"):
+    for verb in ("build", "cp", "pull", "push", "network"):
         assert f"\n  {verb} " not in text
 
 

@@ -43,13 +43,24 @@ def show(
     type: str = "formatter.Context",
     raw: str = "",
 ) -> None:
-    """Print a listing.
+    """Print a listing; the parameters are those of `render`. Raises Failure; nothing is printed then."""
+    write(1, render(items, columns, table, template, type, raw).encode("utf-8", "surrogateescape"))
+
+
+def render(
+    items: Sequence[Item],
+    columns: Mapping[str, str],
+    table: str,
+    template: str = "",
+    type: str = "formatter.Context",
+    raw: str = "",
+) -> str:
+    """The lines of a listing.
 
     columns: Docker's field -> heading ("ID": "CONTAINER ID"). table: what is printed without --format:
     "table {{.ID}}\\t{{.Image}}". template: what --format gave; "" and "table" are the default, "json" is a line of JSON
     for each, "table X" is X with headings. type: what Docker calls an item in messages. raw: the template behind the name "raw",
-    if the listing has one. Raises Failure; nothing is
-    printed then.
+    if the listing has one. Raises Failure.
     """
     if template in ("", "table"):
         template = table
@@ -58,10 +69,8 @@ def show(
     fields = _plain_fields(template)
     if fields is not None and all(field in columns for field in fields):
         lines = [[columns[field] for field in fields], *([_cell(item, field) for field in fields] for item in items)]
-        text = _aligned("".join("\t".join(line) + "\n" for line in lines))
-    else:
-        text = _formatted(items, columns, template, type)
-    write(1, text.encode("utf-8", "surrogateescape"))
+        return _aligned("".join("\t".join(line) + "\n" for line in lines))
+    return _formatted(items, columns, template, type)
 
 
 def _plain_fields(template: str) -> list[str] | None:

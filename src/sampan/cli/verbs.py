@@ -61,6 +61,7 @@ VERBS = {
     "rmi": Entry("sampan.cli.images", "RMI", "Remove images"),
     "save": Entry("sampan.cli.archives", "SAVE", "Save images as an archive"),
     "start": Entry("sampan.cli.start", "START", "Start stopped containers"),
+    "stats": Entry("sampan.cli.stats", "STATS", "Show what containers use, again every second"),
     "stop": Entry("sampan.cli.containers", "STOP", "Stop running containers"),
     "tag": Entry("sampan.cli.images", "TAG", "Give an image another name"),
     "unpause": Entry("sampan.cli.containers", "UNPAUSE", "Let the processes of paused containers go on"),
@@ -73,7 +74,7 @@ GROUPS = {
         "Manage containers",
         {
             **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "rm", "run")},
-            **{v: v for v in ("start", "stop", "unpause", "wait")},
+            **{v: v for v in ("start", "stats", "stop", "unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
             "prune": "container prune",

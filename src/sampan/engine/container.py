@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.engine.results import ExecResult
     from sampan.engine.settle import Settler
     from sampan.engine.start import Starter
+    from sampan.engine.stats import StatsReader
     from sampan.engine.stop import Stopper
     from sampan.runtime.handle import Attachment
     from sampan.runtime.launcher import Launcher
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
         def executor(self) -> Executor: ...
         @property
         def logs(self) -> LogReader: ...
+        @property
+        def stats(self) -> StatsReader: ...
         @property
         def inspector(self) -> Inspector: ...
 
@@ -230,6 +233,15 @@ class Container:
     ) -> Iterator[LogEntry]:
         """What it wrote: the last `tail` entries (None: all), with `follow` also those to come until it ends."""
         return self._verbs.logs.read(self._record, follow, tail, since, until)
+
+    @told
+    def stats(self, one_shot: bool = False) -> dict[str, Any]:
+        """`GET /containers/{id}/stats`: what it uses; with zeros and no counters if it does not run. Raises NotFound.
+
+        It takes a second, for `precpu_stats` is what `cpu_stats` was then; with `one_shot` it does not, and is zeros.
+        `pressure_stats` is ours: the kernel's PSI of "cpu", "memory" and "io", as far as it has them.
+        """
+        return self._verbs.stats.one(self.id, one_shot)
 
     @told
     def inspect(self, size: bool = False) -> dict[str, Any]:

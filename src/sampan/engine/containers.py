@@ -112,6 +112,24 @@ class Containers:
         return result
 
     @told
+    def stats(
+        self,
+        containers: Sequence[Container] | None = None,
+        *,
+        all: bool = False,
+        before: Sequence[Mapping[str, Any]] = (),
+    ) -> builtins.list[dict[str, Any]]:
+        """`Container.stats(one_shot=True)` of many at once: of these (but for those that were removed), else of all that run.
+
+        With `all` of every container, the newest first. With the documents of an earlier call as `before`, `precpu_stats`
+        is what their `cpu_stats` was.
+        """
+        earlier = {document["id"]: document for document in before}
+        if containers is None:
+            return self._verbs.stats.listing(all, earlier)
+        return self._verbs.stats.of([container.id for container in containers], earlier)
+
+    @told
     def prune(self, filters: Mapping[str, str | Sequence[str]] | None = None) -> dict[str, Any]:
         """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes}.
 

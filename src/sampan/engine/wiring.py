@@ -154,6 +154,11 @@ class Wiring:
 
         return LogReader(self.records, self.settler)
 
+    def _stats(self) -> Any:
+        from sampan.engine.stats import StatsReader
+
+        return StatsReader(self.records, self.settler, self.cgroups)
+
     def _committer(self) -> Any:
         from sampan.engine.commit import Committer
         from sampan.store.content import ContentStore

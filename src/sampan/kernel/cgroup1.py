@@ -19,6 +19,7 @@ from sampan.kernel.livegroup import GroupVerbs, LiveGroup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.kernel.cgroup2 import Version2
+    from sampan.kernel.cgroupusage import Usage
 
     _Device = tuple[str, int, int]  # type, major, minor
 
@@ -212,6 +213,11 @@ class Version1(GroupVerbs):
             memory=self._directory("memory", group) if "memory" in self._places else "",
         )
 
+    def usage(self, group: str) -> Usage:
+        from sampan.kernel import cgroupusage  # in here: no start needs it
+
+        return cgroupusage.version1({controller: self._directory(controller, group) for controller in self._places})
+
     def _directory(self, controller: str, group: str) -> str:
         return _below(self._places[controller], group)
 
@@ -257,6 +263,9 @@ class Hybrid(GroupVerbs):
 
     def live(self, group: str) -> LiveGroup:
         return self.version1.live(group).replace(unified=self.version2.live(group).unified)
+
+    def usage(self, group: str) -> Usage:
+        return self.version1.usage(group).or_else(self.version2.usage(group))
 
 
 def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:

@@ -8,6 +8,10 @@ from sampan.kernel import cgroupfs
 from sampan.kernel.cgroupmodel import DEFAULT_PARENT, MAX_SHARES, MIN_SHARES, Hierarchy, Limits, Write
 from sampan.kernel.livegroup import GroupVerbs, LiveGroup
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.kernel.cgroupusage import Usage
+
 _DEFAULT_PERIOD = 100_000  # microseconds
 
 _CONTROLLER_OF = {
@@ -146,6 +150,11 @@ class Version2(GroupVerbs):
 
     def live(self, group: str) -> LiveGroup:
         return LiveGroup(unified=self._directory(group))
+
+    def usage(self, group: str) -> Usage:
+        from sampan.kernel import cgroupusage  # in here: no start needs it
+
+        return cgroupusage.version2(self._directory(group))
 
     def _directory(self, group: str) -> str:
         return f"{self._mount}/{group}" if group else self._mount

@@ -11,6 +11,8 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
+
+    from sampan.kernel.cgroupusage import Usage
 else:
     Protocol = object
 
@@ -199,6 +201,9 @@ class CgroupDriver(Protocol):
 
     def oom_kills(self, group: str) -> int:
         """How many processes the out-of-memory killer took in the group; 0 when nothing counts them."""
+
+    def usage(self, group: str) -> Usage:
+        """What the group has used so far; the parts that this kernel does not count, or all of a group that is gone, are None."""
 
     def freeze(self, group: str, timeout: float = 5.0) -> None:
         """Stop every process of the group and below it, and wait until none runs any more.
