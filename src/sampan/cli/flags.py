@@ -74,6 +74,7 @@ KINDS = {
     "bool": Kind("", values.boolean, empty=False, implied="true"),
     "string": Kind("string", str),
     "int": Kind("int", values.integer, empty=0),
+    "duration": Kind("duration", values.duration, empty=0),
     "bytes": Kind("bytes", values.size, empty=0),
     "bytes or -1": Kind("bytes", values.size_or_unlimited, empty=0),
     "cpus": Kind("decimal", values.nano_cpus, empty=0),

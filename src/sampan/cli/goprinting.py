@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.govalues import MISSING, Duration, Map, Method, Nil, Object, Slice, Time, items_sorted, type_name
+from sampan.oci import duration
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -58,25 +59,6 @@ def _scientific(value: float) -> tuple[str, str, str]:
     exponent = len(whole) - 1 if whole != "0" else -(len(fraction) - len(fraction.lstrip("0")) + 1)
     digits = digits.rstrip("0") or "0"
     return sign + digits[0] + ("." + digits[1:] if digits[1:] else ""), "e", str(exponent)
-
-
-def duration_text(nanoseconds: int) -> str:
-    """A time.Duration: "1h0m30s", "1.5s", "20ms"."""
-    if not nanoseconds:
-        return "0s"
-    sign, left = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
-    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1000_000)):
-        if left < size * 1000:
-            return f"{sign}{_decimal(left, size)}{unit}"
-    minutes, rest = divmod(left, 60 * 1_000_000_000)
-    hours, minutes = divmod(minutes, 60)
-    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
-    return f"{sign}{head}{_decimal(rest, 1_000_000_000)}s"
-
-
-def _decimal(value: int, unit: int) -> str:
-    whole, fraction = divmod(value, unit)
-    return f"{whole}.{str(fraction).rjust(len(str(unit)) - 1, '0').rstrip('0')}" if fraction else str(whole)
 
 
 def time_text(text: str) -> str:
@@ -236,7 +218,7 @@ def _format(value: object, spec: Spec, depth: int) -> str:
     if isinstance(value, Nil):
         return _nil(value, spec)
     if isinstance(value, Duration) and spec.verb in "vs":
-        return _padded(duration_text(value), spec)
+        return _padded(duration.shown(value), spec)
     if isinstance(value, Time) and spec.verb in "vs":
         return _padded(time_text(value), spec)
     for kind, write in _WRITERS:

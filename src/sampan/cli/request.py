@@ -46,6 +46,12 @@ CREATE_FLAGS = (
     Flag("domainname", "string", "NIS domain name of the container"),
     Flag("entrypoint", "string", "Run this instead of the image's ENTRYPOINT"),
     Flag("group-add", "list", "Add a supplementary group, by name or number"),
+    Flag("health-cmd", "string", "Command that finds out whether the container is well"),
+    Flag("health-interval", "duration", "Time between two checks (ms|s|m|h, default 30s)"),
+    Flag("health-retries", "int", "Failures in a row that make the container unhealthy (default 3)"),
+    Flag("health-start-interval", "duration", "Time between two checks in the start period (ms|s|m|h, default 5s)"),
+    Flag("health-start-period", "duration", "Time that the container may need to start, in which no failure counts"),
+    Flag("health-timeout", "duration", "Time that a check may take (ms|s|m|h, default 30s)"),
     Flag("hostname", "string", "Host name of the container", "h"),
     Flag("init", "bool", "Run an init as process 1 that forwards signals and reaps processes"),
     Flag("interactive", "bool", "Keep standard input open", "i"),
@@ -61,6 +67,7 @@ CREATE_FLAGS = (
     Flag("name", "string", "Name of the container"),
     Flag("net", "string", hidden=True, alias_of="network"),
     Flag("network", "string", "Network: none, host or container:NAME", default="default"),
+    Flag("no-healthcheck", "bool", "Do without the image's health check"),
     Flag("no-pivot", "bool", "Change the root by chroot where pivot_root cannot (a ramdisk)", hidden=True),
     Flag("oom-kill-disable", "bool", "Let processes wait instead of killing them for memory (cgroup v1)"),
     Flag("oom-score-adj", "int", "What the OOM killer is to prefer, -1000 to 1000"),
@@ -124,6 +131,8 @@ def build(arguments: Arguments) -> dict[str, Any]:
         from sampan.cli import mounts  # in here: most command lines have none
 
         request["HostConfig"]["Binds"], request["Volumes"] = mounts.volume_flags(arguments["volume"])
+    if health := _health(arguments):
+        request["Healthcheck"] = health
     if arguments.given("stop-signal"):
         request["StopSignal"] = arguments["stop-signal"]
     if arguments.given("stop-timeout"):
@@ -140,6 +149,30 @@ def attached_streams(arguments: Arguments) -> set[str]:
 def _entrypoint(arguments: Arguments) -> list[str] | None:
     """None keeps the image's; one empty word (`--entrypoint ""`) takes it away."""
     return [arguments["entrypoint"]] if arguments.given("entrypoint") else None
+
+
+# flag -> field of Healthcheck, in the order in which Docker complains
+_HEALTH_TIMES = (
+    ("health-interval", "Interval"),
+    ("health-timeout", "Timeout"),
+    ("health-retries", "Retries"),
+    ("health-start-period", "StartPeriod"),
+    ("health-start-interval", "StartInterval"),
+)
+
+
+def _health(arguments: Arguments) -> dict[str, Any] | None:
+    """What overrides the image's health check; None leaves that as it is."""
+    command = arguments["health-cmd"]
+    values = {field: arguments[flag] for flag, field in _HEALTH_TIMES if arguments[flag]}
+    if arguments["no-healthcheck"]:
+        if command or values:
+            raise InvalidParameter("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    for flag, field in _HEALTH_TIMES:
+        if values.get(field, 0) < 0:
+            raise InvalidParameter(f"--{flag} cannot be negative")
+    return {**({"Test": ["CMD-SHELL", command]} if command else {}), **values} or None
 
 
 def _host_config(arguments: Arguments) -> dict[str, Any]:

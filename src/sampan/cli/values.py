@@ -40,6 +40,13 @@ def integer(text: str) -> int:
     return value
 
 
+def duration(text: str) -> int:
+    """Nanoseconds of "1m30s", "500ms"."""
+    from sampan.oci import duration  # in here: most verbs have no such flag
+
+    return duration.parse(text)
+
+
 def size(text: str) -> int:
     """Bytes: "256m", "1.5GiB", "64 kb", "1024"; units of 1024."""
     from sampan.engine.options import parse_size  # in here: most verbs have no such flag

@@ -102,6 +102,11 @@ class Container:
         """Docker's word for its state now: "created", "running", "paused", "exited", "dead". Raises NotFound."""
         return str(self.summary()["State"])
 
+    @property
+    def health(self) -> str:
+        """What its health check says: "starting", "healthy", "unhealthy", or "none" if it has none. Raises NotFound."""
+        return str((self.inspect()["State"].get("Health") or {}).get("Status", "none"))
+
     def __repr__(self) -> str:
         return f"<Container {self.short_id} {self.name}>"
 

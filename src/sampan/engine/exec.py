@@ -65,7 +65,7 @@ class Executor:
         if not request.command or not request.command[0]:
             raise InvalidParameter("no exec command specified")
         check_environment(list(request.environment))
-        process = self._process(record, request)
+        process = process_object(record, request)
         handle = self._running(record, lifecycle.EXEC)
         group = cgroup.container_group(record.id, record.host_config)
         plan = make_exec_plan(
@@ -83,20 +83,21 @@ class Executor:
         paths = self._records.paths(record.id)
         return Handle(paths, paths.start(seen.number).directory)
 
-    def _process(self, record: Record, request: ExecRequest) -> dict[str, Any]:
-        """The OCI process object: the container's own, with what the request says in its place."""
-        config, host = record.config, record.host_config
-        privileged = request.privileged or host["Privileged"]
-        capabilities = granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], privileged)
-        return {
-            "terminal": request.tty,
-            "consoleSize": {"height": request.size[0], "width": request.size[1]},
-            "user": {"username": request.user or config["User"], "additionalGroups": list(host["GroupAdd"] or [])},
-            "args": list(request.command),
-            "env": merge_environment(environment({**config, "Tty": request.tty}), list(request.environment)),
-            "cwd": clean_working_directory(request.workdir) or config["WorkingDir"] or "/",
-            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-            "noNewPrivileges": no_new_privileges(host),
-            "oomScoreAdj": host["OomScoreAdj"],
-            "rlimits": resource_limits(host),
-        }
+
+def process_object(record: Record, request: ExecRequest) -> dict[str, Any]:
+    """The OCI process object: the container's own, with what the request says in its place."""
+    config, host = record.config, record.host_config
+    privileged = request.privileged or host["Privileged"]
+    capabilities = granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], privileged)
+    return {
+        "terminal": request.tty,
+        "consoleSize": {"height": request.size[0], "width": request.size[1]},
+        "user": {"username": request.user or config["User"], "additionalGroups": list(host["GroupAdd"] or [])},
+        "args": list(request.command),
+        "env": merge_environment(environment({**config, "Tty": request.tty}), list(request.environment)),
+        "cwd": clean_working_directory(request.workdir) or config["WorkingDir"] or "/",
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "noNewPrivileges": no_new_privileges(host),
+        "oomScoreAdj": host["OomScoreAdj"],
+        "rlimits": resource_limits(host),
+    }

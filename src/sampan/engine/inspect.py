@@ -78,7 +78,7 @@ class Inspector:
             "Created": record.created,
             "Path": record.path,
             "Args": list(record.args),
-            "State": _state(life),
+            "State": _state(life, self._health(record, seen, life)),
             "Image": record.image,
             **self._files(record, paths),
             "LogPath": paths.log if _log_driver(record) == "json-file" else "",
@@ -112,7 +112,7 @@ class Inspector:
             **(self._sizes(record) if size else {}),
             "Labels": record.config.get("Labels") or {},
             "State": life.status,
-            "Status": status_text(life),
+            "Status": status_text(life, self._health(record, seen, life)),
             "HostConfig": {"NetworkMode": record.host_config.get("NetworkMode", "")},
             "NetworkSettings": {"Networks": _networks(record)},
             "Mounts": [point.shown() for point in record.mounts],
@@ -142,6 +142,13 @@ class Inspector:
             started=begun.get("started", times.ZERO),
             finished=finished.get("finished", times.ZERO),
         )
+
+    def _health(self, record: Record, seen: Observation, life: Life) -> dict[str, Any] | None:
+        if not record.config.get("Healthcheck") or life.status in ("created", "dead"):
+            return None
+        from sampan.engine.health import observe  # in here: most containers have no check
+
+        return observe(record, self._records.paths(record.id), seen)
 
     def _earlier_run(self, container_id: str, number: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         paths = self._records.paths(container_id)
@@ -175,10 +182,12 @@ class Inspector:
         return {"SizeRw": written, "SizeRootFs": written + self._snapshots.image_size(record)}
 
 
-def status_text(life: Life) -> str:
+def status_text(life: Life, health: dict[str, Any] | None = None) -> str:
     """The STATUS column of `ps` (moby container/state.go, String)."""
     if life.status == "running":
-        return f"Up {times.since(life.started)}"
+        # "(health: starting)", for "(starting)" would say too much.
+        shown = f" ({'health: ' if health['Status'] == 'starting' else ''}{health['Status']})" if health else ""
+        return f"Up {times.since(life.started)}{shown}"
     if life.status == "paused":
         return f"Up {times.since(life.started)} (Paused)"
     if life.status == "dead":
@@ -198,7 +207,7 @@ def _unsettled_code(seen: Observation) -> int:
     return states.LOST_EXIT_CODE if seen.status == lifecycle.LOST else 0
 
 
-def _state(life: Life) -> dict[str, Any]:
+def _state(life: Life, health: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "Status": life.status,
         # A paused container counts as running, too.
@@ -212,6 +221,7 @@ def _state(life: Life) -> dict[str, Any]:
         "Error": life.error,
         "StartedAt": life.started,
         "FinishedAt": life.finished,
+        **({"Health": health} if health is not None else {}),
     }
 
 

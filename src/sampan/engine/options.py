@@ -130,6 +130,23 @@ def _sysctls(value: Mapping[str, Any] | Sequence[str]) -> dict[str, str]:
     return {name: str(text) for name, text in value.items()}
 
 
+def _healthcheck(value: Mapping[str, Any]) -> dict[str, Any]:
+    """docker-py's `Healthcheck`, its keys in either spelling; times in nanoseconds or as texts ("30s")."""
+    from sampan.oci import duration
+
+    names = {name.lower(): name for name in ("Test", "Interval", "Timeout", "Retries", "StartPeriod", "StartInterval")}
+    check: dict[str, Any] = {}
+    for key, given in value.items():
+        name = names.get(key.replace("_", "").lower())
+        if name is None:
+            raise InvalidParameter(f"unknown field {key!r} of healthcheck; known are: {', '.join(names.values())}")
+        if name == "Test":
+            check[name] = ["CMD-SHELL", given] if isinstance(given, str) else given
+        elif given is not None:
+            check[name] = duration.parse(given) if isinstance(given, str) else given
+    return check
+
+
 def command_words(value: str | Sequence[str]) -> list[str]:
     """A command as a list; a string is split as a shell would, without running one (docker-py does so)."""
     if isinstance(value, str):
@@ -169,6 +186,7 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "domainname": ("", "Domainname", _same),
     "entrypoint": ("", "Entrypoint", command_words),
     "environment": ("", "Env", environment_entries),
+    "healthcheck": ("", "Healthcheck", _healthcheck),
     "hostname": ("", "Hostname", _same),
     "labels": ("", "Labels", _labels),
     "stdin_open": ("", "OpenStdin", _same),

@@ -113,6 +113,7 @@ class Settler:
             return seen
         start = lock.paths.start(seen.number)
         self.drop_processes(record, patience)
+        states.keep_health(lock.paths, start, self._trace)
         self._drop_run_directory(lock.paths)
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.
         never_ran = seen.started is None

@@ -242,8 +242,14 @@ class Starter:
             attached=attach,
             reaper=self._reaper(record) if record.auto_remove or mounted else (),
             watched=self._trace.observer is not None,
+            health=self._health(record, paths, start, group) if record.config.get("Healthcheck") else "",
         )
         return make_plan(spec, facts, self._cgroups)
+
+    def _health(self, record: Record, paths: ContainerPaths, start: StartPaths, group: str) -> str:
+        from sampan.engine.health import make_health_plan  # in here: most containers have no check
+
+        return make_health_plan(record, paths, start.number, group, self._cgroups)
 
     def _image_directories(self, record: Record, layers: Sequence[str]) -> tuple[str, ...]:
         """What a mounted image is joined of, topmost first."""

@@ -40,8 +40,10 @@ def check_config(config: dict[str, Any]) -> None:
     if config["StopSignal"]:
         signals.parse(config["StopSignal"])
     check_environment(config["Env"])
-    if (config["Healthcheck"] or {}).get("Test", ["NONE"]) != ["NONE"]:
-        raise InvalidParameter("health checks cannot be had in this version of sampan (Healthcheck)")
+    if config["Healthcheck"]:
+        from sampan.oci.health import check_request  # in here: most requests have none
+
+        check_request(config["Healthcheck"])
     for field in ("Entrypoint", "Cmd"):
         if isinstance(config[field], str):
             config[field] = [config[field]]

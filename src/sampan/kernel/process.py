@@ -158,6 +158,13 @@ def new_session_keyring() -> None:
             raise
 
 
+def reap(pid: int) -> int:
+    """The exit code of a child that has ended, as a shell counts it: 128 and the signal's number if one killed it."""
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """Close every descriptor from `first` to `last` (close_range(2), Linux 5.9)."""
     raw(SYS_CLOSE_RANGE, "close_range", "", first, last, 0)

@@ -47,6 +47,25 @@ def parse(text: str) -> int:
     return sign * total
 
 
+def shown(nanoseconds: int) -> str:
+    """As Go writes a duration: "1h0m30s", "1.5s", "20ms"."""
+    if not nanoseconds:
+        return "0s"
+    sign, left = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
+    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1000_000)):
+        if left < size * 1000:
+            return f"{sign}{_decimal(left, size)}{unit}"
+    minutes, rest = divmod(left, 60 * 1_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{head}{_decimal(rest, 1_000_000_000)}s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, fraction = divmod(value, unit)
+    return f"{whole}.{str(fraction).rjust(len(str(unit)) - 1, '0').rstrip('0')}" if fraction else str(whole)
+
+
 def _take(text: str, numbers: bool) -> tuple[str, str]:
     """The leading characters that are digits or dots (or are not), and the rest."""
     end = 0

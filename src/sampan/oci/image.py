@@ -242,6 +242,7 @@ def platform_of(config: Mapping[str, Any]) -> Platform:
 
 _STRINGS = ("User", "WorkingDir", "StopSignal", "Hostname", "Domainname", "Image")
 _SETS = ("ExposedPorts", "Volumes")
+_HEALTH_NUMBERS = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
 
 
 def _container_config(config: object) -> dict[str, Any]:
@@ -268,7 +269,11 @@ def _container_config(config: object) -> dict[str, Any]:
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise InvalidParameter("image config: config.Labels is not an object of strings")
     health = found.get("Healthcheck") or {}
-    if not isinstance(health, dict) or not _is_list_of_strings(health.get("Test")):
+    if (
+        not isinstance(health, dict)
+        or not _is_list_of_strings(health.get("Test"))
+        or not all(type(health.get(key) or 0) is int for key in _HEALTH_NUMBERS)
+    ):
         raise InvalidParameter("image config: config.Healthcheck is malformed")
     return found
 

@@ -64,6 +64,7 @@ class Launching(Struct):
     attached: bool = False
     reaper: tuple[str, ...] = ()
     watched: bool = False
+    health: str = ""
 
 
 def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
@@ -88,6 +89,7 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         shared_pid=not clone & namespaces.CLONE_NEWPID,
         reaper=facts.reaper,
         watched=facts.watched,
+        health=facts.health,
     )
 
 

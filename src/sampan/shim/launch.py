@@ -15,6 +15,29 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class Launching:
+    """A process that is being made: stage1, and the socket over which it and stage2 report."""
+
+    def __init__(self, child: int, status: Any) -> None:
+        self.child = child
+        self.status = status
+
+    def fileno(self) -> int:
+        """For those who poll: it hangs up when execve has worked or something has failed. `conclude` waits for nothing then."""
+        return int(self.status.fileno())
+
+    def kill(self) -> None:
+        """End it, however far it is. It is still to be concluded, when it hangs up."""
+        os.kill(self.child, 9)
+        try:
+            said = self.status.recv(1 << 16, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except OSError:
+            return  # nothing yet, so that there is no stage2
+        for kind, body in protocol.Reader().feed(said):
+            if kind == protocol.INIT:
+                os.kill(protocol.loads(body)["pid"], 9)
+
+
 class Outcome:
     """What came of a launch. `pid` runs the program if `failed` is None; `done` has the executed steps in order."""
 
@@ -34,6 +57,11 @@ def launch(
     called with every BEGIN before its step runs, if the start is watched. After a failure no child is left. `ctx` keeps
     the descriptors that the caller put there; those of the stages were opened in the children.
     """
+    return conclude(begin(text, ctx, starting, leave is not None), leave)
+
+
+def begin(text: str, ctx: Context, starting: bool = False, watched: bool = False) -> Launching:
+    """The first half of `launch`, which does not wait."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     child = process.fork()
     if child == 0:
@@ -41,12 +69,17 @@ def launch(
         ctx.fds["status"] = theirs.fileno()
         # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
         process.close_all_but([0, 1, 2, *ctx.fds.values()])
-        stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), leave is not None), starting)
+        stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched), starting)
     theirs.close()
+    return Launching(child, ours)
+
+
+def conclude(launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None) -> Outcome:
+    """The second half: wait for the end of the making, and know what came of it."""
     outcome = Outcome()
-    _hear(ours, outcome, leave)
-    ours.close()
-    os.waitpid(child, 0)
+    _hear(launching.status, outcome, leave)
+    launching.status.close()
+    os.waitpid(launching.child, 0)
     _conclude(outcome)
     return outcome
 
@@ -120,3 +153,17 @@ def _died(outcome: Outcome) -> dict[str, Any]:
         "message": f"the process that sets the container up was killed in step {index} of {stage}",
         "advice": "the memory limit may be too small for a start, or the machine is out of memory",
     }
+
+
+def explain(failed: dict[str, Any]) -> str:
+    """A failed step in one line: Docker's own words where there are some, else step, system call, errno, path, advice."""
+    if failed["message"] and not failed["errno"]:
+        words: str = failed["message"]
+        if failed["exit_code"] in (126, 127):
+            return f"unable to start container process: {words}"
+        return words + (f" ({failed['advice']})" if failed["advice"] else "")
+    reason = os.strerror(failed["errno"]).lower() if failed["errno"] else failed["message"]
+    where = f" {failed['path']}" if failed["path"] else ""
+    call = f"{failed['syscall']}{where}: " if failed["syscall"] else (f"{failed['path']}: " if failed["path"] else "")
+    advice = f" ({failed['advice']})" if failed["advice"] else ""
+    return f"unable to start container process: {failed['stage']}: {failed['step']}: {call}{reason}{advice}"

@@ -29,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from typing import Any
+
+    from sampan.shim.health import Prober
 else:
     import _signal  # without the enums of `signal`
 
@@ -53,6 +55,7 @@ class Monitor:
         self.lock = -1
         self.reserve = _reserve()
         self.log: JsonFile | None = None
+        self.prober: Prober | None = None
 
     def run(self) -> list[str]:
         """Live. Returns the command to execute at the very end, [] for none."""
@@ -103,12 +106,24 @@ class Monitor:
             _make_private(plan.run_directory)
             self.listener = streams.listen(plan.run_directory, "attach.sock")
             self.session.prepare(self.ctx)
+            self._load_prober()
             leave = self._ask_leave if plan.watched else None
             launched = launch.launch(plan.stages, self.ctx, True, leave)
             seal.seal()  # stage1 sealed itself; from here on nothing is imported in this process either
             launched.done = outcome.done + launched.done
             return launched
         return outcome
+
+    def _load_prober(self) -> None:
+        """What a health check needs. Before the seal, and not in `boot`: a container without one does not pay for it."""
+        if self.plan.health:
+            from sampan.shim.health import Prober
+
+            self.prober = Prober(self.loop, self.plan.health, self.plan.cgroup, self._publish_health)
+
+    def _publish_health(self, document: bytes) -> None:
+        """For whoever inspects the container. On a full disk the last document stays until there is room for another."""
+        _try(lambda: _write_whole(f"{self.plan.run_directory}/health.json", document, sync=False))
 
     def _own_steps(self) -> launch.Outcome:
         """The steps whose results this process keeps: the devpts and the pty."""
@@ -145,6 +160,8 @@ class Monitor:
         """Init runs. Write down who it is, tell the launcher, and begin to serve."""
         attached = self.ctx.fds.pop("attach", None)
         self.session.began(outcome.pid, self.ctx, self.ended.append)
+        if self.prober is not None:
+            self.prober.begin(self.session.pidfd)
         started = {
             "monitor": os.getpid(),
             "monitor_start": process.start_time(os.getpid()),
@@ -165,7 +182,7 @@ class Monitor:
         self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
         # A shim lives as long as its container: what only the start needed is given back.
-        self.plan = self.plan.replace(monitor=(), stages="")
+        self.plan = self.plan.replace(monitor=(), stages="", health="")
         outcome.done.clear()
         give_memory_back()
 
@@ -174,6 +191,8 @@ class Monitor:
     def _serve(self) -> None:
         while self.session not in self.ended:
             waits = [s.seconds_left for s in self.ended]
+            if self.prober is not None:
+                waits.append(self.prober.turn())
             self.loop.run_once(int(min(waits) * 1000) + 1 if waits else None)
             for session in [s for s in self.ended if s is not self.session]:
                 self._end_exec(session)
@@ -235,7 +254,7 @@ class Monitor:
                 outcome.failed.update(message="the container has ended", errno=0, advice="")
             session.close_program_ends(ctx)
             session.close()
-            client.send(protocol.message(protocol.FAILED, **outcome.failed, error=explain(outcome.failed)))
+            client.send(protocol.message(protocol.FAILED, **outcome.failed, error=launch.explain(outcome.failed)))
             client.finish()
             return
         self.execs[plan.identifier] = session
@@ -269,7 +288,7 @@ class Monitor:
         """
         if session.exit_code is None:
             self.loop.forget(session.pidfd)
-            session.exit_code = _reap(session.pid)
+            session.exit_code = process.reap(session.pid)
             session.begin_draining(DRAIN_SECONDS if session.clients else 0)
         if not session.seconds_left:
             self.ended.remove(session)
@@ -284,12 +303,13 @@ class Monitor:
         """Init is dead: its code, the end of its log, exit.json; then whoever waits; then nobody needs us."""
         session = self.session
         self.loop.forget(session.pidfd)
-        code = _reap(session.pid)
+        code = process.reap(session.pid)
         group = self.plan.cgroup
         if self.plan.shared_pid:
             _try(group.kill)  # init was no pid 1: the others of the container are still there
         for other in list(self.execs.values()):
             self._end_killed_exec(other)
+        self._end_prober()
         session.drain(DRAIN_SECONDS)
         oom = group.oom_kills() > 0
         report = {"exit_code": code, "oom_killed": oom}
@@ -317,6 +337,13 @@ class Monitor:
             self.loop.run_once(20)
             self._end_exec(session)
 
+    def _end_prober(self) -> None:
+        """What was found out stays with the start, for the run directory goes."""
+        prober = self.prober
+        if prober is not None:
+            prober.end()
+            _try(lambda: _write_whole(f"{self.plan.start}/health.json", prober.document(), sync=False))
+
     def _conclude_failure(self, outcome: launch.Outcome) -> None:
         """The start has failed: leave nothing but the reason."""
         failed = outcome.failed or {}
@@ -330,10 +357,14 @@ class Monitor:
         if self.listener is not None:
             self._stop_listening()
         self._write_exit(
-            exit_code=failed["exit_code"], oom_killed=False, finished=clock.now(), error=explain(failed), failed=True
+            exit_code=failed["exit_code"],
+            oom_killed=False,
+            finished=clock.now(),
+            error=launch.explain(failed),
+            failed=True,
         )
         os.close(self.lock)
-        self._tell(protocol.FAILED, **failed, error=explain(failed), steps=outcome.done)
+        self._tell(protocol.FAILED, **failed, error=launch.explain(failed), steps=outcome.done)
 
     def crashed(self, error: BaseException) -> None:
         """A fault of ours: leave word of it where somebody can find it, tell the launcher, and let the container be "lost"."""
@@ -361,6 +392,8 @@ class Monitor:
     def _stop_listening(self) -> None:
         self.loop.forget(self.listener.fileno())
         self.listener.close()
+        if self.prober is not None:
+            _try(lambda: os.unlink(f"{self.plan.run_directory}/health.json"))
         for remove, path in (
             (os.unlink, f"{self.plan.run_directory}/attach.sock"),
             (os.rmdir, self.plan.run_directory),
@@ -377,20 +410,6 @@ class Monitor:
                 client.close()
         while any(not c.closed for c in self.clients):
             self.loop.run_once(None)
-
-
-def explain(failed: dict[str, Any]) -> str:
-    """A failed step in one line: Docker's own words where there are some, else step, system call, errno, path, advice."""
-    if failed["message"] and not failed["errno"]:
-        words: str = failed["message"]
-        if failed["exit_code"] in (126, 127):
-            return f"unable to start container process: {words}"
-        return words + (f" ({failed['advice']})" if failed["advice"] else "")
-    reason = os.strerror(failed["errno"]).lower() if failed["errno"] else failed["message"]
-    where = f" {failed['path']}" if failed["path"] else ""
-    call = f"{failed['syscall']}{where}: " if failed["syscall"] else (f"{failed['path']}: " if failed["path"] else "")
-    advice = f" ({failed['advice']})" if failed["advice"] else ""
-    return f"unable to start container process: {failed['stage']}: {failed['step']}: {call}{reason}{advice}"
 
 
 def _try(action: Any) -> None:
@@ -427,13 +446,6 @@ def _has_ended(pidfd: int, milliseconds: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(milliseconds))
-
-
-def _reap(pid: int) -> int:
-    """The exit code of a child that has ended, as a shell counts it: 128 and the signal's number if one killed it."""
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
 
 
 def _write_whole(path: str, data: bytes, sync: bool) -> None:

@@ -99,7 +99,8 @@ class LaunchPlan(Struct):
     log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
     cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
     nobody else. reaper: argv of a command that settles the exit if nobody waits; empty when nothing is due (the client
-    that started the container does it otherwise). watched: announce every step.
+    that started the container does it otherwise). watched: announce every step. health: a `HealthPlan` as text, ""
+    for none.
     """
 
     version: int
@@ -118,6 +119,7 @@ class LaunchPlan(Struct):
     shared_pid: bool = False
     reaper: tuple[str, ...] = ()
     watched: bool = False
+    health: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "monitor": base.encode(self.monitor)}
@@ -142,6 +144,33 @@ class LaunchPlan(Struct):
             *(("stage1", step) for step in lists.stage1),
             *(("stage2", step) for step in lists.stage2),
         ]
+
+
+class HealthPlan(Struct):
+    """How a container is probed. It travels as a text, which only a shim that has one decodes.
+
+    interval, timeout, start_period, start_interval: seconds, as in Docker's Healthcheck; retries: failures in a row that
+    make it unhealthy. command: what is run. stages: how, see `Stages`, as text. too_long: what is said of a probe that
+    takes longer than its timeout. health: Docker's State.Health to begin with.
+    """
+
+    interval: float
+    timeout: float
+    start_period: float
+    start_interval: float
+    retries: int
+    command: tuple[str, ...]
+    stages: str
+    too_long: str
+    health: dict[str, Any]
+
+    def to_text(self) -> str:
+        return dumps(self.to_json()).decode("ascii")
+
+    @staticmethod
+    def from_text(text: str) -> HealthPlan:
+        """The plan that `to_text` described."""
+        return HealthPlan(**loads(text.encode("ascii")))
 
 
 class ExecPlan(Struct):

@@ -15,6 +15,7 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
 Below the run root (default /run/sampan), gone after a reboot:
 
     ID/attach.sock                           the shim's socket
+    ID/health.json                           what its health check found, if it has one: Docker's State.Health
     ID/exec-EXECID                           empty; there while that exec runs
 
 The root and the run root are 0711 (a path below them may be mounted for a container's user), everything
@@ -41,7 +42,7 @@ REMOVING = ".removing-"
 class StartPaths:
     """The files of one start of a container: starts/N/."""
 
-    __slots__ = ("directory", "exit", "number", "reserved_exit", "started", "stopping", "trace")
+    __slots__ = ("directory", "exit", "health", "number", "reserved_exit", "started", "stopping", "trace")
 
     def __init__(self, starts: str, number: int) -> None:
         self.number = number
@@ -52,6 +53,8 @@ class StartPaths:
         self.reserved_exit = f"{self.directory}/exit.json.tmp"
         self.stopping = f"{self.directory}/stopping"
         self.trace = f"{self.directory}/trace"
+        # Of a run that has ended; while it runs it is in the run directory (`ContainerPaths.health`).
+        self.health = f"{self.directory}/health.json"
 
 
 class ContainerPaths:
@@ -60,6 +63,7 @@ class ContainerPaths:
     __slots__ = (
         "attach_socket",
         "directory",
+        "health",
         "hostname",
         "hosts",
         "id",
@@ -89,6 +93,7 @@ class ContainerPaths:
         self.run_directory = run_directory
         # May be longer than the 107 bytes of a sun_path: bind and connect through a descriptor of the directory.
         self.attach_socket = f"{run_directory}/attach.sock"
+        self.health = f"{run_directory}/health.json"
 
     def start(self, number: int) -> StartPaths:
         return StartPaths(self.starts, number)

@@ -162,6 +162,14 @@ def write_exit(start: StartPaths, exit_code: int, error: str, failed: bool, trac
     return value
 
 
+def keep_health(paths: ContainerPaths, start: StartPaths, trace: Trace) -> None:
+    """Save what a killed monitor found out about its container's health, before its run directory goes."""
+    health = read_json(paths.health)
+    if health is not None:
+        with trace.step("write health", start.health):
+            write_atomic(start.health, jsontext.dumps(health))
+
+
 def earlier_success(paths: ContainerPaths, number: int) -> int:
     """The newest start before `number` whose program ran, 0 if there is none."""
     for earlier in sorted((int(n) for n in os.listdir(paths.starts) if n.isdigit()), reverse=True):
