@@ -69,7 +69,7 @@ def render(
     fields = _plain_fields(template)
     if fields is not None and all(field in columns for field in fields):
         lines = [[columns[field] for field in fields], *([_cell(item, field) for field in fields] for item in items)]
-        return _aligned("".join("\t".join(line) + "\n" for line in lines))
+        return aligned("".join("\t".join(line) + "\n" for line in lines))
     return _formatted(items, columns, template, type)
 
 
@@ -102,7 +102,7 @@ def _formatted(items: Sequence[Item], columns: Mapping[str, str], format: str, t
     try:
         lines = [parsed.execute(Row(type.removeprefix("*"), _fields(item, Method), pointer=True)) for item in items]
         if is_table:
-            return _aligned("".join(f"{line}\n" for line in (_headings(parsed, columns), *lines)))
+            return aligned("".join(f"{line}\n" for line in (_headings(parsed, columns), *lines)))
     except TemplateError as e:
         raise Failure(f"template parsing error: {e}") from None
     return "".join(f"{line}\n" for line in lines)
@@ -125,14 +125,14 @@ def _headings(template: Template, columns: Mapping[str, str]) -> str:
     return template.execute(headings, HEADING_FUNCTIONS)
 
 
-def _aligned(text: str) -> str:
+def aligned(text: str, least: int = LEAST) -> str:
     """Go's text/tabwriter as Docker sets it: a cell ends at a tab; a column goes on as long as lines have a cell in it."""
     lines = [line.split("\t") for line in text.split("\n")]
-    _align(lines, 0, len(lines), 0)
+    _align(lines, 0, len(lines), 0, least)
     return "\n".join("".join(line) for line in lines)
 
 
-def _align(lines: list[list[str]], begin: int, end: int, column: int) -> None:
+def _align(lines: list[list[str]], begin: int, end: int, column: int, least: int) -> None:
     """Pad the cells of a column, and of those to its right, in each run of lines that have it."""
     at = begin
     while at < end:
@@ -142,8 +142,8 @@ def _align(lines: list[list[str]], begin: int, end: int, column: int) -> None:
         stop = at
         while stop < end and len(lines[stop]) - 1 > column:
             stop += 1
-        width = max(LEAST, GAP + max(len(line[column]) for line in lines[at:stop]))
+        width = max(least, GAP + max(len(line[column]) for line in lines[at:stop]))
         for line in lines[at:stop]:
             line[column] = line[column].ljust(width)
-        _align(lines, at, stop, column + 1)
+        _align(lines, at, stop, column + 1, least)
         at = stop

@@ -64,6 +64,7 @@ VERBS = {
     "stats": Entry("sampan.cli.stats", "STATS", "Show what containers use, again every second"),
     "stop": Entry("sampan.cli.containers", "STOP", "Stop running containers"),
     "tag": Entry("sampan.cli.images", "TAG", "Give an image another name"),
+    "top": Entry("sampan.cli.top", "TOP", "Show the processes of a container"),
     "unpause": Entry("sampan.cli.containers", "UNPAUSE", "Let the processes of paused containers go on"),
     "wait": Entry("sampan.cli.containers", "WAIT", "Wait until containers stop, then print their exit codes"),
 }
@@ -74,7 +75,7 @@ GROUPS = {
         "Manage containers",
         {
             **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "rm", "run")},
-            **{v: v for v in ("start", "stats", "stop", "unpause", "wait")},
+            **{v: v for v in ("start", "stats", "stop", "top", "unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
             "prune": "container prune",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sampan.engine.start import Starter
     from sampan.engine.stats import StatsReader
     from sampan.engine.stop import Stopper
+    from sampan.engine.top import ProcessLister
     from sampan.runtime.handle import Attachment
     from sampan.runtime.launcher import Launcher
     from sampan.store.records import Record, Records
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
         def logs(self) -> LogReader: ...
         @property
         def stats(self) -> StatsReader: ...
+        @property
+        def lister(self) -> ProcessLister: ...
         @property
         def inspector(self) -> Inspector: ...
 
@@ -247,6 +250,14 @@ class Container:
         `pressure_stats` is ours: the kernel's PSI of "cpu", "memory" and "io", as far as it has them.
         """
         return self._verbs.stats.one(self.id, one_shot)
+
+    @told
+    def top(self, ps_args: str = "") -> dict[str, list[Any]]:
+        """Its processes as the host's ps shows them: `{"Titles": ["PID", ...], "Processes": [["1234", ...]]}`.
+
+        `ps_args` are options of ps, "-ef" without any. Raises Conflict if it does not run, InvalidParameter, System.
+        """
+        return self._verbs.lister.top(self._record, ps_args)
 
     @told
     def inspect(self, size: bool = False) -> dict[str, Any]:

@@ -159,6 +159,11 @@ class Wiring:
 
         return StatsReader(self.records, self.settler, self.cgroups)
 
+    def _lister(self) -> Any:
+        from sampan.engine.top import ProcessLister
+
+        return ProcessLister(self.settler, self.cgroups)
+
     def _committer(self) -> Any:
         from sampan.engine.commit import Committer
         from sampan.store.content import ContentStore

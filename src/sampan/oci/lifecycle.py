@@ -61,6 +61,7 @@ def derive(*, starts: int, started: bool, exited: bool, monitor: bool, locked: b
 _GO, _ALREADY, _NO = "yes", "already so", "no"
 
 START, STOP, KILL, EXEC, ATTACH, PAUSE, UNPAUSE = "start", "stop", "kill", "exec", "attach", "pause", "unpause"
+TOP, UPDATE = "top", "update"
 REMOVE, FORCE_REMOVE = "rm", "rm --force"
 
 TABLE: dict[str, dict[str, str]] = {
@@ -71,6 +72,8 @@ TABLE: dict[str, dict[str, str]] = {
     ATTACH: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _NO, EXITED: _NO, LOST: _NO, DEAD: _NO},
     PAUSE: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _NO, EXITED: _NO, LOST: _NO, DEAD: _NO},
     UNPAUSE: {CREATED: _NO, STARTING: _NO, RUNNING: _NO, PAUSED: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    TOP: {CREATED: _NO, STARTING: _NO, RUNNING: _GO, PAUSED: _GO, EXITED: _NO, LOST: _NO, DEAD: _NO},
+    UPDATE: {CREATED: _GO, STARTING: _NO, RUNNING: _GO, PAUSED: _GO, EXITED: _GO, LOST: _NO, DEAD: _NO},
     REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _NO, PAUSED: _NO, EXITED: _GO, LOST: _NO, DEAD: _GO},
     FORCE_REMOVE: {CREATED: _GO, STARTING: _NO, RUNNING: _GO, PAUSED: _GO, EXITED: _GO, LOST: _GO, DEAD: _GO},
 }
@@ -120,9 +123,9 @@ def refusal(verb: str, state: str, container_id: str, name: str) -> SampanError:
         return Conflict(f'cannot remove container "/{name}": container is {state}: {hint}')
     if state == STARTING:
         return Conflict(f"container {container_id} is being started by another command, try again")
-    if verb == START:
+    if verb in (START, UPDATE):
         why = "its record cannot be read" if state == DEAD else "its last run has not been cleaned up"
-        return Conflict(f"cannot start container {container_id}: {why}")
+        return Conflict(f"cannot {verb} container {container_id}: {why}")
     if verb == ATTACH:
         return Conflict("You cannot attach to a stopped container, start it first")
     return Conflict(f"container {container_id} is not running")
