@@ -212,32 +212,6 @@ def test_the_same_changes_are_the_same_bytes(kind: str, tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_the_unpacked_form_is_what_unpacking_makes(tmp_path: Path) -> None:
-    box = Box(tmp_path / "box", "overlay", IMAGE, SECOND)
-    with box.mounted() as root:
-        everything(root)
-    data, info = box.commit()
-    assert info.chain_id in box.snapshotter.layers()
-    other = Box(tmp_path / "other", "overlay", IMAGE, SECOND, data[: -len(END)])
-    assert other.chain[-1] == info.chain_id
-
-    def layer(owner: Box) -> Path:
-        return owner.top / "layers" / info.chain_id.removeprefix("sha256:") / "diff"
-
-    def seen(owner: Box) -> dict[bytes, tuple[object, ...]]:
-        """Without the times of the root, which no entry tells, and of the kernel's marks."""
-        found = fingerprint(layer(owner), inodes=False)
-        return {p: f[:4] if not p or f[0] == stat.S_IFCHR else f for p, f in found.items()}
-
-    assert seen(box) == seen(other)
-    for path in ("usr/lib/deep", "link", "new"):
-        marks = [
-            "trusted.overlay.opaque" in os.listxattr(layer(owner) / path, follow_symlinks=False)
-            for owner in (box, other)
-        ]
-        assert marks == [path == "usr/lib/deep"] * 2, path
-
-
 def test_what_is_in_the_archive(box: Box) -> None:
     with box.mounted() as root:
         everything(root)

@@ -531,6 +531,26 @@ def test_container_ids_that_are_no_names(store: Store, name: str) -> None:
 # Layers as things
 
 
+def test_a_noted_layer_is_known_and_unpacked_later(store: Store) -> None:
+    chain = store.image(BASE)
+    upper = member(b"x", b"123") + END
+    before = store.snapshotter.unpack(chain, io.BytesIO(upper))
+    store.snapshotter.remove_layer(before.chain_id)
+    store.snapshotter.note(before)
+    store.snapshotter.note(before)
+    assert store.snapshotter.info(before.chain_id) == before
+    assert not store.snapshotter.has(before.chain_id)
+    assert before.chain_id in store.snapshotter.layers()
+    with pytest.raises(NotFound, match="layer does not exist"):
+        store.snapshotter.create(ID, [*chain, before.chain_id])
+    assert store.snapshotter.unpack(chain, io.BytesIO(upper), before.diff_id) == before
+    store.snapshotter.note(before)
+    assert store.snapshotter.has(before.chain_id)
+    assert store.leftovers() == []
+    with store.container(BASE, member(b"x", b"123")) as root:
+        assert (root / "x").read_bytes() == b"123"
+
+
 def test_layers_come_and_go(store: Store) -> None:
     chain = store.image(BASE, member(b"x"))
     assert store.snapshotter.layers() == sorted(chain)

@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from collections.abc import Callable
 
 import pytest
 
+import sampan
 from sampan.errors import NotFound
 from sampan.steps.trace import Event
 
@@ -35,21 +37,29 @@ class Killer:
         self.seen += 1
 
 
-def killed_at(root: Root, at: int) -> bool:
-    """Commit in a child that is killed at a step; False if it had fewer steps than that."""
+def commit(engine: sampan.Engine) -> None:
+    engine.containers.get("box").commit(NAME)
+
+
+def create(engine: sampan.Engine) -> None:
+    engine.containers.create(NAME, ["cat", "/f"])
+
+
+def killed_at(root: Root, at: int, action: Callable[[sampan.Engine], None] = commit) -> bool:
+    """Do something in a child that is killed at a step; False if it had fewer steps than that."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             with root.engine(observer=Killer(at)) as engine:
-                engine.containers.get("box").commit(NAME)
+                action(engine)
             status = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"step {at}: the commit failed"
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"step {at}: it failed"
     return os.WIFSIGNALED(status)
 
 
@@ -100,3 +110,29 @@ def test_the_next_commit_is_not_in_the_way_of_a_killed_one(new_root: Root) -> No
             assert killed_at(new_root, at)
             assert engine.containers.get("box").commit(NAME) == engine.images.resolve(NAME).id
         engine.images.collect()  # As rmi and prune do.
+
+
+def test_the_first_container_of_a_committed_image(new_root: Root) -> None:
+    """A commit leaves the unpacking to it: killed at any step of that, the next one has the whole layer all the same."""
+    with new_root.engine() as engine:
+        engine.containers.create("base", ["sh", "-c", "echo 1 >/f"], name="box").start()
+        engine.containers.get("box").wait()
+        at = 0
+        while True:
+            commit(engine)
+            assert not os.path.exists(f"{new_root.root}/layers/{layer_of(engine)}/diff"), f"step {at}"
+            killed = killed_at(new_root, at, create)
+            assert engine.containers.run(NAME, ["cat", "/f"]).stdout == "1\n", f"step {at}"
+            for found in engine.containers.list(all=True):
+                if found.name != "box":
+                    found.remove()
+            engine.images.remove(NAME)
+            assert engine.system.check() == [], f"step {at}"
+            if not killed:
+                break
+            at += 1
+        assert at > 10
+
+
+def layer_of(engine: sampan.Engine) -> str:
+    return engine.images.resolve(NAME).layers[-1].removeprefix("sha256:")

@@ -67,7 +67,7 @@ def test_a_running_container_stands_still_while_it_is_read(root: Root) -> None:
     box = None
 
     def observe(event: Event) -> None:
-        if box is not None and event.text.startswith("unpack layer") and event.finished:
+        if box is not None and event.text.startswith("read writable layer") and event.finished:
             seen.append("read")
         if event.stage == "engine" and event.finished and event.text.startswith(("freeze", "thaw")):
             seen.append(f"{event.text.split()[0]} {box.status if box is not None else ''}")
@@ -289,7 +289,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         root = Root(place / "store")
         with root.engine() as engine:
             box = engine.containers.create(
-                "base", ["sh", "-c", "head -c 9000000 /dev/urandom >/big; echo ready; exec sleep 1000"]
+                "base", ["sh", "-c", "head -c 14000000 /dev/urandom >/big; echo ready; exec sleep 1000"]
             )
             box.start()
             eventually(lambda: list(box.logs()), what="its file is there")
@@ -302,7 +302,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         root.delete()
 
 
-@pytest.mark.parametrize("step", ["unpack layer", "write image name"])
+@pytest.mark.parametrize("step", ["read writable layer", "write image name"])
 def test_a_container_that_is_removed_while_it_is_committed(new_root: Root, step: str) -> None:
     removed = False
 
@@ -316,7 +316,7 @@ def test_a_container_that_is_removed_while_it_is_committed(new_root: Root, step:
     with new_root.engine(observer=remove) as engine:
         box = changed(engine, "for i in 1 2 3 4 5; do echo $i >/$i; done", name="going")
         armed = True
-        if step == "unpack layer":
+        if step == "read writable layer":
             with pytest.raises(NotFound, match="No such container"):
                 box.commit("going:1")
             assert [i for i in engine.images.list() if "going:1" in i["RepoTags"]] == []
@@ -343,7 +343,7 @@ def test_started_while_it_is_committed(engine: sampan.Engine, root: Root) -> Non
     started = []
 
     def start(event: Event) -> None:
-        if event.text.startswith("unpack layer") and not event.finished and not started:
+        if event.text.startswith("read writable layer") and not event.finished and not started:
             started.append(root.cli("start", "again").ok())
 
     with root.engine(observer=start) as other, pytest.raises(Conflict, match="was started while it was committed"):

@@ -196,14 +196,21 @@ class ImageCheck:
 
     def _damaged_layers(self, images: list[Image]) -> Iterator[Found]:
         seen: set[str] = set()
+        stood_on = self._stood_on()
         for image in images:
             for position, chain_id in enumerate(image.layers):
-                if chain_id in seen or not self._layers.has(chain_id):
-                    continue
+                unpacked = self._layers.has(chain_id) or chain_id in stood_on
+                if chain_id in seen or not unpacked or not os.path.lexists(self._layer_path(chain_id)):
+                    continue  # It is unpacked when a container needs it.
                 seen.add(chain_id)
                 if why := self._shape(chain_id):
                     yield found(ERROR, "layer", self._layer_path(chain_id), why, "unpack it again from its verified blob",
                                 self._replace, image, position)  # fmt: skip
+
+    def _stood_on(self) -> set[str]:
+        """The layers that containers are made of, which therefore were unpacked."""
+        records = (self._records.try_read(i) for i in self._records.ids())
+        return {chain_id for r in records if r is not None and not r.broken for chain_id in r.layers}
 
     def _shape(self, chain_id: str) -> str:
         """What can be seen of a layer without reading it: its document, its directory."""

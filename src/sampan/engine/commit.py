@@ -1,8 +1,8 @@
 """`commit`: an image of what a container has changed, on top of the image that it was made from.
 
-The writable layer is read once, while the container stands still: hashed and stored as a blob, and in the same pass
-copied to where unpacking that blob would put it. Nothing has a name until all of it was read; a command that dies before
-that leaves a dead ingest and a temporary directory, which are collected. The parent's layers are taken over as they
+The writable layer is read once, while the container stands still: hashed and stored as a blob. It is unpacked when a
+container is made of the image (docs/adr/0006): most images that are committed are pushed, saved or committed upon.
+Nothing has a name until all of it was read; a command that dies before that leaves a dead ingest, which is collected. The parent's layers are taken over as they
 are, so its blobs must be there: an image that was removed by force cannot be continued.
 """
 
@@ -50,13 +50,19 @@ if TYPE_CHECKING:
 
     class Snapshots(Protocol):
         def commit(self, record: Record, sink: Ingest, reading: AbstractContextManager[object]) -> LayerInfo: ...
+        def note(self, layer: LayerInfo) -> None: ...
 
     class Images(Protocol):
         def find(self, name: str) -> NameRecord | None: ...
         def read(self, record: NameRecord) -> Image: ...
         def manifest(self, target: Descriptor) -> Manifest: ...
         def publish(
-            self, config: bytes, layers: Sequence[Descriptor], name: Reference | None, parent: str = ""
+            self,
+            config: bytes,
+            layers: Sequence[Descriptor],
+            name: Reference | None,
+            parent: str = "",
+            unpack: bool = ...,
         ) -> Image: ...
         def collect_now(self) -> None: ...
 
@@ -126,10 +132,11 @@ class Committer:
                     if added:
                         digest, size = ingest.commit(layer.diff_id)
                         layers.append(Descriptor(documents.OCI_LAYER, digest, size))
+                        self._snapshots.note(layer.replace(chain_id=_chain_id(parent, layer.diff_id)))
                     document = _document(parent, record, config, layer.diff_id if added else "", author, message)
-                    return self._images.publish(document, layers, target, parent.id).id
+                    return self._images.publish(document, layers, target, parent.id, unpack=False).id
             except BaseException:
-                # The layer is unpacked, and perhaps a blob has its name: nothing leads to them.
+                # The layer is noted, and perhaps its blob has its name: nothing leads to them.
                 self._images.collect_now()
                 raise
 
@@ -145,9 +152,11 @@ class Committer:
                 layer = self._snapshots.commit(record, ingest, still)
             # Its files go after its name: as long as that is there, all of them were.
             number = paths.newest_start()
-        except OSError as e:
+        except (OSError, NotFound) as e:
             if not os.path.isdir(paths.directory):
                 raise NotFound(f"No such container: {record.id}") from None
+            if isinstance(e, NotFound):
+                raise
             raise System(f"commit of container {record.id}: {_told(e)}") from e
         if pause and number != start:
             raise Conflict(f"container {record.id} was started while it was committed, try again")
@@ -169,6 +178,10 @@ class Committer:
             if not self._content.exists(layer.digest):
                 raise NotFound(f"image {image.id} is not complete: content {layer.digest} is not in the store")
         return image, layers
+
+
+def _chain_id(parent: Image, diff_id: str) -> str:
+    return documents.chain_ids((*parent.layers[-1:], diff_id))[-1]
 
 
 def _as_oci(layer: Descriptor) -> Descriptor:

@@ -244,27 +244,32 @@ class Images:
 
     # Adding
 
-    def publish(self, config: bytes, layers: Sequence[Descriptor], name: Reference | None, parent: str = "") -> Image:
+    def publish(
+        self, config: bytes, layers: Sequence[Descriptor], name: Reference | None, parent: str = "", unpack: bool = True
+    ) -> Image:
         """Add an image whose layer blobs are in the store: config, manifest, layers, its record, its name.
 
         The caller holds the store's lock shared since before the blobs were named. An image that had the name
-        before keeps its record, and is listed without a name. `parent` is the id of the image that this one was made from.
+        before keeps its record, and is listed without a name. `parent` is the id of the image that this one was made
+        from; without `unpack` its layers are unpacked when a container needs them.
         """
         image_id = self._content.add(config)
         manifest = Manifest(
             documents.OCI_MANIFEST, Descriptor(documents.OCI_CONFIG, image_id, len(config)), tuple(layers)
         ).document()
         target = Descriptor(documents.OCI_MANIFEST, self._content.add(manifest), len(manifest))
-        return self.enter(NameRecord(image_id, target, image_id, clock.now(), parent), () if name is None else (name,))
+        record = NameRecord(image_id, target, image_id, clock.now(), parent)
+        return self.enter(record, () if name is None else (name,), unpack)
 
-    def enter(self, record: NameRecord, names: Sequence[Reference]) -> Image:
+    def enter(self, record: NameRecord, names: Sequence[Reference], unpack: bool = True) -> Image:
         """Write the record of an image whose documents and blobs are in the store, and its names.
 
         The caller holds the store's lock shared, as for `publish`.
         """
         image = self.read(record)
-        # Unpacked before, but perhaps collected since by a command that saw no record of it.
-        self.ensure_unpacked(image)
+        if unpack:
+            # Unpacked before, but perhaps collected since by a command that saw no record of it.
+            self.ensure_unpacked(image)
         old = self._names.get(record.image)
         if old is not None:
             # The same image came in another way. What was known of its making stays.

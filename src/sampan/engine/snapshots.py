@@ -69,6 +69,10 @@ class Snapshots:
         """Its container's changes as a layer; see `store.snapshots.Snapshotter`."""
         return self._of(record.snapshotter).commit(record.id, record.layers, sink, reading)
 
+    def note(self, layer: LayerInfo) -> None:
+        """A layer that was committed, for when a container needs it."""
+        self.layers.note(layer)
+
     def export(self, record: Record, sink: Sink) -> Iterator[None]:
         """Its container's whole root file system as an archive; see `store.snapshots.Snapshotter`."""
         return self._of(record.snapshotter).export(record.id, record.layers, sink)

@@ -17,11 +17,9 @@ import errno
 import os
 import stat
 
-from sampan.kernel.files import make_whiteout, set_opaque, write_all
 from sampan.kernel.libc import KernelError
 from sampan.kernel.paths import PATH_MAX
 from sampan.kernel.tree import Descent
-from sampan.store.extract import finish_node, set_metadata
 from sampan.store.tarstream import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -36,7 +34,7 @@ from sampan.store.tarwriter import TarWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Protocol
 
     from sampan.store.lower import LowerDirectory, LowerLayers
@@ -84,7 +82,6 @@ _SPARSE_FROM = 256 << 20
 Below it the file is written whole, because every reader knows that, and so that where the holes are does not matter.
 """
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {stat.S_IFLNK: SYMLINK, stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO}
 # What open(2) says where something else is by now: nothing, a link, a socket, a device (the mount is "nodev").
 _REPLACED = frozenset((errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EACCES, errno.ESTALE))
@@ -93,16 +90,14 @@ _REPLACED = frozenset((errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, er
 class Archive:
     """One tree on its way into one archive. `size` and `entries` are what `layers.LayerInfo` has of it.
 
-    `form` makes a layer of it. `copy` gets everything that goes into the archive, in the same pass and from the same
-    bytes: what the container changes meanwhile cannot make the two differ.
+    `form` makes a layer of it.
     """
 
-    def __init__(self, tree: Tree, sink: Sink, form: Form | None = None, copy: Copy | None = None) -> None:
+    def __init__(self, tree: Tree, sink: Sink, form: Form | None = None) -> None:
         self._tree = tree
         self._sink = _Buffered(sink)
         self._writer = TarWriter(self._sink)
         self._form = form
-        self._copy = copy
         self._links: dict[tuple[int, int], bytes] = {}  # Inodes with several names -> the first one's path.
         self.size = 0
         self.entries = 0
@@ -123,8 +118,6 @@ class Archive:
             levels.pop()
             if levels:
                 self._tree.leave()
-            if self._copy is not None:
-                self._copy.leave()
         self._writer.close()
         self._sink.flush()
         yield
@@ -134,7 +127,7 @@ class Archive:
         if self._form is not None:
             covered, marks = self._form.enter(self._tree.fd, path, covered)
             for mark in marks:
-                self._mark(_joined(path, mark), mark)
+                self._mark(_joined(path, mark))
         return _Level(path, sorted(self._tree.names(), reverse=True), covered)
 
     def _entry(self, levels: list[_Level], name: bytes) -> Iterator[None]:
@@ -149,8 +142,7 @@ class Archive:
             if judgement == LEFT:
                 return
             if judgement == GONE:
-                mark = WHITEOUT + name
-                self._mark(_joined(level.path, mark), mark)
+                self._mark(_joined(level.path, WHITEOUT + name))
                 return
             if len(path) >= PATH_MAX:
                 raise KernelError(errno.ENAMETOOLONG, "open", path)  # No layer can hold it: see `layertree`.
@@ -158,8 +150,6 @@ class Archive:
         if kind == stat.S_IFDIR:
             if not self._tree.enter(name):
                 return
-            if self._copy is not None:
-                self._copy.enter(name)
             self._directory(self._tree.fd, path)
             levels.append(self._level(path, level.covered))
         elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in self._links:
@@ -171,19 +161,15 @@ class Archive:
 
     # Entries
 
-    def _mark(self, path: bytes, mark: bytes) -> None:
+    def _mark(self, path: bytes) -> None:
         self._writer.add(TarEntry(path, FILE, 0))
         self.entries += 1
-        if self._copy is not None:
-            self._copy.mark(mark)
 
     def _directory(self, fd: int, path: bytes) -> None:
         entry = _described(path, DIRECTORY, os.fstat(fd))
         entry.xattrs = _xattrs(fd)
         self._writer.add(entry)
         self.entries += 1
-        if self._copy is not None:
-            self._copy.directory(entry)
 
     def _hard_link(self, path: bytes, name: bytes, status: os.stat_result) -> None:
         first = self._links[status.st_dev, status.st_ino]
@@ -191,8 +177,6 @@ class Archive:
         entry.target = first
         self._writer.add(entry)
         self.entries += 1
-        if self._copy is not None:
-            self._copy.link(first, name)
 
     def _node(self, fd: int, name: bytes, path: bytes, status: os.stat_result) -> None:
         entry = _described(path, _KINDS[stat.S_IFMT(status.st_mode)], status)
@@ -207,8 +191,6 @@ class Archive:
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._writer.add(entry)
         self._wrote(path, status)
-        if self._copy is not None:
-            self._copy.node(name, entry, status)
 
     def _file(self, fd: int, name: bytes, path: bytes) -> Iterator[None]:
         try:
@@ -227,34 +209,23 @@ class Archive:
             if status.st_size - status.st_blocks * 512 >= _SPARSE_FROM:
                 entry.regions = _regions(file, status.st_size)
             self._writer.begin(entry)
-            copied = self._copy.file(name, entry) if self._copy is not None else None
-            try:
-                yield from self._data(file, entry, copied)
-                if copied is not None:
-                    set_metadata(copied, entry)
-            finally:
-                if copied is not None:
-                    os.close(copied)
+            yield from self._data(file, entry)
             self._writer.end()
             self._wrote(path, status)
             self.size += entry.size
         finally:
             os.close(file)
 
-    def _data(self, file: int, entry: TarEntry, copied: int | None) -> Iterator[None]:
+    def _data(self, file: int, entry: TarEntry) -> Iterator[None]:
         regions = (0, entry.size) if entry.regions is None else entry.regions
         for at in range(0, len(regions), 2):
             start, left = regions[at], regions[at + 1]
             if start:
                 os.lseek(file, start, os.SEEK_SET)
-                if copied is not None:
-                    os.lseek(copied, start, os.SEEK_SET)
             while left:
                 # Zeros for what is not there any more: its size is told already.
                 data = os.read(file, min(left, _CHUNK)) or bytes(min(left, _CHUNK))
                 self._writer.write(data)
-                if copied is not None:
-                    write_all(copied, data)
                 left -= len(data)
                 yield
 
@@ -388,75 +359,20 @@ class _Level:
         self.covered = covered
 
 
-class Copy:
-    """A second tree, in overlay form, that is made of the same entries as an archive: what unpacking that would make.
+def has_root_of(fd: int, below: str) -> bool:
+    """Whether a tree's top directory is, but for its times, that of the layer below, so that an archive needs no entry for it.
 
-    Where it stands, it follows the archive: `enter` and `leave`. To be closed.
+    `below` is the directory of that layer, "" for none: then it is compared with one that no archive says anything about.
     """
-
-    def __init__(self, top_fd: int) -> None:
-        self._top = top_fd
-        self._descent = Descent(os.dup(top_fd))
-        status = os.fstat(top_fd)
-        # An archive without an entry for the top leaves it as it is, also its times.
-        self._directories: list[Callable[[int], None]] = [_dated(status.st_atime_ns, status.st_mtime_ns)]
-
-    def enter(self, name: bytes) -> None:
-        os.mkdir(name, 0o700, dir_fd=self._descent.fd)
-        self._descent.enter(os.fsdecode(name))
-        self._directories.append(_untouched)
-
-    def directory(self, entry: TarEntry) -> None:
-        """The entry of the present directory: it gets what that says when all is in it, because that changes times."""
-        self._directories[-1] = lambda fd: set_metadata(fd, entry)
-
-    def leave(self) -> None:
-        self._directories.pop()(self._descent.fd)
-        if self._directories:
-            self._descent.leave()
-
-    def file(self, name: bytes, entry: TarEntry) -> int:
-        """A new file, of its length already if it is sparse, to be written and closed."""
-        fd = os.open(name, _NEW, 0o600, dir_fd=self._descent.fd)
-        if entry.regions is not None:
-            os.ftruncate(fd, entry.size)
-        return fd
-
-    def node(self, name: bytes, entry: TarEntry, status: os.stat_result) -> None:
-        if entry.kind == SYMLINK:
-            os.symlink(entry.target, name, dir_fd=self._descent.fd)
-        else:
-            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=self._descent.fd)
-        finish_node(self._descent.fd, name, entry)
-
-    def link(self, first: bytes, name: bytes) -> None:
-        # By path: every component of it is a directory that we made and nobody else can reach.
-        os.link(first, name, src_dir_fd=self._top, dst_dir_fd=self._descent.fd, follow_symlinks=False)
-
-    def mark(self, mark: bytes) -> None:
-        if mark == OPAQUE:
-            set_opaque(self._descent.fd)
-        else:
-            make_whiteout(self._descent.fd, mark.removeprefix(WHITEOUT))
-
-    def close(self) -> None:
-        self._descent.close()
-
-
-def _untouched(_fd: int) -> None:
-    pass
-
-
-def _dated(accessed: int, modified: int) -> Callable[[int], None]:
-    return lambda fd: os.utime(fd, ns=(accessed, modified))
-
-
-def same_root(one_fd: int, other_fd: int) -> bool:
-    """Whether two top directories are alike in all but their times, so that an archive needs no entry for them."""
-    one, other = os.fstat(one_fd), os.fstat(other_fd)
-    if (one.st_mode, one.st_uid, one.st_gid) != (other.st_mode, other.st_uid, other.st_gid):
-        return False
-    return _xattrs(one_fd) == _xattrs(other_fd)
+    if not below:
+        return is_plain_root(fd)
+    lower = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        one, other = os.fstat(fd), os.fstat(lower)
+        alike = (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
+        return alike and _xattrs(fd) == _xattrs(lower)
+    finally:
+        os.close(lower)
 
 
 def is_plain_root(fd: int) -> bool:

@@ -6,11 +6,10 @@ import os
 
 from sampan.kernel.tree import copy_metadata, disk_usage
 from sampan.store.snapshots import (
-    EMPTY_LAYER,
     LayerDirectory,
-    NothingChanged,
     RootMount,
     WritableParts,
+    archive_changes,
     export_layers,
     make_directory,
     open_directory,
@@ -59,6 +58,9 @@ class OverlaySnapshotter:
             return apply(stream, diff_fd, whiteouts="overlay", lower=lower)
 
         return fill
+
+    def note(self, info: LayerInfo) -> None:
+        self._layers.note(info)
 
     def has(self, chain_id: str) -> bool:
         return self._layers.has(chain_id)
@@ -130,46 +132,19 @@ class OverlaySnapshotter:
     def commit(
         self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
     ) -> LayerInfo:
-        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
-        try:
-            return self._layers.add(chain_ids, None, lambda diff: self._archive(upper, chain_ids, diff, sink, reading))
-        except NothingChanged as e:
-            return e.info
-        finally:
-            os.close(upper)
-
-    def _archive(
-        self,
-        upper: int,
-        chain_ids: Sequence[str],
-        diff: int,
-        sink: LayerSink,
-        reading: AbstractContextManager[object],
-    ) -> LayerInfo:
-        """Write the upper directory into the sink, and into `diff` what unpacking the sink would make there."""
-        from sampan.store.archive import Archive, Copy, PlainTree, same_root
         from sampan.store.forms import OverlayForm
-        from sampan.store.layers import LayerInfo
         from sampan.store.lower import LowerLayers
 
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
         # Without the init layer: the new one will not lie above that.
         diffs = self._diffs(chain_ids)
-        if diffs:
-            _copy_root(diffs[0], diff)
-        lower, tree, copy = LowerLayers(diffs), PlainTree(upper), Copy(diff)
+        lower = LowerLayers(diffs)
         try:
             with reading:
-                archive = Archive(tree, sink, OverlayForm(lower), copy)
-                for _ in archive.write(with_root=not same_root(upper, diff)):
-                    pass
+                return archive_changes(upper, OverlayForm(lower), diffs[0] if diffs else "", sink)
         finally:
-            copy.close()
-            tree.close()
             lower.close()
-        info = LayerInfo(sink.digest, archive.size, archive.entries, sink.size)
-        if info.diff_id == EMPTY_LAYER:
-            raise NothingChanged(info)
-        return info
+            os.close(upper)
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
         upper = open_for_reading(f"{self._parts.require(container_id)}/upper")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.steps.trace import Trace
+    from sampan.store.archive import Form
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
     from sampan.store.staging import Staged
@@ -44,7 +45,14 @@ if TYPE_CHECKING:
             Raises `NotFound` if a parent is not there, `System` for a full disk; nothing stays behind.
             """
 
-        def has(self, chain_id: str) -> bool: ...
+        def note(self, info: LayerInfo) -> None:
+            """Remember what a layer is whose archive is in the content store; it is unpacked when a container needs it.
+
+            Most images that are committed are pushed, saved or committed upon, and never run.
+            """
+
+        def has(self, chain_id: str) -> bool:
+            """Whether a layer is unpacked."""
 
         def examine(self, chain_ids: Sequence[str], stream: Source, diff_id: str, replace: bool = False) -> str:
             """Compare the layer on top of `chain_ids` with its archive: "" if it is what that unpacks to, else what differs.
@@ -54,10 +62,10 @@ if TYPE_CHECKING:
             """
 
         def info(self, chain_id: str) -> LayerInfo:
-            """What was learned when a layer was unpacked. Raises `NotFound`."""
+            """What was learned when a layer was unpacked, or noted. Raises `NotFound`."""
 
         def layers(self) -> list[str]:
-            """The chain ids of all layers."""
+            """The chain ids of all layers, unpacked or noted."""
 
         def remove_layer(self, chain_id: str) -> None:
             """Remove a layer that nothing uses any more (that is for the caller to know); nothing if it is gone."""
@@ -85,11 +93,10 @@ if TYPE_CHECKING:
         def commit(
             self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
         ) -> LayerInfo:
-            """Write the changes into `sink` as the plain archive of a layer; return what it is.
+            """Write the changes into `sink` as the plain archive of a layer; return what it is. Nothing is unpacked.
 
-            The writable part is read inside `reading`, and only that is done there. Where it costs next to nothing
-            the layer is unpacked as well: then its chain id is told. An archive without an entry is `EMPTY_LAYER`,
-            which is never unpacked. Raises `NotFound`, OSError; nothing stays behind then.
+            The writable part is read inside `reading`, and only that is done there. An archive without an entry is
+            `EMPTY_LAYER`. Raises `NotFound`, OSError; nothing stays behind then.
             """
 
         def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
@@ -136,7 +143,10 @@ _INFO_LIMIT = 1 << 16
 
 
 class LayerDirectory:
-    """layers/HEX/{diff/, layer.json}: layers by chain id. `suffix` keeps snapshotters' different forms apart."""
+    """layers/HEX/{diff/, layer.json}: layers by chain id; one without diff/ is known, and not unpacked yet.
+
+    `suffix` keeps snapshotters' different forms apart.
+    """
 
     def __init__(self, directory: str, suffix: str, trace: Trace) -> None:
         self._directory = directory
@@ -156,7 +166,7 @@ class LayerDirectory:
         return self.path(chain[-1]) if chain else f"{self._directory}/{EMPTY}{self._suffix}"
 
     def has(self, chain_id: str) -> bool:
-        return os.path.exists(self.path(chain_id))
+        return os.path.exists(self.diff(chain_id))
 
     def require(self, chain: Sequence[str]) -> None:
         """Raises `NotFound` unless all these layers are there."""
@@ -200,6 +210,16 @@ class LayerDirectory:
                 self._publish(staged, info)
         return info
 
+    def note(self, info: LayerInfo) -> None:
+        """Add the document of a layer alone. See `Snapshotter.note`."""
+        path = self.path(info.chain_id)
+        if os.path.exists(path):
+            return
+        with self.staging.begin() as staged:
+            self._write_info(staged.path, info, sync=True)
+            if staged.publish(path):
+                self._sync_names()
+
     def examine(self, chain_id: str, diff_id: str, fill: Callable[[int], LayerInfo], replace: bool) -> str:
         """Unpack the layer once more, beside itself, and compare. See `Snapshotter.examine`."""
         from sampan.store.treediff import first_difference
@@ -226,12 +246,33 @@ class LayerDirectory:
     def _exchange(self, staged: Staged, info: LayerInfo) -> None:
         """Put what was unpacked in the place of what is damaged; the init layer beside it stays."""
         path = self.path(info.chain_id)
-        with self._trace.step("write", f"{path}/{_INFO}"):
-            write_atomic(f"{path}/{_INFO}", jsontext.dumps({"schema": 1, "layer": info.to_json()}), sync=False)
+        self._write_info(path, info, sync=False)
         with self._trace.step("exchange", f"{path}/diff"):
             if os.path.lexists(f"{path}/diff"):
                 os.rename(f"{path}/diff", f"{staged.path}/damaged")
             os.rename(f"{staged.path}/diff", f"{path}/diff")
+        self._sync_layer(path)
+
+    def _publish(self, staged: Staged, info: LayerInfo) -> None:
+        self._write_info(staged.path, info, sync=False)
+        # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
+        # an fsync for each of thousands of files.
+        self._sync_layer(staged.path)
+        path = self.path(info.chain_id)
+        if staged.publish(path):
+            self._sync_names()
+        elif not self.has(info.chain_id):
+            # It was noted: its files join its document.
+            with self._trace.step("rename", f"{staged.path}/diff to {path}/diff"):
+                os.rename(f"{staged.path}/diff", f"{path}/diff")
+            with self._trace.step("sync directory", path):
+                sync_directory(path)
+
+    def _write_info(self, directory: str, info: LayerInfo, sync: bool) -> None:
+        with self._trace.step("write", f"{directory}/{_INFO}"):
+            write_atomic(f"{directory}/{_INFO}", jsontext.dumps({"schema": 1, "layer": info.to_json()}), sync=sync)
+
+    def _sync_layer(self, path: str) -> None:
         with self._trace.step("sync layer", path):
             fd = open_directory(path)
             try:
@@ -239,21 +280,9 @@ class LayerDirectory:
             finally:
                 os.close(fd)
 
-    def _publish(self, staged: Staged, info: LayerInfo) -> None:
-        document = {"schema": 1, "layer": info.to_json()}
-        with self._trace.step("write", f"{staged.path}/{_INFO}"):
-            write_atomic(f"{staged.path}/{_INFO}", jsontext.dumps(document), sync=False)
-        # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
-        # an fsync for each of thousands of files.
-        with self._trace.step("sync layer", staged.path):
-            fd = os.open(staged.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                sync_filesystem(fd)
-            finally:
-                os.close(fd)
-        if staged.publish(self.path(info.chain_id)):
-            with self._trace.step("sync directory", self._directory):
-                sync_directory(self._directory)
+    def _sync_names(self) -> None:
+        with self._trace.step("sync directory", self._directory):
+            sync_directory(self._directory)
 
     def remove(self, chain_id: str) -> None:
         self.staging.remove(os.path.basename(self.path(chain_id)))
@@ -298,14 +327,6 @@ class WritableParts:
         self._staging.collect_garbage()
 
 
-class NothingChanged(Exception):
-    """The layer that was to be added has no entry: `info` is all there is to say of it."""
-
-    def __init__(self, info: LayerInfo) -> None:
-        super().__init__(info.diff_id)
-        self.info = info
-
-
 def open_for_reading(path: str) -> int:
     """A writable part, to be read while a container may write to it: a private view in which nothing can go wrong.
 
@@ -325,6 +346,21 @@ def open_for_reading(path: str) -> int:
         return os.open(f"/proc/self/fd/{view}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(view)
+
+
+def archive_changes(top_fd: int, form: Form, below: str, sink: LayerSink) -> LayerInfo:
+    """Write what `form` takes of a writable part into the sink. `below` is the directory under it, "" for none."""
+    from sampan.store.archive import Archive, PlainTree, has_root_of
+    from sampan.store.layers import LayerInfo
+
+    tree = PlainTree(top_fd)
+    try:
+        archive = Archive(tree, sink, form)
+        for _ in archive.write(with_root=not has_root_of(top_fd, below)):
+            pass
+    finally:
+        tree.close()
+    return LayerInfo(sink.digest, archive.size, archive.entries, sink.size)
 
 
 def export_layers(top_fd: int, below: Sequence[str], sink: Sink) -> Iterator[None]:

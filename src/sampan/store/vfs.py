@@ -9,6 +9,7 @@ from sampan.store.snapshots import (
     LayerDirectory,
     RootMount,
     WritableParts,
+    archive_changes,
     export_layers,
     make_directory,
     open_directory,
@@ -57,6 +58,9 @@ class VfsSnapshotter:
             return apply(stream, diff_fd, whiteouts="delete")
 
         return fill
+
+    def note(self, info: LayerInfo) -> None:
+        self._layers.note(info)
 
     def has(self, chain_id: str) -> bool:
         return self._layers.has(chain_id)
@@ -126,33 +130,15 @@ class VfsSnapshotter:
     def commit(
         self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
     ) -> LayerInfo:
-        """The archive alone: unpacking it is a copy of the whole tree, here as everywhere in this snapshotter."""
-        from sampan.store.archive import Archive, PlainTree
         from sampan.store.forms import WholeForm
-        from sampan.store.layers import LayerInfo
 
         root = open_for_reading(f"{self._parts.require(container_id)}/rootfs")
-        tree = PlainTree(root)
+        below = self._layers.diff(chain_ids[-1]) if chain_ids else ""
         try:
             with reading:
-                archive = Archive(tree, sink, WholeForm(self.changes(container_id, chain_ids)))
-                for _ in archive.write(with_root=not self._has_root_of(root, chain_ids)):
-                    pass
+                return archive_changes(root, WholeForm(self.changes(container_id, chain_ids)), below, sink)
         finally:
-            tree.close()
             os.close(root)
-        return LayerInfo(sink.digest, archive.size, archive.entries, sink.size)
-
-    def _has_root_of(self, root: int, chain_ids: Sequence[str]) -> bool:
-        from sampan.store.archive import is_plain_root, same_root
-
-        if not chain_ids:
-            return is_plain_root(root)
-        lower = open_directory(self._layers.diff(chain_ids[-1]))
-        try:
-            return same_root(root, lower)
-        finally:
-            os.close(lower)
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
         return export_layers(open_for_reading(f"{self._parts.require(container_id)}/rootfs"), (), sink)
