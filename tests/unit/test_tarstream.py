@@ -280,9 +280,9 @@ GOOD = member(b"first", b"data") + pax({b"path": b"sec/ond"}) + member(b"x", b"y
 
 def test_every_truncation_is_told_or_ends_between_entries() -> None:
     last = len(GOOD) - 1536
-    # Also in what fills up the last block of a file.
-    boundaries = {0, *range(512 + 4, 1024 + 1), *range(last + 3000 - 3072, last + 1), last + 512, last + 1024}
-    for length in range(0, len(GOOD) + 1, 7):
+    # Also with the last byte of a file's data, before what fills up its last block.
+    boundaries = {0, 512 + 4, 1024, last + 3000 - 3072, last, last + 512, last + 1024}
+    for length in {*boundaries, *range(0, len(GOOD) + 1, 7)}:
         if length in boundaries or length >= len(GOOD) - 512:
             everything(GOOD[:length])
             continue

@@ -16,7 +16,7 @@ _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 
 class ImageFilter:
-    """What is wanted of a listing. Times are seconds since the epoch."""
+    """What is wanted of a listing. Times are nanoseconds since the epoch: two images may be made in one second."""
 
     def __init__(self, filters: Filters, created: Callable[[str], int]) -> None:
         """`created` gives the time of an image by its name. Raises `InvalidParameter` and `NotFound` in Docker's words."""
@@ -28,7 +28,7 @@ class ImageFilter:
         self.references = values.get("reference", [])
         self._labels = values.get("label", [])
         befores = [created(name) for name in values.get("before", [])]
-        befores += [times.moment(text) // 1_000_000_000 for text in values.get("until", [])]
+        befores += [times.moment(text) for text in values.get("until", [])]
         self._before = min(befores, default=None)
         self._since = max((created(name) for name in values.get("since", [])), default=None)
 

@@ -63,18 +63,19 @@ class Views:
                 continue
             if not tags and not every and record.image in parents:
                 continue
-            item = self._item(record, *names)
-            if wanted.fits(item["Created"], item["Labels"]):
-                found.append(item)
+            created, item = self._item(record, *names)
+            if wanted.fits(created, item["Labels"]):
+                found.append((-created, record.image, item))
+        items = [item for _, _, item in sorted(found, key=lambda found: found[:2])]
         if shared:
-            self._add_shared_sizes(found, records)
-        return sorted(found, key=lambda item: (-item["Created"], item["Id"]))
+            self._add_shared_sizes(items, records)
+        return items
 
     def _created(self, name: str) -> int:
         record = self._images.find(name)
         if record is None:
             raise no_such_image(name)
-        return times.seconds(str(self._images.read(record).document.get("created") or ""))
+        return times.lenient(str(self._images.read(record).document.get("created") or ""))
 
     def _add_shared_sizes(self, items: list[dict[str, Any]], records: list[NameRecord]) -> None:
         """`SharedSize`: bytes of the layers that other images have too."""
@@ -112,7 +113,8 @@ class Views:
             parents.append((below.id, count, _names(records, below.id)[0]))
         return history(image, _names(records, image.id)[0], parents, self._snapshots)
 
-    def _item(self, record: NameRecord, tags: list[str], repo_digests: list[str]) -> dict[str, Any]:
+    def _item(self, record: NameRecord, tags: list[str], repo_digests: list[str]) -> tuple[int, dict[str, Any]]:
+        """When an image was made, in nanoseconds since the epoch, and what is listed of it."""
         item = {
             "Containers": -1,
             "Created": 0,
@@ -128,9 +130,10 @@ class Views:
             image = self._images.read(record)
         except Damaged as e:
             # Listed all the same, so that it can be seen and removed.
-            return item | {"Damaged": str(e)}
-        created = times.seconds(str(image.document.get("created") or ""))
-        return item | {"Created": created, "Labels": image.config.get("Labels"), "Size": self._size(image)}
+            return 0, item | {"Damaged": str(e)}
+        created = times.lenient(str(image.document.get("created") or ""))
+        seconds = created // 1_000_000_000
+        return created, item | {"Created": seconds, "Labels": image.config.get("Labels"), "Size": self._size(image)}
 
     def inspect(self, image: Image) -> dict[str, Any]:
         """`GET /images/{name}/json`."""

@@ -26,12 +26,17 @@ def parse(text: str) -> int:
     return total * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or "0")
 
 
-def seconds(created: str) -> int:
-    """RFC 3339 as seconds since the epoch; 0 for what is none (an image may say anything)."""
+def lenient(created: str) -> int:
+    """RFC 3339 as nanoseconds since the epoch; 0 for what is none (an image may say anything)."""
     try:
-        return parse(created) // 1_000_000_000
+        return parse(created)
     except ValueError:
         return 0
+
+
+def seconds(created: str) -> int:
+    """As `lenient`, in whole seconds."""
+    return lenient(created) // 1_000_000_000
 
 
 def _split_offset(clock: str) -> tuple[str, int]:

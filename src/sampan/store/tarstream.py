@@ -162,7 +162,7 @@ class TarReader:
         """The next entry; None after the last one."""
         try:
             missing = self._skip(self._stored + self._padding)
-            if missing > self._padding:
+            if missing not in (0, self._padding):
                 raise Malformed(_CUT)
             self._stored = self._padding = 0
             self._entry = None
