@@ -5,7 +5,6 @@ Named after the advisory where there is one; P1 to P4 are those that an engine i
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -24,7 +23,7 @@ import pytest
 
 from sampan.errors import StartFailed
 from sampan.kernel import capabilities
-from sampan.kernel.libc import libc
+from sampan.kernel.libc import buffer, by_machine, raw
 from sampan.runtime import launcher
 from sampan.steps.base import Context, StepError
 from sampan.steps.mounts import MaskPath
@@ -607,15 +606,14 @@ def test_the_session_keyring_is_the_containers_own(box: Boxes) -> None:
     describe, join, session = 6, 1, -3
 
     def inside() -> tuple[bytes, list[bytes]]:
-        number = 250 if os.uname().machine == "x86_64" else 219
-        call = libc.syscall
-        call(number, ctypes.c_long(join), b"of-the-caller")
+        number = by_machine(250, 219)
+        raw(number, "keyctl", "", join, b"of-the-caller")
         one = box("cat", "/proc/keys", host={"MaskedPaths": []})
-        buffer = ctypes.create_string_buffer(200)
-        call(number, ctypes.c_long(describe), ctypes.c_long(session), buffer, ctypes.c_long(200))
+        described = buffer(200)
+        raw(number, "keyctl", "", describe, session, described, 200)
         keys = one.run().ok()
         joined = [line for line in keys.splitlines() if b"_ses" in line]
-        return buffer.value, joined
+        return described.value, joined
 
     own, inner = in_child(inside)
     assert own.endswith(b"of-the-caller")

@@ -11,7 +11,7 @@ import pytest
 
 from sampan.kernel import capabilities, process
 from sampan.kernel.capabilities import NAMES, mask, names
-from sampan.kernel.libc import check, libc
+from sampan.kernel.libc import by_machine, raw
 
 from support.child import in_child
 
@@ -79,7 +79,7 @@ def test_ambient_and_inheritable_are_empty_after_they_were_not() -> None:
     def inside() -> list[dict[str, int]]:
         effective, permitted, _ = capabilities.get()
         capabilities.set_all(effective, permitted, KILL)
-        check(libc.prctl(47, 2, NAMES.index("CAP_KILL"), 0, 0), "prctl(PR_CAP_AMBIENT_RAISE)")
+        raw(by_machine(157, 167), "prctl(PR_CAP_AMBIENT_RAISE)", "", 47, 2, NAMES.index("CAP_KILL"), 0, 0)
         sets = [capabilities.process_sets(os.getpid())]
         capabilities.clear_ambient()
         capabilities.set_all(effective, permitted, 0)

@@ -92,7 +92,7 @@ SPAWNERS: dict[str, frozenset[str]] = {
     f"{PACKAGE}.runtime.keeper": frozenset({"posix_spawn"}),
     f"{PACKAGE}.runtime.launcher": frozenset({"posix_spawn", "posix_spawnp"}),
 }
-FORKS = frozenset({"fork", "forkpty", "vfork", "clone", "clone3", "fork_exec"})
+FORKS = frozenset({"fork", "forkpty", "vfork", "clone", "clone3", "fork_exec", "fork_by"})
 SPAWNS = frozenset(
     {"posix_spawn", "posix_spawnp", "system", "popen", "spawnl", "spawnle", "spawnlp", "spawnv", "spawnve", "spawnvp"}
 )
@@ -120,7 +120,7 @@ SENTENCES = {
     "shim": "rule 3: nobody imports shim except shim.protocol: it is started, not called",
     "engine": "rule 4: a service gets its neighbours in its constructor; nothing holds the Engine",
     "fork": "rule 5: fork and clone live in kernel/process.py only, posix_spawn in runtime/launcher.py and keeper.py only",
-    "libc": "there is one handle of the C library, in kernel/libc.py",
+    "libc": "there is one door to the C library, kernel/libc.py",
     "threads": "the child side is single-threaded or not at all",
     "heavy": "heavy modules are imported inside the function that uses them: import cost is a design value",
     "cold": "a cold module is imported inside the function that needs it, never at the top of a hot one",
@@ -332,6 +332,8 @@ def _processes(module: Module) -> Iterator[Problem]:
         top = item.target.partition(".")[0]
         if top in PROCESS_MODULES and item.when != "check" and module.name not in (PROCESS, *PROCESS_MODULE_USERS):
             yield Problem(module.path, item.line, "fork", f"imports {item.target}")
+        if top in ("ctypes", "_ctypes") and item.when != "check" and module.name != LIBC:
+            yield Problem(module.path, item.line, "libc", f"imports {item.target}")
         if top in ("threading", "_thread") and module.room in ("shim", "steps") and item.when != "check":
             yield Problem(module.path, item.line, "threads", f"imports {item.target}")
     allowed = SPAWNERS.get(module.name, frozenset())
@@ -351,12 +353,6 @@ def _processes(module: Module) -> Iterator[Problem]:
                 yield Problem(module.path, line, "fork", f"uses {name}")
             if name in SPAWNS and name not in allowed:
                 yield Problem(module.path, line, "fork", f"uses {name}")
-        if (
-            isinstance(node, ast.Call)
-            and _last_name(node.func) in ("CDLL", "PyDLL")
-            and module.name not in (LIBC, PROCESS)
-        ):
-            yield Problem(module.path, node.lineno, "libc", "opens a library")
 
 
 def _prints(module: Module) -> Iterator[Problem]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+import struct
 
-from sampan.kernel.libc import KernelError, check, libc
+from sampan.kernel.libc import KernelError, buffer, by_machine, filled, raw
 from sampan.kernel.process import prctl
 
 NAMES = (
@@ -23,14 +23,9 @@ NAMES = (
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _VERSION_3 = 0x20080522
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Data(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+_SYS_CAPGET, _SYS_CAPSET = by_machine(125, 90), by_machine(126, 91)
+_HEADER = struct.Struct("=Ii")  # version, pid
+_SETS = struct.Struct("=6I")  # effective, permitted, inheritable: the lower halves, then the upper ones
 
 
 def mask(names: list[str] | tuple[str, ...]) -> int:
@@ -58,11 +53,12 @@ def bounding() -> int:
     """This process' bounding set: what it and its children can ever get."""
     bits = 0
     for number in range(64):
-        if libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) <= 0:
-            if number >= len(NAMES):
-                break
-            continue
-        bits |= 1 << number
+        try:
+            bits |= prctl(_PR_CAPBSET_READ, number, "prctl(PR_CAPBSET_READ)") << number
+        except KernelError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            break  # past the last capability of this kernel
     return bits
 
 
@@ -81,28 +77,22 @@ def drop_bounding(keep: int) -> None:
 
 def clear_ambient() -> None:
     """Empty the ambient set, which would hand capabilities to programs that did not ask."""
-    check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)")
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, "prctl(PR_CAP_AMBIENT)")
 
 
 def get() -> tuple[int, int, int]:
     """Effective, permitted and inheritable set of this process (capget(2))."""
-    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    check(libc.capget(ctypes.byref(header), data), "capget")
-    return (
-        data[0].effective | data[1].effective << 32,
-        data[0].permitted | data[1].permitted << 32,
-        data[0].inheritable | data[1].inheritable << 32,
-    )
+    data = buffer(_SETS.size)
+    raw(_SYS_CAPGET, "capget", "", filled(_HEADER.pack(_VERSION_3, 0)), data)
+    halves = _SETS.unpack(data.raw)
+    effective, permitted, inheritable = (low | high << 32 for low, high in zip(halves[:3], halves[3:], strict=True))
+    return effective, permitted, inheritable
 
 
 def set_all(effective: int, permitted: int, inheritable: int = 0) -> None:
     """Set the three sets of this process at once (capset(2))."""
-    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    for half, shift in enumerate((0, 32)):
-        data[half].effective = effective >> shift & 0xFFFFFFFF
-        data[half].permitted = permitted >> shift & 0xFFFFFFFF
-        data[half].inheritable = inheritable >> shift & 0xFFFFFFFF
-    check(libc.capset(ctypes.byref(header), data), "capset")
+    halves = (bits >> shift & 0xFFFFFFFF for shift in (0, 32) for bits in (effective, permitted, inheritable))
+    raw(_SYS_CAPSET, "capset", "", filled(_HEADER.pack(_VERSION_3, 0)), _SETS.pack(*halves))
 
 
 def have(name: str) -> bool:

@@ -13,7 +13,6 @@ Sources: Documentation/bpf/standardization/instruction-set.rst, Documentation/bp
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import resource
@@ -22,7 +21,7 @@ import sys
 
 from sampan.kernel.cgroupfs import CgroupError
 from sampan.kernel.cgroupmodel import ANY, DeviceRule
-from sampan.kernel.libc import KernelError, by_machine, raw
+from sampan.kernel.libc import KernelError, address, by_machine, filled, raw
 
 SYS_BPF = by_machine(321, 280)
 
@@ -123,15 +122,14 @@ def _mask(rule: DeviceRule) -> int:
 
 def load(program: bytes) -> int:
     """Give the program to the kernel; a descriptor of it. Raises `KernelError` (EPERM without CAP_BPF)."""
-    code = ctypes.create_string_buffer(program, len(program))
-    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    code, licence = filled(program), filled(b"Apache-2.0\0")
     # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, prog_flags, prog_name
     attributes = struct.pack(
         "=IIQQIIQII16s",
         BPF_PROG_TYPE_CGROUP_DEVICE,
         len(program) // _SIZE,
-        ctypes.addressof(code),
-        ctypes.addressof(licence),
+        address(code),
+        address(licence),
         *(0, 0, 0, 0, 0),
         b"sampan_devices",
     )
@@ -176,8 +174,7 @@ def _load_within_memlock(program: bytes) -> int:
 
 
 def _bpf(command: int, attributes: bytes, name: str) -> int:
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    return raw(SYS_BPF, name, "", command, ctypes.byref(buffer), len(attributes))
+    return raw(SYS_BPF, name, "", command, filled(attributes), len(attributes))
 
 
 def _advice(number: int | None) -> str:

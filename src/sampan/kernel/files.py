@@ -12,13 +12,14 @@ import stat
 import struct
 import time
 
-from sampan.kernel.libc import KernelError, check, libc
+from sampan.kernel.libc import KernelError, by_machine, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+_SYS_SYNCFS = by_machine(306, 267)
 _FICLONE = 0x40049409  # _IOW(0x94, 9, int), ioctl_ficlone(2); the same number on all our machines
 _CHUNK = 1 << 20
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64 bits: l_type, l_whence, l_start, l_len, l_pid
@@ -77,7 +78,7 @@ def sync_directory(path: str) -> None:
 
 def sync_filesystem(fd: int) -> None:
     """syncfs(2): everything of the file system that `fd` is on. One call for a tree of many files."""
-    check(libc.syncfs(fd), "syncfs")
+    raw(_SYS_SYNCFS, "syncfs", "", fd)
 
 
 def read_bounded(fd: int, limit: int) -> bytes:

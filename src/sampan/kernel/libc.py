@@ -1,21 +1,65 @@
-"""The one handle on the C library and the one check that turns its errno into an exception.
+"""The one door to the C library, and the one check that turns its errno into an exception.
 
-Importing this module costs the 6 ms of `ctypes`; every other module of `kernel` goes through it.
+System calls go through syscall(2), by number. On `_ctypes`, not on `ctypes`, whose fifty classes of C types
+cost each command 3 ms and each shim 190 KiB (docs/adr/0008-below-ctypes.md).
 """
 
 from __future__ import annotations
 
-import ctypes
+import _ctypes
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-libc = ctypes.CDLL(None, use_errno=True)
-"""The C library; calls release the GIL."""
+    _CLong = _ctypes._SimpleCData[int]
+    _CChar = _ctypes._SimpleCData[bytes]
+else:
+    _CLong = _CChar = _ctypes._SimpleCData
 
-libc.syscall.restype = ctypes.c_long
+
+class _Long(_CLong):
+    """long: the size of a register, in which the kernel takes every argument (syscall(2))."""
+
+    _type_ = "l"
+
+
+class _Char(_CChar):
+    _type_ = "c"
+
+
+class _Text(_CChar):
+    """char *"""
+
+    _type_ = "z"
+
+
+class _Function(_ctypes.CFuncPtr):
+    """A C function that gives a long and sets errno; while it runs, other threads do."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+
+class _FunctionOfPython(_Function):
+    """The same, while which no other thread of Python runs."""
+
+    _flags_ = _Function._flags_ | _ctypes.FUNCFLAG_PYTHONAPI
+
+
+_LIBRARY = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # this process (dlopen(3))
+
+
+def _address(name: str) -> int:
+    return _ctypes.dlsym(_LIBRARY, name)
+
+
+_syscall = _Function(_address("syscall"))
+_syscall_alone = _FunctionOfPython(_address("syscall"))
+_before_fork, _after_fork_in_child, _after_fork_in_parent = (
+    _FunctionOfPython(_address(name)) for name in ("PyOS_BeforeFork", "PyOS_AfterFork_Child", "PyOS_AfterFork_Parent")
+)
 
 # System call numbers since Linux 5.0 are the same on every architecture but alpha (Documentation/process/adding-syscalls.rst),
 # and glibc 2.31 (Debian 11) has wrappers for none of these.
@@ -59,27 +103,75 @@ class KernelError(OSError):
         return f"{self.syscall}{where}: {self.strerror}"
 
 
-def check(ret: int, syscall: str, path: str | bytes = "") -> int:
-    """Return what a system call returned, or raise `KernelError` for -1.
+def buffer(size: int) -> Any:
+    """Room for `size` bytes that a system call fills; they are its `raw`."""
+    return (_Char * size)()
 
-    `syscall` and `path` go into the error: a failure without its path is of no use to a user.
+
+def filled(data: bytes) -> Any:
+    """A `buffer` with something in it, which the kernel may change."""
+    return (_Char * len(data)).from_buffer_copy(data)
+
+
+def pointers(texts: list[bytes]) -> Any:
+    """A char *[] that ends with a null pointer, as execve(2) takes it."""
+    return (_Text * (len(texts) + 1))(*texts)
+
+
+def address(value: Any) -> int:
+    """Where a `buffer` is in memory, for a structure that points to it."""
+    return _ctypes.addressof(value)
+
+
+def syscall(number: int, *args: Any) -> int:
+    """Make the system call `number`: what it returned, and the errno is `last_errno`.
+
+    Integers are passed as longs, so that a negative descriptor stays one; bytes and buffers as pointers to them; None as
+    the null pointer.
     """
-    if ret == -1:
-        raise KernelError(ctypes.get_errno(), syscall, path)
-    return ret
+    result: int = _syscall(_Long(number), *(_Long(a) if isinstance(a, int) else a for a in args))
+    return result
 
 
-def raw(number: int, syscall: str, path: str | bytes, *args: Any) -> int:
-    """Make the system call `number`; integers are passed as longs, so that a negative descriptor stays one."""
-    return check(
-        libc.syscall(ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in args)),
-        syscall,
-        path,
-    )
+def last_errno() -> int:
+    """The errno of this thread's last `syscall`."""
+    return _ctypes.get_errno()
+
+
+def raw(number: int, name: str, path: str | bytes, *args: Any) -> int:
+    """Make the system call `number` and return what it returned. Raises `KernelError` for -1.
+
+    `name` and `path` go into the error: a failure without its path is of no use to a user.
+    """
+    result = syscall(number, *args)
+    if result == -1:
+        raise KernelError(_ctypes.get_errno(), name, path)
+    return result
+
+
+def fork_by(number: int, name: str, *args: Any) -> int:
+    """Make a system call that forks: 0 in the child, the child's pid in the parent. Raises `KernelError` in the parent.
+
+    The GIL is kept over the call: the child must come back to Python with it, and no thread of this process may run
+    between what Python does before a fork and the fork.
+    """
+    arguments = [_Long(a) if isinstance(a, int) else a for a in args]
+    _before_fork()
+    pid: int = _syscall_alone(_Long(number), *arguments)
+    if pid == 0:
+        _after_fork_in_child()
+        return 0
+    failure = _ctypes.get_errno()
+    _after_fork_in_parent()
+    if pid == -1:
+        raise KernelError(failure, name)
+    return pid
 
 
 def give_memory_back() -> None:
     """Return the heap's free pages to the kernel (malloc_trim(3)); a C library without it keeps them."""
-    trim = getattr(libc, "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    try:
+        trim = _Function(_address("malloc_trim"))
+    except OSError:
+        return
+    trim(_Long(0))

@@ -7,9 +7,9 @@ so, and attaches them inside the container's own mount namespace.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+import struct
 
 from sampan.kernel.libc import (
     SYS_FSCONFIG,
@@ -19,10 +19,9 @@ from sampan.kernel.libc import (
     SYS_MOVE_MOUNT,
     SYS_OPEN_TREE,
     KernelError,
+    buffer,
     by_machine,
-    check,
     kernel_version,
-    libc,
     raw,
 )
 
@@ -53,38 +52,36 @@ OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 FSOPEN_CLOEXEC = FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_SYS_FSTATFS = by_machine(138, 44)
+_SYS_MOUNT = by_machine(165, 40)
 _SYS_PIVOT_ROOT = by_machine(155, 41)
+_SYS_UMOUNT2 = by_machine(166, 39)
+
+_MOUNT_ATTR = struct.Struct(
+    "=QQQQ"
+)  # struct mount_attr of mount_setattr(2): attr_set, attr_clr, propagation, userns_fd
 
 PROC_SUPER_MAGIC = 0x9FA0
 DEVPTS_SUPER_MAGIC = 0x1CD1
 
 
-class _MountAttr(ctypes.Structure):
-    """struct mount_attr of mount_setattr(2)."""
-
-    _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    )
-
-
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2). Raises `KernelError` naming the target."""
-    ret = libc.mount(
+    raw(
+        _SYS_MOUNT,
+        "mount",
+        target,
         os.fsencode(source),
         os.fsencode(target),
         os.fsencode(fstype) or None,
-        ctypes.c_ulong(flags),
+        flags,
         os.fsencode(data) or None,
     )
-    check(ret, "mount", target)
 
 
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    check(libc.umount2(os.fsencode(target), flags), "umount2", target)
+    raw(_SYS_UMOUNT2, "umount2", target, os.fsencode(target), flags)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -209,16 +206,17 @@ def set_attributes(fd: int, attributes: int, recursive: bool = False) -> None:
     `clone_attached`) and one mount only, not those on it.
     """
     try:
-        _setattr(fd, _MountAttr(attr_set=attributes), recursive)
+        _setattr(fd, recursive, set_=attributes)
     except KernelError as e:
         if e.errno != errno.ENOSYS:
             raise
         _remount(fd, attributes)
 
 
-def _setattr(fd: int, attributes: _MountAttr, recursive: bool) -> None:
+def _setattr(fd: int, recursive: bool, set_: int = 0, propagation: int = 0, userns_fd: int = 0) -> None:
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    raw(SYS_MOUNT_SETATTR, "mount_setattr", "", fd, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    attributes = _MOUNT_ATTR.pack(set_, 0, propagation, userns_fd)
+    raw(SYS_MOUNT_SETATTR, "mount_setattr", "", fd, b"", flags, attributes, len(attributes))
 
 
 def _remount(fd: int, attributes: int) -> None:
@@ -231,7 +229,7 @@ def _remount(fd: int, attributes: int) -> None:
 def set_propagation(fd: int, propagation: int, recursive: bool = False) -> None:
     """Make a mount, detached or not, `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED` (mount_namespaces(7))."""
     try:
-        _setattr(fd, _MountAttr(propagation=propagation), recursive)
+        _setattr(fd, recursive, propagation=propagation)
     except KernelError as e:
         if e.errno != errno.ENOSYS:
             raise
@@ -258,7 +256,7 @@ def propagate(fd: int, word: str) -> None:
 
 def map_ids(fd: int, user_namespace_fd: int) -> None:
     """Show the owners in a detached mount as a user namespace maps them (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12)."""
-    _setattr(fd, _MountAttr(attr_set=MOUNT_ATTR_IDMAP, userns_fd=user_namespace_fd), recursive=False)
+    _setattr(fd, recursive=False, set_=MOUNT_ATTR_IDMAP, userns_fd=user_namespace_fd)
 
 
 _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
@@ -353,6 +351,6 @@ def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: i
 
 def filesystem_magic(fd: int) -> int:
     """The file system's magic number (fstatfs(2)): tells a real procfs from a look-alike."""
-    buffer = ctypes.create_string_buffer(256)
-    check(libc.fstatfs(fd, buffer), "fstatfs")
-    return int.from_bytes(buffer.raw[:8], "little", signed=False)
+    found = buffer(256)
+    raw(_SYS_FSTATFS, "fstatfs", "", fd, found)
+    return int.from_bytes(found.raw[:8], "little", signed=False)

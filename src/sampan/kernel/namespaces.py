@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import _thread
-import ctypes
 import os
 
 from sampan.kernel import mount
-from sampan.kernel.libc import check, libc
+from sampan.kernel.libc import by_machine, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +14,10 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+_SYS_SETHOSTNAME, _SYS_SETDOMAINNAME = by_machine(170, 161), by_machine(171, 162)
+_SYS_SETNS = by_machine(308, 268)
+_SYS_UNSHARE = by_machine(272, 97)
 
 CLONE_FS = 0x200
 CLONE_NEWTIME = 0x80
@@ -53,12 +56,12 @@ FILES = {
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    check(libc.unshare(flags), "unshare")
+    raw(_SYS_UNSHARE, "unshare", "", flags)
 
 
 def setns(fd: int, flags: int) -> None:
     """setns(2): `fd` is a namespace file, or a pidfd with several flags (Linux 5.8)."""
-    check(libc.setns(fd, flags), "setns")
+    raw(_SYS_SETNS, "setns", "", fd, flags)
 
 
 def supported(name: str) -> bool:
@@ -69,13 +72,13 @@ def supported(name: str) -> bool:
 def set_hostname(name: str) -> None:
     """sethostname(2), of the UTS namespace that this process is in; at most 64 bytes."""
     data = os.fsencode(name)
-    check(libc.sethostname(data, ctypes.c_size_t(len(data))), "sethostname", name)
+    raw(_SYS_SETHOSTNAME, "sethostname", name, data, len(data))
 
 
 def set_domainname(name: str) -> None:
     """setdomainname(2): the NIS domain name."""
     data = os.fsencode(name)
-    check(libc.setdomainname(data, ctypes.c_size_t(len(data))), "setdomainname", name)
+    raw(_SYS_SETDOMAINNAME, "setdomainname", name, data, len(data))
 
 
 def private_mounts() -> None:

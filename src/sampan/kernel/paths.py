@@ -4,17 +4,16 @@ Nothing here builds a host path out of such a name. openat2(2) with RESOLVE_IN_R
 "/": absolute symbolic links start there and ".." stops there, also while somebody renames directories below
 it. RESOLVE_NO_MAGICLINKS keeps /proc/PID/{exe,root,cwd,fd/N} from leading out.
 
-Used by stage2 inside a container's namespaces too, so it imports nothing but os, ctypes, errno and struct.
+Used by stage2 inside a container's namespaces too, so it imports nothing but os, errno, struct and `libc`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
 
-from sampan.kernel.libc import SYS_OPENAT2, KernelError, libc
+from sampan.kernel.libc import SYS_OPENAT2, KernelError, last_errno, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,12 +56,10 @@ def open_in_root(
         flags |= os.O_NOFOLLOW
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_RACE_LIMIT):
-        fd = libc.syscall(
-            ctypes.c_long(SYS_OPENAT2), ctypes.c_long(root_fd), name or b".", how, ctypes.c_long(_OPEN_HOW.size)
-        )
+        fd = syscall(SYS_OPENAT2, root_fd, name or b".", how, _OPEN_HOW.size)
         if fd >= 0:
-            return int(fd)
-        number = ctypes.get_errno()
+            return fd
+        number = last_errno()
         if number not in (errno.EAGAIN, errno.EINTR):
             break
     raise KernelError(number, "openat2", name)

@@ -6,11 +6,11 @@ program; see "Laws of the child side" in docs/tour.md.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+import struct
 
-from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, by_machine, check, libc, raw
+from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, buffer, by_machine, fork_by, pointers, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,36 +27,15 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_NO_NEW_P
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
+_SYS_PRCTL = by_machine(157, 167)
 _SYS_PRLIMIT64 = by_machine(302, 261)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
 _CLOSE_RANGE_CLOEXEC = 4
 
-# PyDLL keeps the GIL over the call: the child must come back to Python with it, and no thread of this
-# process may run between the fork handlers and the clone.
-_holding_gil = ctypes.PyDLL(None, use_errno=True)
-_holding_gil.syscall.restype = ctypes.c_long
-
-
-class _CloneArgs(ctypes.Structure):
-    """struct clone_args of clone3(2), up to `cgroup` (Linux 5.7)."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in (
-            "flags",
-            "pidfd",
-            "child_tid",
-            "parent_tid",
-            "exit_signal",
-            "stack",
-            "stack_size",
-            "tls",
-            "set_tid",
-            "set_tid_size",
-            "cgroup",
-        )
-    )
+# struct clone_args of clone3(2), up to `cgroup` (Linux 5.7): flags, pidfd, child_tid, parent_tid, exit_signal, stack,
+# stack_size, tls, set_tid, set_tid_size, cgroup
+_CLONE_ARGS = struct.Struct("=11Q")
 
 
 def fork() -> int:
@@ -70,28 +49,16 @@ def clone3(flags: int, cgroup_fd: int = -1) -> int:
     With `CLONE_PARENT` the child is a sibling: the caller's parent is told of its end by the signal that it is told
     of the caller's, and `exit_signal` has to be 0. `cgroup_fd`, a cgroup v2 directory, makes the child start there.
     """
-    args = _CloneArgs(flags=flags, exit_signal=0 if flags & CLONE_PARENT else _signal.SIGCHLD)
+    exit_signal = 0 if flags & CLONE_PARENT else _signal.SIGCHLD
     if cgroup_fd >= 0:
-        args.flags |= CLONE_INTO_CGROUP
-        args.cgroup = cgroup_fd
-    python = ctypes.pythonapi
-    python.PyOS_BeforeFork()
-    pid: int = _holding_gil.syscall(ctypes.c_long(SYS_CLONE3), ctypes.byref(args), ctypes.c_long(ctypes.sizeof(args)))
-    if pid == 0:
-        python.PyOS_AfterFork_Child()
-        return 0
-    failure = ctypes.get_errno()
-    python.PyOS_AfterFork_Parent()
-    if pid == -1:
-        raise KernelError(failure, "clone3")
-    return pid
+        flags |= CLONE_INTO_CGROUP
+    args = _CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
+    return fork_by(SYS_CLONE3, "clone3", args, len(args))
 
 
 def prctl(option: int, argument: int = 0, syscall: str = "prctl") -> int:
     """prctl(2) with one argument; `syscall` names the option in errors."""
-    return check(
-        libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)), syscall
-    )
+    return raw(_SYS_PRCTL, syscall, "", option, argument, 0, 0, 0)
 
 
 def die_with_parent(signal: int) -> None:
@@ -111,8 +78,7 @@ def set_no_new_privileges() -> None:
 
 def set_name(name: str) -> None:
     """The process' name in ps, at most 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    check(libc.prctl(PR_SET_NAME, buffer, 0, 0, 0), "prctl(PR_SET_NAME)")
+    raw(_SYS_PRCTL, "prctl(PR_SET_NAME)", "", PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0)
 
 
 def set_credentials(uid: int, gid: int, groups: list[int]) -> None:
@@ -138,7 +104,7 @@ def keep_capabilities(keep: bool) -> None:
 
 def get_resource_limit(number: int) -> tuple[int, int]:
     """The soft and the hard limit of this process (prlimit(2)); RLIM_INFINITY is 2**64 - 1."""
-    old = ctypes.create_string_buffer(16)
+    old = buffer(16)
     raw(_SYS_PRLIMIT64, "prlimit", "", 0, number, None, old)
     return int.from_bytes(old.raw[:8], "little"), int.from_bytes(old.raw[8:], "little")
 
@@ -238,9 +204,7 @@ def execve_at(dir_fd: int, name: bytes, argv: list[bytes], env: list[bytes]) -> 
 
     Raises `KernelError`.
     """
-    c_argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
-    c_env = (ctypes.c_char_p * (len(env) + 1))(*env, None)
-    raw(_SYS_EXECVEAT, "execveat", name, dir_fd, name, c_argv, c_env, 0)
+    raw(_SYS_EXECVEAT, "execveat", name, dir_fd, name, pointers(argv), pointers(env), 0)
     raise AssertionError("execveat returned without an error")
 
 

@@ -26,8 +26,8 @@ def forget_start_up() -> None:
 def forget_documentation() -> None:
     """Let go of the docstrings of modules and classes, which nobody can read in a shim: a hundredth of its memory."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in ("ctypes", "_ctypes"):
-            continue  # Python 3.12 crashes in the next foreign call when a class of theirs was changed
+        if name in ("_ctypes", "sampan.kernel.libc"):
+            continue  # Python 3.12 crashes in the next foreign call when one of its types was changed
         module.__doc__ = None
         for value in vars(module).values():
             if isinstance(value, type) and value.__flags__ & _HEAP_TYPE and value.__doc__:
