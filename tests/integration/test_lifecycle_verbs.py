@@ -117,7 +117,7 @@ def test_the_intent_is_on_disk_before_the_signal_is_sent(root: Root) -> None:
         box = running(engine, PATIENT)
         seen.clear()
         box.stop()
-        assert seen[:2] == ["write stop intent ", "send signal 15"]
+        assert seen[:3] == ["write stop intent ", "append event container kill", "send signal 15"]
 
 
 # kill

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sampan.engine.events import Events
 from sampan.engine.images import Image, Images
 from sampan.kernel import clock
 from sampan.oci import image as documents
@@ -60,7 +61,14 @@ class Store:
         self.snapshots = kind(self.layout.layers, self.layout.snapshots, self.trace)
         self.lock = StoreLock(self.layout.images_lock)
         self.images = Images(
-            self.content, self.names, self.snapshots, self.lock, self.users, self.trace, self.notes.append
+            self.content,
+            self.names,
+            self.snapshots,
+            self.lock,
+            self.users,
+            Events(self.layout.journal, 1 << 20, self.trace, self.notes.append),
+            self.trace,
+            self.notes.append,
         )
 
     def files(self) -> list[str]:

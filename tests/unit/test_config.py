@@ -35,9 +35,9 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
 def test_all_keys(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        'root = "/a"\nrun-root = "/b"\nsnapshotter = "vfs"\ninit-path = "/c"\ncgroup-parent = "d"\n',
+        'root = "/a"\nrun-root = "/b"\nsnapshotter = "vfs"\ninit-path = "/c"\ncgroup-parent = "d"\nevents-size = "1m"\n',
     )
-    assert config.load(path) == config.Config("/a", "/b", "vfs", "/c", "d")
+    assert config.load(path) == config.Config("/a", "/b", "vfs", "/c", "d", 1 << 20)
 
 
 def test_arguments_come_before_the_environment_and_that_before_the_file(
@@ -64,10 +64,15 @@ def test_relative_roots_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('rooot = "/a"\n', "unknown key 'rooot'; known keys are cgroup-parent, init-path, root, run-root, snapshotter"),
+        (
+            'rooot = "/a"\n',
+            "unknown key 'rooot'; known keys are cgroup-parent, events-size, init-path, root, run-root, snapshotter",
+        ),
         ("root = 5\n", "root must be text, not 5"),
         ('root = "a"\n', "root must be an absolute path, not 'a'"),
         ('snapshotter = "zfs"\n', "snapshotter must be one of overlay, vfs, not 'zfs'"),
+        ('events-size = "1k"\n', "events-size must be at least 64k, not '1k'"),
+        ('events-size = "big"\n', "events-size: invalid size: 'big'"),
         ("root = \n", "not a TOML file"),
         ("[root]\na = 1\n", "root must be text"),
     ],

@@ -92,6 +92,10 @@ _DEFINITIONS = {
     "volume.Volume": """
         CreatedAt string ?; Driver string; Labels map[string]string; Mountpoint string; Name string;
         Options map[string]string; Scope string; Status map[string]any ?; UsageData *volume.UsageData ?""",
+    "events.Message": """
+        Status=status string ?; ID=id string ?; From=from string ?; Type string; Action string; Actor events.Actor;
+        Scope=scope string ?; Time=time int64 ?; TimeNano=timeNano int64 ?""",
+    "events.Actor": "ID string; Attributes map[string]string",
     "volume.UsageData": "RefCount int64; Size int64",
 }
 

@@ -47,7 +47,11 @@ def relay(
 ) -> Ended:
     """Join the streams until one side ends. `kill` hands signals to the container; None if --sig-proxy is off."""
     try:
-        return Relay(attachment, joined, held, None if kill is None else lambda number: _forward(kill, number)).run()
+        forward = None if kill is None else lambda number: _forward(kill, number)
+        ended = Relay(attachment, joined, held, forward).run()
+        if ended.how == "detached":
+            attachment.detach()
+        return ended
     finally:
         attachment.close()
 

@@ -48,6 +48,7 @@ VERBS = {
     "commit": Entry("sampan.cli.commit", "COMMIT", "Make an image of what a container has changed"),
     "create": Entry("sampan.cli.run", "CREATE", "Create a container without starting it"),
     "diff": Entry("sampan.cli.commit", "DIFF", "Show which files a container has changed"),
+    "events": Entry("sampan.cli.events", "EVENTS", "Show what happens to containers, images and volumes"),
     "export": Entry("sampan.cli.commit", "EXPORT", "Write a container's file system into a tar archive"),
     "history": Entry("sampan.cli.images", "HISTORY", "Show how an image came about"),
     "import": Entry("sampan.cli.archives", "IMPORT", "Make an image of a tar archive of a file system"),
@@ -92,7 +93,10 @@ GROUPS = {
         },
     ),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
-    "system": ("Manage sampan", {"check": "system check", "df": "system df", "info": "info", "prune": "system prune"}),
+    "system": (
+        "Manage sampan",
+        {"check": "system check", "df": "system df", "events": "events", "info": "info", "prune": "system prune"},
+    ),
 }  # fmt: skip
 
 # Other words for the same, not in the lists.

@@ -23,7 +23,7 @@ from sampan.store.snapshots import EMPTY_LAYER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
@@ -65,6 +65,10 @@ if TYPE_CHECKING:
             unpack: bool = ...,
         ) -> Image: ...
         def collect_now(self) -> None: ...
+        def announce_tag(self, image: Image, name: Reference) -> None: ...
+
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
 
 
 # What of a container's Config an image has (image-spec, config.md, and Docker's extensions of it). The rest is about
@@ -98,6 +102,7 @@ class Committer:
         lock: Lock,
         images: Images,
         cgroups: CgroupDriver,
+        events: Announcer,
         trace: Trace,
     ) -> None:
         self._records = records
@@ -107,6 +112,7 @@ class Committer:
         self._lock = lock
         self._images = images
         self._cgroups = cgroups
+        self._events = events
         self._trace = trace
 
     def commit(self, record: Record, name: str, author: str, message: str, changes: Sequence[str], pause: bool) -> str:
@@ -134,11 +140,16 @@ class Committer:
                         layers.append(Descriptor(documents.OCI_LAYER, digest, size))
                         self._snapshots.note(layer.replace(chain_id=_chain_id(parent, layer.diff_id)))
                     document = _document(parent, record, config, layer.diff_id if added else "", author, message)
-                    return self._images.publish(document, layers, target, parent.id, unpack=False).id
+                    image = self._images.publish(document, layers, target, parent.id, unpack=False)
             except BaseException:
                 # The layer is noted, and perhaps its blob has its name: nothing leads to them.
                 self._images.collect_now()
                 raise
+        if target is not None:
+            self._images.announce_tag(image, target)
+        name = target.familiar if target is not None else ""
+        self._events.container(record, "commit", {"comment": message, "imageID": image.id, "imageRef": name})
+        return image.id
 
     def _read(self, record: Record, ingest: Ingest, start: int, pause: bool) -> LayerInfo:
         from contextlib import nullcontext

@@ -26,7 +26,7 @@ class Config(Struct):
 
     root, run_root: the two state directories. snapshotter: "overlay", "vfs", or "" for what works at the root.
     init_path: the program of `--init`, "" to look for the usual ones. cgroup_parent: the group that containers
-    are put below unless they name one.
+    are put below unless they name one. events_size: bytes of each of the two files that events are kept in.
     """
 
     root: str = DEFAULT_ROOT
@@ -34,6 +34,7 @@ class Config(Struct):
     snapshotter: str = ""
     init_path: str = ""
     cgroup_parent: str = ""
+    events_size: int = 8 << 20
 
 
 # key in the file -> field; all values are text
@@ -43,6 +44,7 @@ _KEYS = {
     "snapshotter": "snapshotter",
     "init-path": "init_path",
     "cgroup-parent": "cgroup_parent",
+    "events-size": "events_size",
 }
 
 
@@ -83,7 +85,7 @@ def _read(path: str, required: bool) -> Config:
 
 
 def _checked(path: str, values: dict[str, Any]) -> Config:
-    fields = {}
+    fields: dict[str, Any] = {}
     for key, value in values.items():
         if key not in _KEYS:
             raise InvalidParameter(f"{path}: unknown key '{key}'; known keys are {', '.join(sorted(_KEYS))}")
@@ -93,5 +95,20 @@ def _checked(path: str, values: dict[str, Any]) -> Config:
             raise InvalidParameter(f"{path}: {key} must be an absolute path, not '{value}'")
         if key == "snapshotter" and value not in SNAPSHOTTERS:
             raise InvalidParameter(f"{path}: snapshotter must be one of {', '.join(SNAPSHOTTERS)}, not '{value}'")
-        fields[_KEYS[key]] = value
+        fields[_KEYS[key]] = _events_size(path, value) if key == "events-size" else value
     return Config(**fields)
+
+
+_LEAST_EVENTS = 64 << 10
+
+
+def _events_size(path: str, value: str) -> int:
+    from sampan.engine.options import parse_size
+
+    try:
+        size = parse_size(value)
+    except InvalidParameter as e:
+        raise InvalidParameter(f"{path}: events-size: {e}") from None
+    if size < _LEAST_EVENTS:
+        raise InvalidParameter(f"{path}: events-size must be at least 64k, not '{value}'")
+    return size

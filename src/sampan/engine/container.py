@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.commit import Committer
     from sampan.engine.create import Creator
+    from sampan.engine.events import Events
     from sampan.engine.exec import Executor
     from sampan.engine.export import Exporter
     from sampan.engine.images import Images
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
         def remover(self) -> Remover: ...
         @property
         def renamer(self) -> Renamer: ...
+        @property
+        def events(self) -> Events: ...
         @property
         def settler(self) -> Settler: ...
         @property

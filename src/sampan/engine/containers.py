@@ -40,7 +40,8 @@ class Containers:
     def create_from(self, request: dict[str, Any]) -> tuple[Container, list[str]]:
         """Make the container of a body of Docker's `POST /containers/create`, with "Name" beside it; and the warnings."""
         created = self._verbs.creator.create(request)
-        created.lock.release()
+        with created.lock:  # nobody starts it before its creation was told
+            self._verbs.events.container(created.record, "create")
         return Container(self._verbs, created.record), list(created.warnings)
 
     @told
@@ -61,6 +62,7 @@ class Containers:
             made = self._verbs.creator.create(request)
             try:
                 container = Container(self._verbs, made.record)
+                self._verbs.events.container(made.record, "create")
                 if created is not None:
                     created(container, list(made.warnings))
             except BaseException:

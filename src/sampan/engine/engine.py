@@ -17,10 +17,11 @@ from sampan.steps.trace import Trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from sampan.engine.eventreader import EventStream
     from sampan.engine.images import Images
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes
@@ -70,6 +71,23 @@ class Engine:
         """version(), info(), df(), prune(), check()."""
         system: System = self._wiring.system
         return system
+
+    def events(
+        self,
+        since: str | float | None = None,
+        until: str | float | None = None,
+        filters: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> EventStream:
+        """What happens to containers, images and volumes, as `GET /events` tells it: an iterator that goes on until `until`.
+
+        >>> with engine.events(since="1h", until=time.time()) as events:
+        ...     print([event["Action"] for event in events])
+
+        since, until: RFC 3339, seconds since the epoch, or a duration before now ("1h30m"). Without either there is nothing of
+        the past. filters: Docker's, by name. `close()` ends it, from any thread. Raises InvalidParameter.
+        """
+        stream: EventStream = self._wiring.event_reader.open(since, until, filters)
+        return stream
 
     def close(self) -> None:
         """Does nothing, and may be called twice: between calls nothing is held open, no process, no thread, no descriptor.

@@ -15,6 +15,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     class Records(Protocol):
         def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -51,10 +55,11 @@ class ExecRequest(Struct):
 class Executor:
     """`POST /containers/{id}/exec` with `/exec/{id}/start`, and `/attach`."""
 
-    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver) -> None:
+    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver, events: Announcer) -> None:
         self._records = records
         self._settler = settler
         self._cgroups = cgroups
+        self._events = events
 
     def exec(self, record: Record, request: ExecRequest) -> Attachment:
         """Start a process; the connection to its streams brings its exit code as well.
@@ -71,11 +76,23 @@ class Executor:
         plan = make_exec_plan(
             os.urandom(32).hex(), process, group, self._cgroups, open_stdin=request.stdin, detach=request.detach
         )
-        return handle.exec(plan)
+        program, *arguments = request.command
+        for action in ("exec_create", "exec_start"):
+            self._events.container(record, f"{action}: {program} {' '.join(arguments)}", {"execID": plan.identifier})
+        attachment = handle.exec(plan)
+        attachment.notice = lambda action, _: self._notice_exec(record, action, plan.identifier)
+        return attachment
+
+    def _notice_exec(self, record: Record, action: str, identifier: str) -> None:
+        if action == "detach":  # a new size of an exec's terminal is no event
+            self._events.container(record, "exec_detach", {"execID": identifier})
 
     def attach(self, record: Record, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
         """Listen to the container's own process from now on. Raises Conflict if it does not run."""
-        return self._running(record, lifecycle.ATTACH).attach(stdin, stdout, stderr)
+        attachment = self._running(record, lifecycle.ATTACH).attach(stdin, stdout, stderr)
+        self._events.container(record, "attach")
+        attachment.notice = lambda action, extra: self._events.container(record, action, extra)
+        return attachment
 
     def _running(self, record: Record, verb: str) -> Handle:
         seen = self._settler.observe(record)

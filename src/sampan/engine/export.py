@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         def changes(self, record: Record) -> list[Change]: ...
         def export(self, record: Record, sink: Sink) -> Iterator[None]: ...
 
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str) -> None: ...
+
 
 _CHUNK = 1 << 18
 
@@ -35,10 +38,11 @@ _CHUNK = 1 << 18
 class Exporter:
     """`GET /containers/{id}/changes` and `/export`: both read, and neither stops nor locks anything."""
 
-    def __init__(self, records: Records, settler: Settler, snapshots: Snapshots) -> None:
+    def __init__(self, records: Records, settler: Settler, snapshots: Snapshots, events: Announcer) -> None:
         self._records = records
         self._settler = settler
         self._snapshots = snapshots
+        self._events = events
 
     def changes(self, record: Record) -> list[dict[str, Any]]:
         """`[{"Path": "/etc/x", "Kind": 0}]`: 0 is changed, 1 added, 2 deleted; directories before what is in them.
@@ -68,6 +72,7 @@ class Exporter:
             raise System(f"export of container {record.id}: {(e.strerror or str(e)).lower()}") from e
         # Its files go after its name: as long as that is there, all of them were.
         self._check(record, "export")
+        self._events.container(record, "export")
         yield buffer.take()
 
     def _check(self, record: Record, verb: str) -> None:

@@ -17,10 +17,10 @@ from sampan.store.images import no_such_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
-    from sampan.engine.images import Content, Image, ImageUsers, Names, Snapshotter
+    from sampan.engine.images import Announcer, Content, Image, ImageUsers, Names, Snapshotter
     from sampan.oci.reference import Reference
     from sampan.store.images import NameRecord
 
@@ -33,13 +33,20 @@ class Removal:
     """One removal or collection."""
 
     def __init__(
-        self, content: Content, names: Names, snapshots: Snapshotter, users: ImageUsers, images: Finder
+        self,
+        content: Content,
+        names: Names,
+        snapshots: Snapshotter,
+        users: ImageUsers,
+        images: Finder,
+        events: Announcer,
     ) -> None:
         self._content = content
         self._names = names
         self._snapshots = snapshots
         self._users = users
         self._images = images
+        self._events = events
         self._done: list[dict[str, str]] = []
 
     def remove(self, name: str, force: bool, prune: bool = True) -> list[dict[str, str]]:
@@ -94,6 +101,13 @@ class Removal:
     def _untag(self, record: NameRecord) -> None:
         self._names.delete(record.reference)
         self._done.append({"Untagged": reference.parse(record.reference).familiar})
+        self._events.image(record.image, "untag", record.image, self._labels(record))
+
+    def _labels(self, record: NameRecord) -> Mapping[str, str] | None:
+        try:
+            return self._images.read(record).config.get("Labels")
+        except Damaged:
+            return None
 
     # Conflicts
 
@@ -134,6 +148,7 @@ class Removal:
             layers.append(self._layers(record) if record is not None else ())
             self._names.delete(image_id)
             self._done.append({"Deleted": image_id})
+            self._events.image(image_id, "delete", image_id)
             parent = record.parent if record is not None else ""
             if not prune or not parent or self._names.get(parent) is None:
                 break

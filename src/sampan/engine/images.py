@@ -9,7 +9,7 @@ moment it looked until the record is there; `imageremoval` deletes under the exc
 
 from __future__ import annotations
 
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import Damaged, InvalidParameter, NotFound
 from sampan.kernel import clock
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
@@ -21,7 +21,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.engine.imagefilters import Filters
@@ -93,6 +93,12 @@ if TYPE_CHECKING:
         def exclusive_now(self) -> FileLock | None: ...
         def making(self, what: str) -> FileLock: ...
 
+    class Announcer(Protocol):
+        """Who is told what was done; see `engine.events`."""
+
+        def image(self, identifier: str, action: str, name: str, labels: Mapping[str, str] | None = ...) -> None: ...
+        def pruned(self, kind: str, reclaimed: int) -> None: ...
+
     class ImageUsers(Protocol):
         """The containers, as far as images care. Those that are being made or removed count."""
 
@@ -134,6 +140,7 @@ class Images:
         snapshots: Snapshotter,
         lock: Lock,
         users: ImageUsers,
+        events: Announcer,
         trace: Trace,
         notify: Callable[[str], None],
     ) -> None:
@@ -142,6 +149,7 @@ class Images:
         self._snapshots = snapshots
         self._lock = lock
         self._users = users
+        self._events = events
         self._trace = trace
         self._notify = notify
 
@@ -301,6 +309,11 @@ class Images:
         with self._lock.shared():
             found = self.resolve(source)
             self._names.set(NameRecord(str(name), found.target, found.id, clock.now()))
+        self.announce_tag(found, name)
+
+    def announce_tag(self, image: Image, name: Reference) -> None:
+        """Tell that an image has got this name."""
+        self._events.image(image.id, "tag", name.familiar, image.config.get("Labels"))
 
     def import_(
         self, stream: Source, name: str = "", changes: Sequence[str] = (), message: str = "", platform: str = ""
@@ -313,7 +326,11 @@ class Images:
         from sampan.engine.importing import Importer
 
         importer = Importer(self._content, self._snapshots, self._lock, self)
-        return importer.run(stream, name, changes, message, platform).id
+        image = importer.run(stream, name, changes, message, platform)
+        if name:
+            self.announce_tag(image, reference.parse(name).tagged())
+        self._events.image(image.id, "import", image.id, image.config.get("Labels"))
+        return image.id
 
     def load(self, stream: Source, platform: str = "") -> Sequence[Loaded]:
         """Add the images of an archive as `docker save` and the OCI image layout have it, plain or compressed.
@@ -324,7 +341,10 @@ class Images:
         from sampan.engine.loading import Loader
 
         loader = Loader(self._content, self._names, self._snapshots, self._lock, self)
-        return loader.run(stream, platforms.parse(platform) if platform else None)
+        loaded = loader.run(stream, platforms.parse(platform) if platform else None)
+        for image_id in dict.fromkeys(one.id for one in loaded):
+            self._events.image(image_id, "load", image_id, self._labels(image_id))
+        return loaded
 
     def save(self, names: Sequence[str], stream: Sink, platform: str = "") -> None:
         """Write images as one archive, which is a Docker archive and an OCI layout; the same ones give the same bytes.
@@ -335,7 +355,16 @@ class Images:
         from sampan.engine.saving import Saver
 
         saver = Saver(self._content, self._names, self._lock, self)
-        saver.run(names, stream, platforms.parse(platform) if platform else None)
+        for image_id in saver.run(names, stream, platforms.parse(platform) if platform else None):
+            self._events.image(image_id, "save", image_id, self._labels(image_id))
+
+    def _labels(self, image_id: str) -> Mapping[str, str] | None:
+        """What an event says of an image that somebody may have removed, or that may be damaged."""
+        record = self._names.get(image_id)
+        try:
+            return self.read(record).config.get("Labels") if record is not None else None
+        except Damaged:
+            return None
 
     def _make_base(self) -> None:
         from sampan.engine.baseimage import BaseImage
@@ -377,7 +406,7 @@ class Images:
     def _removal(self) -> Removal:
         from sampan.engine.imageremoval import Removal
 
-        return Removal(self._content, self._names, self._snapshots, self._users, self)
+        return Removal(self._content, self._names, self._snapshots, self._users, self, self._events)
 
     def _views(self) -> Views:
         from sampan.engine.imageviews import Views
@@ -431,7 +460,9 @@ class Images:
         """
         from sampan.engine.imageprune import ImagePruner
 
-        return ImagePruner(self, self._snapshots, self._users).run(filters or {})
+        done = ImagePruner(self, self._snapshots, self._users).run(filters or {})
+        self._events.pruned("image", done["SpaceReclaimed"])
+        return done
 
 
 def new_name(text: str) -> Reference:

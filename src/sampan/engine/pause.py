@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     class Records(Protocol):
         def lock(self, container_id: str) -> RecordLock: ...
 
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str) -> None: ...
+
     class Settler(Protocol):
         def recover(self, record: Record, lock: RecordLock) -> Observation: ...
 
@@ -26,10 +29,13 @@ if TYPE_CHECKING:
 class Pauser:
     """`POST /containers/{id}/pause` and `/unpause`. That a container is paused is what its cgroup says, and nothing else."""
 
-    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver, trace: Trace) -> None:
+    def __init__(
+        self, records: Records, settler: Settler, cgroups: CgroupDriver, events: Announcer, trace: Trace
+    ) -> None:
         self._records = records
         self._settler = settler
         self._cgroups = cgroups
+        self._events = events
         self._trace = trace
 
     def pause(self, record: Record) -> None:
@@ -45,6 +51,7 @@ class Pauser:
                     self._cgroups.freeze(group)
             except OSError as e:
                 raise System(f"Cannot pause container {record.id}: {e}") from None
+            self._events.container(record, "pause")
 
     def unpause(self, record: Record) -> None:
         """Let them go on. Raises Conflict if the container is not paused."""
@@ -53,6 +60,7 @@ class Pauser:
             group = cgroup.container_group(record.id, record.host_config)
             with self._trace.step("thaw cgroup", group):
                 self._cgroups.thaw(group)
+            self._events.container(record, "unpause")
 
     def _check(self, verb: str, record: Record, lock: RecordLock) -> None:
         seen = self._settler.recover(record, lock)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     class Volumes(Protocol):
         def prune(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
 
+    class Announcer(Protocol):
+        def pruned(self, kind: str, reclaimed: int) -> None: ...
+
     Filters = Mapping[str, str | Sequence[str]]
 
 
@@ -53,6 +56,7 @@ class Pruner:
         images: Callable[[], Images],
         volumes: Callable[[], Volumes],
         measure: Callable[[], int],
+        events: Announcer,
     ) -> None:
         """`images` and `volumes` give those services when they are pruned too; `measure`, the bytes of all images."""
         self._records = records
@@ -62,6 +66,7 @@ class Pruner:
         self._images = images
         self._volumes = volumes
         self._measure = measure
+        self._events = events
 
     def containers(self, filters: Filters | None = None) -> dict[str, Any]:
         """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes written in them}.
@@ -80,6 +85,7 @@ class Pruner:
             if size is not None:
                 deleted.append(record.id)
                 freed += size
+        self._events.pruned("container", freed)
         return {"ContainersDeleted": deleted, "SpaceReclaimed": freed}
 
     def _remove(self, record: Record) -> int | None:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
         def settle(self, record: Record, patience: float = ...) -> Observation | None: ...
-        def dismantle(self, paths: ContainerPaths, record: Record | None, patience: float = ...) -> None: ...
+        def dismantle(
+            self, paths: ContainerPaths, record: Record | None, patience: float = ..., resumed: bool = ...
+        ) -> None: ...
         def drop_parts(self, paths: ContainerPaths) -> None: ...
 
     class Snapshots(Protocol):
@@ -86,7 +88,7 @@ class Janitor:
                 record = _record_in(paths)
                 nameless = nameless or record is None
                 try:
-                    self._settler.dismantle(paths, record, _PATIENCE)
+                    self._settler.dismantle(paths, record, _PATIENCE, resumed=True)
                 except (SampanError, OSError):
                     continue
         if nameless:

@@ -6,10 +6,14 @@ from sampan.errors import Conflict, InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Protocol
 
     from sampan.store.locks import RecordLock
     from sampan.store.records import Record
+
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
 
     class Records(Protocol):
         def read(self, container_id: str) -> Record: ...
@@ -20,8 +24,9 @@ if TYPE_CHECKING:
 class Renamer:
     """`POST /containers/{id}/rename`."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, events: Announcer) -> None:
         self._records = records
+        self._events = events
 
     def rename(self, record: Record, name: str) -> Record:
         """The container's record with its new name, in whatever state the container is: nothing that runs knows its name.
@@ -38,6 +43,8 @@ class Renamer:
             if f"/{current.name}" == wanted:
                 raise InvalidParameter("Renaming a container with the same name as its current name")
             try:
-                return self._records.rename(lock, wanted)
+                renamed = self._records.rename(lock, wanted)
             except (InvalidParameter, Conflict) as e:
                 raise type(e)(f"Error when allocating new name: {e}") from None
+            self._events.container(renamed, "rename", {"oldName": f"/{current.name}"})
+            return renamed

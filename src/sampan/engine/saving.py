@@ -70,8 +70,8 @@ class Saver:
         self._lock = lock
         self._images = images
 
-    def run(self, wanted: Sequence[str], sink: Sink, platform: Platform | None = None) -> None:
-        """Write the images to a stream.
+    def run(self, wanted: Sequence[str], sink: Sink, platform: Platform | None = None) -> list[str]:
+        """Write the images to a stream; their ids.
 
         Raises `NotFound` in Docker's words before anything is written, `Damaged` for content that is not what it was.
         """
@@ -84,6 +84,7 @@ class Saver:
                 images = [self._saved(record, names, platform) for record, names in self._chosen(wanted)]
                 blobs = self._open_blobs(images, stack)
             _write(images, blobs, TarWriter(sink))
+        return [image.id for image in images]
 
     # What is asked for
 

@@ -18,7 +18,7 @@ from sampan.store.layout import CREATING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
         def begin_removal(self, lock: RecordLock, with_volumes: bool | None = ...) -> ContainerPaths: ...
         def finish_removal(self, paths: ContainerPaths) -> None: ...
         def release_name(self, name: str, container_id: str) -> None: ...
+
+    class Announcer(Protocol):
+        def emit(self, kind: str, action: str, identifier: str) -> None: ...
+        def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
+        def container_once(
+            self, record: Record, action: str, since_ns: int, extra: Mapping[str, str] = ...
+        ) -> None: ...
+        def volumes(self, record: Record, action: str) -> None: ...
 
     class Snapshots(Protocol):
         def remove(self, container_id: str) -> None: ...
@@ -65,14 +73,16 @@ class Settler:
         cgroups: CgroupDriver,
         volumes: Callable[[], Volumes],
         images: Callable[[], Images],
+        events: Callable[[], Announcer],
         trace: Trace,
     ) -> None:
-        """`volumes` and `images` are asked for when they are needed: most verbs need not import what they are made of."""
+        """`volumes`, `images` and `events` are asked for when they are needed: most verbs need not import what they are made of."""
         self._records = records
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._volumes = volumes
         self._images = images
+        self._events = events
         self._trace = trace
 
     def settle(self, record: Record, patience: float = KILL_PATIENCE) -> Observation | None:
@@ -118,8 +128,23 @@ class Settler:
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.
         never_ran = seen.started is None
         error = "the command or the monitor that was starting it was killed" if never_ran else ""
+        self._tell_loss(record, seen)
         ended = states.write_exit(start, states.LOST_EXIT_CODE, error, never_ran, self._trace)
         return seen.replace(status=lifecycle.EXITED, exit=ended)
+
+    def _tell_loss(self, record: Record, seen: Observation) -> None:
+        """The end that its monitor did not tell: before the exit file, after which nobody comes here again.
+
+        Once only: a monitor that was killed at its very end may have, and so may a command that was killed right here.
+        """
+        if seen.started is not None:
+            from sampan.engine import times  # in here: few containers are ever lost
+
+            began = times.parse(seen.started["started"])
+            duration = max(0, time.time_ns() - began) // 1_000_000_000
+            extra = {"exitCode": str(states.LOST_EXIT_CODE), "execDuration": str(duration)}
+            self._events().container_once(record, "die", began, extra)
+        self._events().volumes(record, "unmount")
 
     def drop_processes(self, record: Record, patience: float = KILL_PATIENCE) -> None:
         """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
@@ -132,10 +157,13 @@ class Settler:
         except TimeoutError as e:
             raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
 
-    def dismantle(self, paths: ContainerPaths, record: Record | None, patience: float = KILL_PATIENCE) -> None:
+    def dismantle(
+        self, paths: ContainerPaths, record: Record | None, patience: float = KILL_PATIENCE, resumed: bool = False
+    ) -> None:
         """Take away every part of a container that nobody sees any more (`.creating-`, `.removing-`). Idempotent.
 
-        The directory goes last: as long as it is there, the next command knows that there is something to finish.
+        `resumed`: another command was killed over it. The directory goes last: as long as it is there, the next command
+        knows that there is something to finish.
         """
         if record is not None and not record.broken:
             self.drop_processes(record, patience)
@@ -143,10 +171,21 @@ class Settler:
         self._drop_volumes(paths, record)
         if record is not None:
             self._records.release_name(record.name, paths.id)
+        self._tell_removal(paths, record, resumed)
         self._records.finish_removal(paths)
         if record is not None:
             # Last: as long as the directory is there, its record says that the layers are in use.
             self._release_image(record)
+
+    def _tell_removal(self, paths: ContainerPaths, record: Record | None, resumed: bool) -> None:
+        if os.path.basename(paths.directory).startswith(CREATING):
+            return  # nobody has ever heard of it
+        if record is None:
+            self._events().emit("container", "destroy", paths.id)
+        elif resumed:
+            self._events().container_once(record, "destroy", 0)
+        else:
+            self._events().container(record, "destroy")
 
     def _release_image(self, record: Record) -> None:
         """Free the layers of an image that was removed by force while this container stood on it."""

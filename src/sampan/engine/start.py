@@ -22,7 +22,7 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -59,6 +59,14 @@ if TYPE_CHECKING:
         def mount(self, name: str) -> bool: ...
         def record(self, name: str) -> Any: ...
 
+    class Announcer(Protocol):
+        path: str
+        limit: int
+
+        def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
+        def volumes(self, record: Record, action: str) -> None: ...
+        def for_shim(self, record: Record) -> tuple[str, ...]: ...
+
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
         def recover(self, record: Record, lock: RecordLock) -> Observation: ...
@@ -87,6 +95,7 @@ class Starter:
         volumes: Callable[[], Volumes],
         roots: tuple[str, str],
         init_path: str,
+        events: Announcer,
         trace: Trace,
     ) -> None:
         self._records = records
@@ -97,6 +106,7 @@ class Starter:
         self._volumes = volumes
         self._roots = roots
         self._init_path = init_path
+        self._events = events
         self._trace = trace
 
     def start(
@@ -154,6 +164,10 @@ class Starter:
             mounted = self._mount_volumes(record)
             self._prepare_mounts(record)
             plan = self._plan(record, lock.paths, start, tuple(descriptors), attach, mounted)
+            # The start and the end, with its unmounts, are told by the shim, so that no end comes before its start.
+            if attach:
+                self._events.container(record, "attach")
+            self._events.volumes(record, "mount")
         except BaseException as e:
             _close(descriptors)
             states.write_exit(start, _FAILED_EXIT_CODE, str(e), True, self._trace)
@@ -162,10 +176,13 @@ class Starter:
             attachment = launch.start(plan, {f"ns.{kind}": fd for kind, fd in descriptors.items()})
         except StartFailed as e:
             self._conclude_failure(record, lock.paths, start, e)
+            self._events.volumes(record, "unmount")
             raise
         finally:
             _close(descriptors)
         states.forget_old_starts(lock.paths, start.number, self._trace)
+        if attachment is not None:
+            attachment.notice = lambda action, extra: self._events.container(record, action, extra)
         return attachment
 
     def _mount_volumes(self, record: Record) -> bool:
@@ -243,6 +260,8 @@ class Starter:
             reaper=self._reaper(record) if record.auto_remove or mounted else (),
             watched=self._trace.observer is not None,
             health=self._health(record, paths, start, group) if record.config.get("Healthcheck") else "",
+            journal=(self._events.path, self._events.limit),
+            events=self._events.for_shim(record),
         )
         return make_plan(spec, facts, self._cgroups)
 

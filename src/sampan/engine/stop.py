@@ -12,6 +12,7 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     class Records(Protocol):
         def lock(self, container_id: str) -> RecordLock: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -42,10 +46,13 @@ _PAUSE = 0.02
 class Stopper:
     """`POST /containers/{id}/stop`, `/kill` and `/wait`."""
 
-    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver, trace: Trace) -> None:
+    def __init__(
+        self, records: Records, settler: Settler, cgroups: CgroupDriver, events: Announcer, trace: Trace
+    ) -> None:
         self._records = records
         self._settler = settler
         self._cgroups = cgroups
+        self._events = events
         self._trace = trace
 
     def stop(self, record: Record, timeout: int | None = None, signal: str = "") -> None:
@@ -59,11 +66,12 @@ class Stopper:
         if timeout is None:
             timeout = DEFAULT_TIMEOUT
         handle = self._intend(record, lifecycle.STOP, number)
-        self._signal(handle, number)
+        self._signal(record, handle, number)
         self._resume(record)
         if not handle.wait_init(None if timeout < 0 else timeout):
             self._force(record, handle)
         self._conclude(record, handle)
+        self._events.container(record, "stop")
 
     def kill(self, record: Record, signal: str = "KILL") -> None:
         """Send a signal; SIGKILL also waits for the end. Raises Conflict if the container does not run."""
@@ -73,7 +81,7 @@ class Stopper:
             return
         seen = self._settler.observe(record)
         lifecycle.check(lifecycle.KILL, seen.status, record.id, record.name)
-        self._signal(self._handle(record, seen), number)
+        self._signal(record, self._handle(record, seen), number)
         # Docker's rule: what may be the container's end must reach it, and any signal may if none is named as that.
         expected = record.config.get("StopSignal")
         if not expected or signals.parse(expected) == number:
@@ -125,7 +133,9 @@ class Stopper:
             states.write_stopping(lock.paths.start(seen.number), signal, self._trace)
             return self._handle(record, seen)
 
-    def _signal(self, handle: Handle, number: int) -> None:
+    def _signal(self, record: Record, handle: Handle, number: int) -> None:
+        # Told first: an end that comes of it is told by another process.
+        self._events.container(record, "kill", {"signal": str(number)})
         with self._trace.step("send signal", str(number)):
             try:
                 handle.signal(number)
@@ -141,7 +151,7 @@ class Stopper:
 
     def _force(self, record: Record, handle: Handle) -> None:
         """SIGKILL to init, which takes its pid namespace along; then to whatever else is in the cgroup."""
-        self._signal(handle, signals.SIGKILL)
+        self._signal(record, handle, signals.SIGKILL)
         self._resume(record)
         if handle.wait_init(_KILL_SECONDS):
             return

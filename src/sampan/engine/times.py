@@ -90,10 +90,11 @@ def moment(text: str) -> int:
     from sampan.errors import InvalidParameter
     from sampan.oci import duration
 
-    try:
-        return time.time_ns() - duration.parse(text)
-    except InvalidParameter:
-        pass  # not a duration
+    if text != "0":  # that is the epoch: everything since ever
+        try:
+            return time.time_ns() - duration.parse(text)
+        except InvalidParameter:
+            pass  # not a duration
     try:
         if "-" in text[1:]:
             return _calendar(text)

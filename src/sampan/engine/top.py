@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
 
+    class Announcer(Protocol):
+        def container(self, record: Record, action: str) -> None: ...
+
 
 DEFAULT_OPTIONS = "-ef"
 
@@ -35,9 +38,10 @@ _ARGUMENT_MAX = 100_000
 class ProcessLister:
     """`GET /containers/{id}/top`."""
 
-    def __init__(self, settler: Settler, cgroups: CgroupDriver) -> None:
+    def __init__(self, settler: Settler, cgroups: CgroupDriver, events: Announcer) -> None:
         self._settler = settler
         self._cgroups = cgroups
+        self._events = events
 
     def top(self, record: Record, options: str = "") -> dict[str, Any]:
         """{"Titles": [...], "Processes": [[...]]}; options: those of ps, as one text.
@@ -51,6 +55,7 @@ class ProcessLister:
         lifecycle.check(lifecycle.TOP, seen.status, record.id, record.name)
         pids = sorted(self._cgroups.processes(cgroup.container_group(record.id, record.host_config)))
         titles, rows = _processes(options.split(), pids)
+        self._events.container(record, "top")
         return {"Titles": titles, "Processes": rows}
 
 

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
         def unmount(self, name: str) -> None: ...
         def visit(self, volume: VolumeRecord) -> Any: ...
 
+    class Announcer(Protocol):
+        def emit(self, kind: str, action: str, identifier: str, attributes: Mapping[str, str] = ...) -> None: ...
+        def pruned(self, kind: str, reclaimed: int) -> None: ...
+
     Filters = Mapping[str, str | bool | Sequence[str]]
 
 
@@ -110,11 +114,12 @@ class Volume:
 class Volumes:
     """`engine.volumes`."""
 
-    def __init__(self, store: Store, lock: Lock, users: Users, mounts: Mounts) -> None:
+    def __init__(self, store: Store, lock: Lock, users: Users, mounts: Mounts, events: Announcer) -> None:
         self._store = store
         self._lock = lock
         self._users = users
         self._mounts = mounts
+        self._events = events
 
     # The library's verbs
 
@@ -191,6 +196,7 @@ class Volumes:
             if size is not None:
                 deleted.append(record.name)
                 freed += size
+        self._events.pruned("volume", freed)
         return {"VolumesDeleted": deleted, "SpaceReclaimed": freed}
 
     def _prune_one(self, record: VolumeRecord) -> int | None:
@@ -203,6 +209,8 @@ class Volumes:
             self._mounts.unmount(record.name)
             size = self._store.usage(record.name)
             aside = self._store.withdraw(record.name)
+            if aside:
+                self._announce("destroy", record.name)
         self._delete(aside)
         return size if aside else None
 
@@ -274,6 +282,7 @@ class Volumes:
             made_for=made_for if ANONYMOUS in labels else "",
         )
         if self._store.add(record, durable):
+            self._announce("create", name)
             return record
         # Another process was faster: it is theirs.
         return self._store.find(name) or record
@@ -321,7 +330,13 @@ class Volumes:
     def _withdraw(self, name: str) -> str:
         # First: the deletion must not find somebody else's files below `_data`.
         self._mounts.unmount(name)
-        return self._store.withdraw(name)
+        aside = self._store.withdraw(name)
+        if aside:
+            self._announce("destroy", name)
+        return aside
+
+    def _announce(self, action: str, name: str) -> None:
+        self._events.emit("volume", action, name, {"driver": LOCAL})
 
     def _delete(self, aside: str) -> None:
         if aside:

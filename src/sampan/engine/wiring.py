@@ -38,6 +38,17 @@ class Wiring:
 
         return Records(self.layout, self.trace)
 
+    def _events(self) -> Any:
+        from sampan.engine.events import Events
+
+        return Events(self.layout.journal, self.settings.events_size, self.trace, self.notify)
+
+    def _event_reader(self) -> Any:
+        from sampan.engine.eventreader import EventReader
+        from sampan.store.journal import Journal
+
+        return EventReader(Journal(self.layout.journal))
+
     def _cgroups(self) -> Any:
         from sampan.kernel.cgroup import detect
 
@@ -58,7 +69,7 @@ class Wiring:
         content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
         users = ImageUsers(self.records, self.settler)
         lock = StoreLock(layout.images_lock)
-        return Images(content, names, self.snapshots.layers, lock, users, trace, self.notify)
+        return Images(content, names, self.snapshots.layers, lock, users, self.events, trace, self.notify)
 
     def _volumes(self) -> Any:
         from sampan.engine.volumemounts import VolumeMounts
@@ -68,13 +79,20 @@ class Wiring:
 
         directory, users = self.layout.volumes, VolumeUsers(self.records)
         mounts = VolumeMounts(directory, self.layout.mounted_volumes, users, self.trace)
-        return Volumes(VolumeStore(directory, self.trace), VolumeLock(self.layout.volumes_lock), users, mounts)
+        store, lock = VolumeStore(directory, self.trace), VolumeLock(self.layout.volumes_lock)
+        return Volumes(store, lock, users, mounts, self.events)
 
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler
 
         return Settler(
-            self.records, self.snapshots, self.cgroups, lambda: self.volumes, lambda: self.images, self.trace
+            self.records,
+            self.snapshots,
+            self.cgroups,
+            lambda: self.volumes,
+            lambda: self.images,
+            lambda: self.events,
+            self.trace,
         )
 
     def _janitor(self) -> Any:
@@ -121,18 +139,19 @@ class Wiring:
             lambda: self.volumes,
             roots,
             init,
+            self.events,
             self.trace,
         )
 
     def _stopper(self) -> Any:
         from sampan.engine.stop import Stopper
 
-        return Stopper(self.records, self.settler, self.cgroups, self.trace)
+        return Stopper(self.records, self.settler, self.cgroups, self.events, self.trace)
 
     def _pauser(self) -> Any:
         from sampan.engine.pause import Pauser
 
-        return Pauser(self.records, self.settler, self.cgroups, self.trace)
+        return Pauser(self.records, self.settler, self.cgroups, self.events, self.trace)
 
     def _remover(self) -> Any:
         from sampan.engine.remove import Remover
@@ -142,12 +161,12 @@ class Wiring:
     def _renamer(self) -> Any:
         from sampan.engine.rename import Renamer
 
-        return Renamer(self.records)
+        return Renamer(self.records, self.events)
 
     def _executor(self) -> Any:
         from sampan.engine.exec import Executor
 
-        return Executor(self.records, self.settler, self.cgroups)
+        return Executor(self.records, self.settler, self.cgroups, self.events)
 
     def _logs(self) -> Any:
         from sampan.engine.logs import LogReader
@@ -162,7 +181,7 @@ class Wiring:
     def _lister(self) -> Any:
         from sampan.engine.top import ProcessLister
 
-        return ProcessLister(self.settler, self.cgroups)
+        return ProcessLister(self.settler, self.cgroups, self.events)
 
     def _committer(self) -> Any:
         from sampan.engine.commit import Committer
@@ -171,13 +190,21 @@ class Wiring:
 
         content, lock = ContentStore(self.layout.content, self.trace), StoreLock(self.layout.images_lock)
         return Committer(
-            self.records, self.settler, self.snapshots, content, lock, self.images, self.cgroups, self.trace
+            self.records,
+            self.settler,
+            self.snapshots,
+            content,
+            lock,
+            self.images,
+            self.cgroups,
+            self.events,
+            self.trace,
         )
 
     def _exporter(self) -> Any:
         from sampan.engine.export import Exporter
 
-        return Exporter(self.records, self.settler, self.snapshots)
+        return Exporter(self.records, self.settler, self.snapshots, self.events)
 
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
@@ -195,6 +222,7 @@ class Wiring:
             lambda: self.images,
             lambda: self.volumes,
             lambda: self.usage.image_bytes(),
+            self.events,
         )
 
     def _usage(self) -> Any:

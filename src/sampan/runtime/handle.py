@@ -17,7 +17,7 @@ from sampan.shim import protocol
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Protocol
 
     class Paths(Protocol):
@@ -53,6 +53,8 @@ class Attachment:
         self.exit: dict[str, Any] | None = None
         """{"exit_code": int, "oom_killed": bool} once EXIT has come."""
         self.exec_id = ""
+        self.notice: Callable[[str, dict[str, str]], None] | None = None
+        """Is told "resize" and "detach", with what an event says of them."""
 
     def fileno(self) -> int:
         return int(self._socket.fileno())
@@ -92,6 +94,14 @@ class Attachment:
     def resize(self, rows: int, columns: int) -> None:
         """Set the terminal's size."""
         self._quietly(protocol.message(protocol.RESIZE, rows=rows, columns=columns))
+        if self.notice is not None:
+            self.notice("resize", {"height": str(rows), "width": str(columns)})
+
+    def detach(self) -> None:
+        """Close the connection because its user has left, and the process is to go on."""
+        if self.notice is not None:
+            self.notice("detach", {})
+        self.close()
 
     def signal(self, number: int) -> None:
         """Send a signal to the process."""

@@ -65,6 +65,8 @@ class Launching(Struct):
     reaper: tuple[str, ...] = ()
     watched: bool = False
     health: str = ""
+    journal: tuple[str, int] = ("", 0)
+    events: tuple[str, ...] = ()
 
 
 def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
@@ -90,6 +92,8 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         reaper=facts.reaper,
         watched=facts.watched,
         health=facts.health,
+        journal=facts.journal,
+        events=facts.events,
     )
 
 

@@ -60,12 +60,17 @@ def judge(plan: protocol.HealthPlan, health: dict[str, Any], result: dict[str, A
 class Prober:
     """Probes one container for as long as it runs. `text` is a `HealthPlan`."""
 
-    def __init__(self, loop: Loop, text: str, group: LiveGroup, publish: Callable[[bytes], None]) -> None:
-        """`publish` is called with the health as a JSON document, at the start and whenever there is a result."""
+    def __init__(
+        self, loop: Loop, text: str, group: LiveGroup, publish: Callable[[bytes], None], announce: Callable[[str], None]
+    ) -> None:
+        """`publish` is called with the health as a JSON document, at the start and whenever there is a result; `announce`
+        then with the event, if that has changed the status.
+        """
         self._loop = loop
         self._plan = protocol.HealthPlan.from_text(text)
         self._group = group
         self._publish = publish
+        self._announce = announce
         self._health = self._plan.health
         self._init = -1
         self._begun = 0.0
@@ -149,8 +154,11 @@ class Prober:
 
     def _record(self, result: dict[str, Any]) -> None:
         self._held = None
+        before = self._health["Status"]
         self._health = judge(self._plan, self._health, result, self._age)
         self._publish(self.document())
+        if self._health["Status"] != before:
+            self._announce(f"health_status: {self._health['Status']}")
         self._wait()
 
 

@@ -17,7 +17,7 @@ import select
 import struct
 import time
 
-from sampan.kernel import clock, process
+from sampan.kernel import appendlog, clock, process
 from sampan.kernel.libc import give_memory_back
 from sampan.shim import launch, protocol, seal, stages, streams
 from sampan.shim.logs import JsonFile
@@ -56,6 +56,7 @@ class Monitor:
         self.reserve = _reserve()
         self.log: JsonFile | None = None
         self.prober: Prober | None = None
+        self.began = 0.0
 
     def run(self) -> list[str]:
         """Live. Returns the command to execute at the very end, [] for none."""
@@ -119,7 +120,7 @@ class Monitor:
         if self.plan.health:
             from sampan.shim.health import Prober
 
-            self.prober = Prober(self.loop, self.plan.health, self.plan.cgroup, self._publish_health)
+            self.prober = Prober(self.loop, self.plan.health, self.plan.cgroup, self._publish_health, self._event)
 
     def _publish_health(self, document: bytes) -> None:
         """For whoever inspects the container. On a full disk the last document stays until there is room for another."""
@@ -172,6 +173,8 @@ class Monitor:
         }
         _write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
         _write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False)
+        self.began = time.monotonic()
+        self._event("start")  # by this process, so that no end can be told before it
         for name in [n for n in self.ctx.fds if n not in ("devpts",)]:
             self.ctx.close(name)  # descriptors of the plan: namespaces to join, sources of mounts
         self.loop.watch(self.listener.fileno(), select.POLLIN, self._accept)
@@ -185,6 +188,19 @@ class Monitor:
         self.plan = self.plan.replace(monitor=(), stages="", health="")
         outcome.done.clear()
         give_memory_back()
+
+    def _event(self, action: str, about: int = 0, **extra: str) -> None:
+        """Append an event to the journal, of the container or of the volume at `about`; one that cannot be is lost."""
+        if not self.plan.events:
+            return
+        event = protocol.loads(self.plan.events[about].encode("ascii"))
+        if action != "start" and not about:
+            record = _read(f"{self.plan.directory}/record.json") or {}  # it may have been renamed
+            event["attributes"]["name"] = record.get("name", event["attributes"]["name"])
+        # What labels say comes before what is special to the event, as with Docker.
+        event.update(action=action, time=time.time_ns(), attributes={**extra, **event["attributes"]})
+        path, limit = self.plan.journal
+        _try(lambda: appendlog.append(path, protocol.dumps(event), limit))
 
     # serving
 
@@ -295,6 +311,7 @@ class Monitor:
             del self.execs[session.identifier]
             _try(lambda: os.unlink(self._exec_file(session)))
             session.close()
+            self._event("exec_die", execID=session.identifier, exitCode=str(session.exit_code))
             session.tell_exit(exit_code=session.exit_code)
 
     # the end
@@ -316,6 +333,12 @@ class Monitor:
         session.close()
         if self.log is not None:
             self.log.close()
+        # Before the exit file: killed in between, we are lost, and who settles that looks whether this was told.
+        if oom:
+            self._event("oom")
+        self._event("die", exitCode=str(code), execDuration=str(int(time.monotonic() - self.began)))
+        for volume in range(1, len(self.plan.events)):
+            self._event("unmount", volume)
         self._write_exit(**report, finished=clock.now(), error="", failed=False)
         _try(group.remove)
         self._stop_listening()
@@ -446,6 +469,16 @@ def _has_ended(pidfd: int, milliseconds: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(milliseconds))
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """A JSON object that another process has written; None if it is not there, or is none."""
+    try:
+        with open(path, "rb") as f:
+            value = protocol.loads(f.read())
+    except (OSError, protocol.ProtocolError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _write_whole(path: str, data: bytes, sync: bool) -> None:

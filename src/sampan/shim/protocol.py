@@ -100,7 +100,8 @@ class LaunchPlan(Struct):
     cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
     nobody else. reaper: argv of a command that settles the exit if nobody waits; empty when nothing is due (the client
     that started the container does it otherwise). watched: announce every step. health: a `HealthPlan` as text, ""
-    for none.
+    for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the container's, as a JSON
+    object without action and time, then those of the volumes that its end unmounts; none if there is no journal.
     """
 
     version: int
@@ -120,6 +121,8 @@ class LaunchPlan(Struct):
     reaper: tuple[str, ...] = ()
     watched: bool = False
     health: str = ""
+    journal: tuple[str, int] = ("", 0)
+    events: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "monitor": base.encode(self.monitor)}

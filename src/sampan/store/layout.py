@@ -10,6 +10,7 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
     containers/.creating-ID, .removing-ID    a create or a remove that is not finished: both are one rename
     names/NAME                               the id of the container that claims the name
     volumes/NAME/{_data/, volume.json}       what containers keep beyond their own life, see `store.volumes`
+    events/journal, journal.1                what happened, see `store.journal`
     locks/                                   names.lock and its kind; never held while a container's lock is waited for
 
 Below the run root (default /run/sampan), gone after a reboot:
@@ -130,6 +131,8 @@ class Layout:
         self.names = f"{self.root}/names"
         self.locks = f"{self.root}/locks"
         self.volumes = f"{self.root}/volumes"
+        self.events = f"{self.root}/events"
+        self.journal = f"{self.events}/journal"
         self.mounted_volumes = f"{self.volumes}/.mounted"
         self.names_lock = f"{self.locks}/names.lock"
         self.images_lock = f"{self.locks}/images.lock"
@@ -167,12 +170,13 @@ class Layout:
             self.names,
             self.locks,
             self.volumes,
+            self.events,
         )
         return [(self.root, 0o711), (self.run_root, 0o711), *((path, 0o700) for path in private)]
 
     def make(self, trace: Trace) -> None:
-        """Make the directories that are missing. One stat when all is there: `volumes` is made last."""
-        if os.path.isdir(self.volumes) and os.path.isdir(self.run_root):
+        """Make the directories that are missing. One stat when all is there: `events` is made last."""
+        if os.path.isdir(self.events) and os.path.isdir(self.run_root):
             return
         for path, mode in self.directories():
             if os.path.isdir(path):
