@@ -19,12 +19,12 @@ def main(rounds: int = 15) -> None:
         starts = {"none running": _starts(ours, rounds)}
         held = [ours.run("-d", "--", "sleep", "3600") for _ in range(RUNNING)]
         starts = {f"{RUNNING} running": _starts(ours, rounds), **starts}
-        memory = {"sampan": [_private_bytes(_watcher(ours, i)) for i in held]}
+        memory = {"sampan": [private_bytes(watcher(ours, i)) for i in held]}
         ours("rm", "-f", *held)
         for name, engine in found.items():
             if name != "sampan":
                 few = [engine.run("-d", "--", "sleep", "3600") for _ in range(3)]
-                memory[name] = [_private_bytes(_watcher(engine, i)) for i in few]
+                memory[name] = [private_bytes(watcher(engine, i)) for i in few]
                 engine("rm", "-f", *few)
     table(f"run -d, one more container, {rounds} times each", starts)
     verdict(
@@ -48,13 +48,13 @@ def _starts(engine: Engine, rounds: int) -> list[float]:
     return times
 
 
-def _watcher(engine: Engine, container: str) -> int:
+def watcher(engine: Engine, container: str) -> int:
     """The parent of the container's main process: shim, conmon or containerd-shim."""
     main = json.loads(engine("inspect", container))[0]["State"]["Pid"]
     return int(Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _private_bytes(pid: int) -> float:
+def private_bytes(pid: int) -> float:
     total = 0.0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(("Private_Clean:", "Private_Dirty:")):

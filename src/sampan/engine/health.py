@@ -49,16 +49,15 @@ def observe(record: Record, paths: ContainerPaths, seen: Observation) -> dict[st
     """Docker's `State.Health` of a container that has run; None if it has no health check."""
     if not health.command(record.config):
         return None
-    if seen.status == lifecycle.RUNNING:
-        # Second, where the shim puts it at the end, which may be now.
-        return states.read_json(paths.health) or _of_run(paths, seen.number) or health.beginning(None)
-    if seen.running:  # paused
-        return health.unwatched(states.read_json(paths.health))
     try:
         number = states.earlier_success(paths, seen.number) if seen.failed else seen.number
     except FileNotFoundError:
         number = 0  # the container has gone meanwhile
-    return health.unwatched(_of_run(paths, number))
+    # In the run directory while it runs; the shim puts it beside the exit file before it takes that away.
+    last = states.read_json(paths.health) or _of_run(paths, number)
+    if seen.status == lifecycle.RUNNING:
+        return last or health.beginning(None)
+    return health.unwatched(last)
 
 
 def _of_run(paths: ContainerPaths, number: int) -> dict[str, Any] | None:
