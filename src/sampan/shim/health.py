@@ -127,8 +127,9 @@ class Prober:
         self._probe = probe = Probe(self._loop, self._running, self._ended)
         probe.launch(self._plan.stages, self._init)
 
-    def _running(self) -> None:
-        self._due = time.monotonic() + self._plan.timeout
+    def _running(self, probe: Probe) -> None:
+        if not probe.told:
+            self._due = time.monotonic() + self._plan.timeout
 
     def _give_up(self, probe: Probe) -> None:
         """It takes too long: kill it. Where not even that helps it goes on to count as a failure, and no other is begun."""
@@ -165,10 +166,10 @@ class Prober:
 class Probe:
     """One process that finds out whether a container is well, from its making to its end."""
 
-    def __init__(self, loop: Loop, running: Callable[[], None], ended: Callable[[Probe, int, str], None]) -> None:
+    def __init__(self, loop: Loop, running: Callable[[Probe], None], ended: Callable[[Probe, int, str], None]) -> None:
         """`running` and `ended` are called when the process does, and has: with its exit code and what it said."""
         self._loop = loop
-        self._running = running
+        self._tell_running = running
         self._tell_end = ended
         self._launching: launch.Launching | None = None
         self._output = self._pidfd = -1
@@ -218,7 +219,7 @@ class Probe:
             self._end(FAILED, f"cannot watch a process in the container: {e}")
             return
         self._loop.watch(self._pidfd, select.POLLIN, lambda _: self._exited())
-        self._running()
+        self._tell_running(self)
 
     def _read(self) -> None:
         try:
