@@ -298,8 +298,8 @@ def test_a_start_that_finds_no_room_leaves_no_trace(records: Records, layout: La
     paths = layout.container(make(records).id)
     os.mkdir(paths.start(1).directory)
     Path(paths.start(1).exit).write_text("{}")
-    os.symlink("/nonexistent/x", f"{paths.starts}/2")  # mkdir fails: EEXIST
-    with pytest.raises(FileExistsError):
+    os.symlink("/nonexistent/x", f"{paths.starts}/2")  # the rename fails: ENOTDIR
+    with pytest.raises(NotADirectoryError):
         states.begin_start(paths, 2, Trace())
     assert sorted(os.listdir(paths.starts)) == ["1", "2"]
 
@@ -410,7 +410,46 @@ def test_the_intent_to_stop_is_written_once(records: Records, layout: Layout) ->
     states.write_stopping(start, 15, Trace())
     states.write_stopping(start, 9, Trace())
     assert json.loads(Path(start.stopping).read_text())["signal"] == 15
-    assert states.observe(paths, holding=True).stopping
+    # What only means something to the program takes nothing back; a restart and a stop replace each other.
+    states.write_stopping(start, 1, Trace(), final=False)
+    intent = states.observe(paths, holding=True).intent
+    assert intent is not None
+    assert (intent["signal"], intent["final"], intent["again"]) == (15, True, False)
+    states.write_stopping(start, 10, Trace(), again=True)
+    states.write_stopping(start, 9, Trace())
+    intent = states.observe(paths, holding=True).intent
+    assert intent is not None
+    assert (intent["signal"], intent["again"]) == (9, False)
+
+
+def test_a_start_says_from_the_first_moment_whether_a_policy_made_it(records: Records, layout: Layout) -> None:
+    paths = layout.container(make(records).id)
+    due = {"count": 3, "delay": 0.4}
+    first = states.begin_start(paths, 1, Trace())
+    states.write_exit(first, 5, "", False, Trace(), due)
+    seen = states.observe(paths)
+    assert (seen.status, seen.restart["count"], states.restarts(paths, seen)) == (lifecycle.RESTARTING, 3, 3)
+    killed = Path(paths.draft().directory)
+    killed.mkdir()
+    (killed / "restarted").write_text("{}")
+    states.begin_start(paths, 2, Trace(), seen.restart)
+    assert states.restarts(paths, states.observe(paths)) == 3
+    assert sorted(os.listdir(paths.starts)) == ["1", "2"]
+
+
+def test_a_restart_that_was_cancelled_or_outlived_by_a_reboot_is_none(records: Records, layout: Layout) -> None:
+    paths = layout.container(make(records).id)
+    start = states.begin_start(paths, 1, Trace())
+    states.write_exit(start, 5, "", False, Trace(), {"count": 1, "delay": 0.1})
+    ended = json.loads(Path(start.exit).read_text())
+    states.write_stopping(start, 1, Trace(), final=False)
+    assert states.observe(paths).orphaned
+    states.write_stopping(start, 15, Trace())
+    assert states.observe(paths).status == lifecycle.EXITED
+    states.write_stopping(start, 15, Trace(), again=True)
+    assert states.observe(paths).orphaned
+    Path(start.exit).write_text(json.dumps({**ended, "restart": {**ended["restart"], "boot": "another"}}))
+    assert states.observe(paths).status == lifecycle.EXITED
 
 
 def test_lost_or_starting_is_a_question_of_the_record_lock(records: Records, layout: Layout) -> None:

@@ -458,7 +458,9 @@ def test_an_exit_on_a_disk_that_is_full_is_kept(box: Boxes, directory: Path) -> 
 
 def test_the_reaper_runs_when_nobody_was_told(box: Boxes, directory: Path) -> None:
     told = directory / "reaped"
-    one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"env > {told}.tmp; mv {told}.tmp {told}"))
+    one = box(
+        "sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"env > {told}.tmp; mv {told}.tmp {told}"), settles=True
+    )
     one.start()
     one.kill()
     eventually(told.exists, what="the reaper has run")
@@ -468,7 +470,7 @@ def test_the_reaper_runs_when_nobody_was_told(box: Boxes, directory: Path) -> No
 
 def test_the_reaper_does_not_run_when_a_client_was_told(box: Boxes, directory: Path) -> None:
     told = directory / "reaped"
-    one = box("true", reaper=("/bin/sh", "-c", f"touch {told}"))
+    one = box("true", reaper=("/bin/sh", "-c", f"touch {told}"), settles=True)
     one.run()
     time.sleep(0.3)
     assert not told.exists()
@@ -477,7 +479,7 @@ def test_the_reaper_does_not_run_when_a_client_was_told(box: Boxes, directory: P
 def test_the_reaper_runs_although_somebody_listened(box: Boxes, directory: Path) -> None:
     """`logs -f` and `attach` hear of the end as well, and settle nothing."""
     told = directory / "reaped"
-    one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"touch {told}"))
+    one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"touch {told}"), settles=True)
     one.start()
     listening = one.attach(stdout=False, stderr=False)
     one.handle.signal(9)
@@ -488,7 +490,7 @@ def test_the_reaper_runs_although_somebody_listened(box: Boxes, directory: Path)
 
 def test_the_client_of_an_exec_was_not_told_of_the_containers_end(box: Boxes, directory: Path) -> None:
     told = directory / "reaped"
-    one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"touch {told}"))
+    one = box("sleep", "60", attached=False, reaper=("/bin/sh", "-c", f"touch {told}"), settles=True)
     one.start()
     attachment = one.exec_start("sleep", "60")
     one.handle.signal(9)

@@ -22,7 +22,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "kernel": frozenset(),
     "steps": frozenset({"kernel"}),
     "oci": frozenset(),
-    "shim": frozenset({"kernel", "steps"}),
+    "shim": frozenset({"kernel", "steps", "oci"}),
     "store": frozenset({"kernel", "steps", "oci"}),
     "runtime": frozenset({"kernel", "steps", "oci", "store", "shim"}),
     "engine": frozenset({"kernel", "steps", "oci", "store", "shim", "runtime"}),

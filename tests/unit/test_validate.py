@@ -78,7 +78,18 @@ def test_config(config: dict[str, Any], text: str) -> None:
         ),
         ({"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, "can't create 'AutoRemove' container with restart"),
         ({"RestartPolicy": {"Name": "sometimes"}}, "invalid restart policy: unknown policy 'sometimes'"),
-        ({"RestartPolicy": {"Name": "always"}}, "the restart policy 'always' cannot be had"),
+        (
+            {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 2}},
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ),
+        (
+            {"RestartPolicy": {"Name": "no", "MaximumRetryCount": -2}},
+            "invalid restart policy: maximum retry count can only be used with 'on-failure' and cannot be negative",
+        ),
+        (
+            {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -1}},
+            "invalid restart policy: maximum retry count cannot be negative",
+        ),
         ({"ShmSize": -1}, "SHM size can not be less than 0"),
         ({"OomScoreAdj": 1001}, "Invalid value 1001, range for oom score adj is [-1000, 1000]"),
         ({"Runtime": "kata"}, "unknown or invalid runtime name: kata"),

@@ -1,4 +1,4 @@
-"""`stop`, `kill`, `pause`, `unpause`, `rm` and `wait`: verbs that do one thing to each of several containers; `rename`."""
+"""`stop`, `restart`, `kill`, `pause`, `unpause`, `rm` and `wait`: verbs that do one thing to each of several containers; `rename`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def stop(context: Context, arguments: Arguments) -> int:
             context.engine.containers.get(name).stop(timeout=timeout, signal=arguments["signal"])
         except NotModified:
             pass
+        out(name)
+
+    return context.each(arguments.words, one)
+
+
+def restart(context: Context, arguments: Arguments) -> int:
+    """Stop each container, start it again and print its name."""
+    timeout = arguments["timeout"] if arguments.given("timeout") else None
+
+    def one(name: str) -> None:
+        context.engine.containers.get(name).restart(timeout=timeout, signal=arguments["signal"])
         out(name)
 
     return context.each(arguments.words, one)
@@ -92,16 +103,13 @@ def wait(context: Context, arguments: Arguments) -> int:
     return context.each(arguments.words, lambda name: out(str(context.engine.containers.get(name).wait())))
 
 
-STOP = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    stop,
-    (
-        Flag("signal", "string", "Signal to send instead of the container's own", "s"),
-        Flag("time", "int", alias_of="timeout", hidden=True, deprecated="use --timeout instead"),
-        Flag("timeout", "int", "Seconds until SIGKILL (-1: never; default: the container's own, else 10)", "t"),
-    ),
-    at_least=1,
+_STOP_FLAGS = (
+    Flag("signal", "string", "Signal to send instead of the container's own", "s"),
+    Flag("time", "int", alias_of="timeout", hidden=True, deprecated="use --timeout instead"),
+    Flag("timeout", "int", "Seconds until SIGKILL (-1: never; default: the container's own, else 10)", "t"),
 )
+STOP = Command("[OPTIONS] CONTAINER [CONTAINER...]", stop, _STOP_FLAGS, at_least=1)
+RESTART = Command("[OPTIONS] CONTAINER [CONTAINER...]", restart, _STOP_FLAGS, at_least=1)
 KILL = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     kill,

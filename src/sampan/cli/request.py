@@ -76,6 +76,7 @@ CREATE_FLAGS = (
     Flag("privileged", "bool", "Give the container all capabilities and devices, and mask nothing"),
     Flag("quiet", "bool", "No effect: nothing is pulled yet", "q"),
     Flag("read-only", "bool", "Make the root file system read-only"),
+    Flag("restart", "string", "Restart policy: no, always, unless-stopped or on-failure[:N]", default="no"),
     Flag("rm", "bool", "Remove the container when it has exited"),
     Flag("security-opt", "list", "Security option: no-new-privileges, systempaths=unconfined"),
     Flag("shm-size", "bytes", "Size of /dev/shm (default 64m)"),
@@ -216,6 +217,7 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "PidMode": arguments["pid"],
         "Privileged": arguments["privileged"],
         "ReadonlyRootfs": arguments["read-only"],
+        "RestartPolicy": _restart_policy(arguments),
         "SecurityOpt": options,
         "ShmSize": arguments["shm-size"],
         "Sysctls": dict(text.partition("=")[::2] for text in arguments["sysctl"]),
@@ -236,6 +238,18 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
     if arguments["no-pivot"]:
         host["NoPivot"] = True  # ours: Docker has it only as a setting of the whole daemon (DOCKER_RAMDISK)
     return host
+
+
+def _restart_policy(arguments: Arguments) -> dict[str, Any]:
+    text = arguments["restart"]
+    if text == "no":
+        return {"Name": "no", "MaximumRetryCount": 0}
+    from sampan.oci import restartpolicy
+
+    policy = restartpolicy.parse(text)
+    if arguments["rm"] and not restartpolicy.is_none(policy):
+        raise InvalidParameter("conflicting options: cannot specify both --restart and --rm")
+    return policy
 
 
 def _devices(texts: list[str]) -> list[dict[str, str]]:

@@ -58,6 +58,7 @@ VERBS = {
     "logs": Entry("sampan.cli.logs", "LOGS", "Show what a container has written"),
     "pause": Entry("sampan.cli.containers", "PAUSE", "Freeze all processes of containers"),
     "rename": Entry("sampan.cli.containers", "RENAME", "Give a container another name"),
+    "restart": Entry("sampan.cli.containers", "RESTART", "Stop containers and start them again"),
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
     "rmi": Entry("sampan.cli.images", "RMI", "Remove images"),
     "save": Entry("sampan.cli.archives", "SAVE", "Save images as an archive"),
@@ -75,8 +76,8 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "rm", "run")},
-            **{v: v for v in ("start", "stats", "stop", "top", "unpause", "wait")},
+            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename")},
+            **{v: v for v in ("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
             "prune": "container prune",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.engine.reconcile import Janitor
     from sampan.engine.remove import Remover
     from sampan.engine.rename import Renamer
+    from sampan.engine.restart import Restarter
     from sampan.engine.results import ExecResult
     from sampan.engine.settle import Settler
     from sampan.engine.start import Starter
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
         def renamer(self) -> Renamer: ...
         @property
         def events(self) -> Events: ...
+        @property
+        def restarter(self) -> Restarter: ...
         @property
         def settler(self) -> Settler: ...
         @property
@@ -131,6 +134,11 @@ class Container:
         Raises NotModified if it does not run.
         """
         self._verbs.stopper.stop(self._record, timeout, signal)
+
+    @told
+    def restart(self, timeout: int | None = None, signal: str = "") -> None:
+        """Stop it as `stop` does, if it runs, and start it. Raises StartFailed, Conflict."""
+        self._verbs.restarter.restart(self._record, timeout, signal)
 
     @told
     def kill(self, signal: str = "KILL") -> None:
@@ -277,6 +285,11 @@ class Container:
     def settle(self) -> None:
         """Do what its exit left to do, if nobody has yet: with `--rm` that is its removal. Idempotent."""
         self._verbs.settler.settle(self._record)
+
+    @told
+    def carry_on(self, number: int, monitor_lock: int) -> None:
+        """Make the restart that the end of its start `number` made due, if it still is: see `engine.reaper`."""
+        self._verbs.starter.carry_on(self._record, number, monitor_lock)
 
     def _observed(self) -> Observation:
         """Its state now; a lost container is settled by this, and an exited one with `--rm` is gone."""

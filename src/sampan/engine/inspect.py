@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sampan.engine import fields, times
 from sampan.oci import lifecycle
 from sampan.runtime import defaults
@@ -41,6 +43,7 @@ _STATUS = {
     lifecycle.STARTING: "created",
     lifecycle.RUNNING: "running",
     lifecycle.PAUSED: "paused",
+    lifecycle.RESTARTING: "restarting",
     lifecycle.EXITED: "exited",
     lifecycle.LOST: "exited",
     lifecycle.DEAD: "dead",
@@ -83,7 +86,7 @@ class Inspector:
             **self._files(record, paths),
             "LogPath": paths.log if _log_driver(record) == "json-file" else "",
             "Name": f"/{record.name}",
-            "RestartCount": 0,
+            "RestartCount": self._restarts(record, seen),
             "Driver": record.snapshotter,
             "Platform": "linux",
             "MountLabel": "",
@@ -123,7 +126,7 @@ class Inspector:
             return Life(_STATUS[lifecycle.DEAD], error=record.broken)
         if seen.number == 0:
             return Life(_STATUS[seen.status])
-        if seen.running:
+        if seen.status in lifecycle.ALIVE:
             running = seen.started or {}
             return Life(_STATUS[seen.status], pid=running["pid"], started=running["started"])
         ended = seen.exit or {}
@@ -134,8 +137,13 @@ class Inspector:
             begun, finished = self._earlier_run(record.id, seen.number)
         if begun is None:
             return Life("created", exit_code=code, error=error)
+        restarted = self._is_restart(record.id, seen.number)
+        if restarted and seen.failed:
+            # Docker's: what could not be followed is still what ended last. Only a start by hand that fails has a code of its own.
+            code = int(finished.get("exit_code", code))
+        waits = seen.status == lifecycle.RESTARTING or (seen.status == lifecycle.STARTING and restarted)
         return Life(
-            "exited",
+            "restarting" if waits else "exited",
             exit_code=code,
             oom_killed=bool(ended.get("oom_killed")),
             error=error,
@@ -149,6 +157,15 @@ class Inspector:
         from sampan.engine.health import observe  # in here: most containers have no check
 
         return observe(record, self._records.paths(record.id), seen)
+
+    def _restarts(self, record: Record, seen: Observation) -> int:
+        if record.broken or seen.number == 0:
+            return 0
+        return states.restarts(self._records.paths(record.id), seen)
+
+    def _is_restart(self, container_id: str, number: int) -> bool:
+        """Whether a policy made the start, and no person."""
+        return os.path.exists(self._records.paths(container_id).start(number).restarted)
 
     def _earlier_run(self, container_id: str, number: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         paths = self._records.paths(container_id)
@@ -190,6 +207,8 @@ def status_text(life: Life, health: dict[str, Any] | None = None) -> str:
         return f"Up {times.since(life.started)}{shown}"
     if life.status == "paused":
         return f"Up {times.since(life.started)} (Paused)"
+    if life.status == "restarting":
+        return f"Restarting ({life.exit_code}) {times.since(life.finished)} ago"
     if life.status == "dead":
         return "Dead"
     if life.status == "created":
@@ -210,10 +229,10 @@ def _unsettled_code(seen: Observation) -> int:
 def _state(life: Life, health: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "Status": life.status,
-        # A paused container counts as running, too.
-        "Running": life.status in lifecycle.ALIVE,
+        # A paused container counts as running, and so does one that is restarting.
+        "Running": life.status in lifecycle.UP,
         "Paused": life.status == lifecycle.PAUSED,
-        "Restarting": False,
+        "Restarting": life.status == lifecycle.RESTARTING,
         "OOMKilled": life.oom_killed,
         "Dead": life.status == "dead",
         "Pid": life.pid,

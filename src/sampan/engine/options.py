@@ -147,6 +147,13 @@ def _healthcheck(value: Mapping[str, Any]) -> dict[str, Any]:
     return check
 
 
+def _restart_policy(value: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Text as `--restart` takes it, or a HostConfig.RestartPolicy."""
+    from sampan.oci.restartpolicy import parse
+
+    return parse(value) if isinstance(value, str) else dict(value)
+
+
 def command_words(value: str | Sequence[str]) -> list[str]:
     """A command as a list; a string is split as a shell would, without running one (docker-py does so)."""
     if isinstance(value, str):
@@ -243,6 +250,7 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "pids_limit": ("HostConfig", "PidsLimit", _same),
     "privileged": ("HostConfig", "Privileged", _same),
     "read_only": ("HostConfig", "ReadonlyRootfs", _same),
+    "restart_policy": ("HostConfig", "RestartPolicy", _restart_policy),
     "security_opt": ("HostConfig", "SecurityOpt", _list),
     "shm_size": ("HostConfig", "ShmSize", _size),
     "tmpfs": ("HostConfig", "Tmpfs", dict),

@@ -101,7 +101,8 @@ class Janitor:
             _attempt(self._volumes().release_unused)
 
     def observe(self, record: Record) -> Observation | None:
-        """A container's state, what is due being done: a lost one is settled, an exited `--rm` one is removed (None).
+        """A container's state, what is due being done: a lost one is settled, an exited `--rm` one is removed (None), a restart
+        whose monitor was killed is begun.
 
         For listings: what cannot be put right now (a process in uninterruptible sleep, a lock that is held)
         is shown as it is, so that one bad container does not hide the others.
@@ -110,7 +111,7 @@ class Janitor:
             seen = self._settler.observe(record)
         except NotFound:
             return None
-        due = seen.status == lifecycle.LOST or (seen.status == lifecycle.EXITED and record.auto_remove)
+        due = seen.status == lifecycle.LOST or seen.orphaned or (seen.status == lifecycle.EXITED and record.auto_remove)
         if not due:
             return seen
         try:

@@ -53,7 +53,11 @@ class Remover:
         killed = False
         for _ in range(_ATTEMPTS):
             try:
-                if force and self._settler.observe(record).running:
+                seen = self._settler.observe(record)
+                if seen.running and not force:
+                    # Not after the wait for its monitor: one that is restarting rests there.
+                    lifecycle.check(lifecycle.REMOVE, seen.status, record.id, record.name)
+                if seen.running:
                     # Without the record lock: it is not held while a process is waited for.
                     killed = True
                     self._kill(record)

@@ -12,14 +12,15 @@ import time
 from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
 from sampan.kernel.files import lock_is_held
-from sampan.oci import lifecycle
+from sampan.kernel.process import boot_id
+from sampan.oci import lifecycle, restart
 from sampan.store import states
 from sampan.store.layout import CREATING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.steps.trace import Trace
@@ -73,27 +74,35 @@ class Settler:
         cgroups: CgroupDriver,
         volumes: Callable[[], Volumes],
         images: Callable[[], Images],
+        revive: Callable[[str, int], None],
         events: Callable[[], Announcer],
         trace: Trace,
     ) -> None:
-        """`volumes`, `images` and `events` are asked for when they are needed: most verbs need not import what they are made of."""
+        """`volumes`, `images` and `events` are asked for when they are needed: most verbs need not import what they are made of.
+
+        `revive` has the restart made that was due after that start of that container.
+        """
         self._records = records
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._volumes = volumes
         self._images = images
         self._events = events
+        self._revive = revive
         self._trace = trace
 
     def settle(self, record: Record, patience: float = KILL_PATIENCE) -> Observation | None:
         """Do what an exit leaves to do; the container's state afterwards, None if that was its removal (`--rm`).
 
+        A restart that is due and that nobody is at work on, for its monitor was killed, is begun, and not waited for.
         Idempotent, and safe to be called by everybody who sees an exit: the first one does it. `patience` is how many
         seconds the processes of a lost container may take to die.
         """
         paths = self._records.paths(record.id)
         try:
             seen = self.observe(record)
+            if seen.orphaned and not lock_is_held(paths.record_lock):
+                self._begin_restart(record, seen)
             if seen.status not in (lifecycle.EXITED, lifecycle.LOST):
                 return seen
             if seen.status == lifecycle.EXITED and not record.auto_remove:
@@ -105,11 +114,18 @@ class Settler:
                 if seen.status == lifecycle.EXITED and record.auto_remove:
                     self.remove_locked(record, lock, volumes=True)
                     return None
-            self.release_volumes(record)
+            if seen.orphaned:
+                self._begin_restart(record, seen)
+            else:
+                self.release_volumes(record)
             return seen
         except (NotFound, FileNotFoundError):
             pass  # Somebody else settled it.
         return None
+
+    def _begin_restart(self, record: Record, seen: Observation) -> None:
+        with self._trace.step("begin restart", record.id):
+            self._revive(record.id, seen.number)
 
     def recover(self, record: Record, lock: RecordLock, patience: float = KILL_PATIENCE) -> Observation:
         """The state of a container whose lock we hold; if it was lost, kill what is left of it and write its exit.
@@ -129,8 +145,27 @@ class Settler:
         never_ran = seen.started is None
         error = "the command or the monitor that was starting it was killed" if never_ran else ""
         self._tell_loss(record, seen)
-        ended = states.write_exit(start, states.LOST_EXIT_CODE, error, never_ran, self._trace)
-        return seen.replace(status=lifecycle.EXITED, exit=ended)
+        due = self._restart_due(record, seen, states.read_json(start.restarted))
+        ended = states.write_exit(start, states.LOST_EXIT_CODE, error, never_ran, self._trace, due)
+        return seen.replace(status=lifecycle.EXITED if due is None else lifecycle.RESTARTING, exit=ended)
+
+    def _restart_due(
+        self, record: Record, seen: Observation, restarted: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """The restart that the end of a lost start makes due, as its monitor would have judged; None after a reboot.
+
+        A start that was a restart itself and never came to run is due still: what killed it was no fault of the program.
+        """
+        boot = (seen.started or restarted or {}).get("boot")
+        if boot != boot_id():
+            return None
+        if seen.started is None:
+            return None if restart.is_cancelled(seen.intent) else restarted
+        from sampan.engine import times  # in here: few containers are ever lost
+
+        seconds = time.time() - times.parse(seen.started["started"]) / 1_000_000_000
+        policy = self._records.read(record.id).host_config.get("RestartPolicy") or {}
+        return restart.due(policy, states.LOST_EXIT_CODE, seen.intent, restarted, seconds)
 
     def _tell_loss(self, record: Record, seen: Observation) -> None:
         """The end that its monitor did not tell: before the exit file, after which nobody comes here again.

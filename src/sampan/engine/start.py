@@ -7,7 +7,6 @@ record lock - state checked - starts/N made - joins opened - spec - plan -----^ 
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from sampan.engine import initprogram
@@ -93,18 +92,19 @@ class Starter:
         launcher: Launcher,
         settler: Settler,
         volumes: Callable[[], Volumes],
-        roots: tuple[str, str],
+        reaper: Callable[[str], tuple[str, ...]],
         init_path: str,
         events: Announcer,
         trace: Trace,
     ) -> None:
+        """`reaper` gives the command that settles a container's exit."""
         self._records = records
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._launcher = launcher
         self._settler = settler
         self._volumes = volumes
-        self._roots = roots
+        self._reaper = reaper
         self._init_path = init_path
         self._events = events
         self._trace = trace
@@ -123,13 +123,10 @@ class Starter:
                 launch = self._launcher.open()
             if lock is None:
                 lock = self._records.lock(record.id)
+                # Once more, under the lock: it may have been changed since the caller read it.
+                record = self._records.read(record.id)
             self._check_state(record, lock)
-            try:
-                return self._start_locked(record, attach, launch, lock)
-            except Exception:
-                self._settler.release_volumes(record)
-                self._remove_if_wanted(record, lock)
-                raise
+            return self._start_or_clean_up(record, attach, launch, lock)
         except BaseException:
             if launch is not None:
                 launch.abandon()
@@ -138,16 +135,59 @@ class Starter:
             if lock is not None:
                 lock.release()
 
+    def carry_on(self, record: Record, number: int, monitor_lock: int) -> None:
+        """Make the restart that the end of start `number` made due, unless it was cancelled, or made by somebody else.
+
+        `monitor_lock` is the descriptor by which this process, which was the monitor, still holds monitor.lock; -1 if it does
+        not. It is let go of under the record lock only: so nobody finds the restart undone and nobody at work on it.
+        Raises StartFailed, Conflict.
+        """
+        launch = self._launcher.open()
+        try:
+            with self._await_record_lock(record.id) as lock:
+                if monitor_lock >= 0:
+                    os.close(monitor_lock)
+                record = self._records.read(record.id)
+                seen = self._settler.recover(record, lock)
+                if seen.orphaned and seen.number == number:
+                    self._start_or_clean_up(record, False, launch, lock, seen.restart)
+        finally:
+            launch.abandon()
+
+    def _await_record_lock(self, container_id: str) -> RecordLock:
+        """The record lock, however long it takes: nobody else would make the restart."""
+        while True:
+            try:
+                return self._records.lock(container_id)
+            except Conflict:
+                continue
+
     def _check_worth_a_shim(self, record: Record) -> None:
         """Refuse what is plain to see before an interpreter is started for it; the judgement under the lock counts."""
         seen = self._settler.observe(record)
-        if seen.running:
+        if seen.running and not seen.orphaned:
             lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
 
     def _check_state(self, record: Record, lock: RecordLock) -> None:
         seen = self._settler.recover(record, lock)
-        lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
+        if not seen.orphaned:
+            lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
         self._await_lock_of_monitor(lock.paths)
+
+    def _start_or_clean_up(
+        self,
+        record: Record,
+        attach: bool,
+        launch: Launch,
+        lock: RecordLock,
+        restarted: dict[str, Any] | None = None,
+    ) -> Attachment | None:
+        try:
+            return self._start_locked(record, attach, launch, lock, restarted)
+        except Exception:
+            self._settler.release_volumes(record)
+            self._remove_if_wanted(record, lock)
+            raise
 
     def _remove_if_wanted(self, record: Record, lock: RecordLock) -> None:
         """`--rm` holds for a start that failed too; not for one whose end we do not know (it may run)."""
@@ -155,8 +195,10 @@ class Starter:
         if record.auto_remove and lifecycle.can_remove(seen.status):
             self._settler.remove_locked(record, lock, volumes=True)
 
-    def _start_locked(self, record: Record, attach: bool, launch: Launch, lock: RecordLock) -> Attachment | None:
-        start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace)
+    def _start_locked(
+        self, record: Record, attach: bool, launch: Launch, lock: RecordLock, restarted: dict[str, Any] | None
+    ) -> Attachment | None:
+        start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace, restarted)
         descriptors: dict[str, int] = {}
         try:
             descriptors = self._open_joins(record)
@@ -257,7 +299,10 @@ class Starter:
             init=init,
             no_pivot=bool(host.get("NoPivot")),
             attached=attach,
-            reaper=self._reaper(record) if record.auto_remove or mounted else (),
+            # Also where nothing is due: `update` may give it a restart policy while it runs.
+            reaper=self._reaper(record.id),
+            settles=record.auto_remove or mounted,
+            temporary=record.auto_remove,
             watched=self._trace.observer is not None,
             health=self._health(record, paths, start, group) if record.config.get("Healthcheck") else "",
             journal=(self._events.path, self._events.limit),
@@ -274,11 +319,6 @@ class Starter:
         """What a mounted image is joined of, topmost first."""
         root = self._snapshots.image_root(record, layers)
         return root.lower or (root.source,)
-
-    def _reaper(self, record: Record) -> tuple[str, ...]:
-        """What the shim executes at its end if nobody waits: for `--rm`, and for volumes that were mounted for it."""
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reaper.py")
-        return (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", script, *self._roots, record.id)
 
     def _etc_files(self, record: Record, paths: ContainerPaths) -> dict[str, str]:
         """The three files that are mounted over the image's: our own, or those of the container whose network it joins."""
@@ -316,6 +356,8 @@ class Starter:
             seen = states.observe(paths)
         except (NotFound, FileNotFoundError):
             raise NotFound(f"{_reason(kind, container_id)}: No such container: {container_id}") from None
+        if seen.status == lifecycle.RESTARTING:
+            raise lifecycle.refusal(lifecycle.EXEC, seen.status, record.id, record.name)
         if not seen.running:
             raise _not_running(kind, container_id, record.id)
         if kind == "ipc" and record.host_config["IpcMode"] not in ("shareable", "host"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.store.states import Observation
 
     class Records(Protocol):
+        def read(self, container_id: str) -> Record: ...
         def lock(self, container_id: str) -> RecordLock: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
 
@@ -40,6 +41,7 @@ FOREVER = -1
 
 _KILL_SECONDS = 5.0
 _CONCLUDE_SECONDS = 15.0
+_CANCEL_SECONDS = 0.25
 _PAUSE = 0.02
 
 
@@ -55,22 +57,25 @@ class Stopper:
         self._events = events
         self._trace = trace
 
-    def stop(self, record: Record, timeout: int | None = None, signal: str = "") -> None:
+    def stop(self, record: Record, timeout: int | None = None, signal: str = "", again: bool = False) -> None:
         """End the container: its stop signal, after `timeout` seconds SIGKILL. -1 waits without end.
 
-        None takes the container's own timeout, else 10 s. Raises NotModified if it does not run.
+        None takes the container's own timeout, else 10 s. One that is restarting is not restarted any more. `again` says that a
+        start follows: the end then leaves the container *restarting*, which a killed command leaves to the next one.
+        Raises NotModified if it does not run.
         """
         number = signals.parse(signal or record.config.get("StopSignal") or "TERM")
         if timeout is None:
             timeout = record.config.get("StopTimeout")
         if timeout is None:
             timeout = DEFAULT_TIMEOUT
-        handle = self._intend(record, lifecycle.STOP, number)
-        self._signal(record, handle, number)
-        self._resume(record)
-        if not handle.wait_init(None if timeout < 0 else timeout):
-            self._force(record, handle)
-        self._conclude(record, handle)
+        handle = self._intend(record, lifecycle.STOP, number, again=again)
+        if handle.exited() is None:
+            self._signal(record, handle, number)
+            self._resume(record)
+            if not handle.wait_init(None if timeout < 0 else timeout):
+                self._force(record, handle)
+        self._conclude(record, handle, again)
         self._events.container(record, "stop")
 
     def kill(self, record: Record, signal: str = "KILL") -> None:
@@ -79,27 +84,49 @@ class Stopper:
         if number == signals.SIGKILL:
             self.kill_and_wait(record)
             return
-        seen = self._settler.observe(record)
-        lifecycle.check(lifecycle.KILL, seen.status, record.id, record.name)
-        self._signal(record, self._handle(record, seen), number)
         # Docker's rule: what may be the container's end must reach it, and any signal may if none is named as that.
         expected = record.config.get("StopSignal")
-        if not expected or signals.parse(expected) == number:
+        final = not expected or signals.parse(expected) == number
+        handle = self._foresee(record, number, final)
+        if handle.exited() is not None:
+            if final:
+                self._conclude(record, handle)  # it was restarting
+            return
+        self._signal(record, handle, number)
+        if final:
             self._resume(record)
+
+    def _foresee(self, record: Record, number: int, final: bool) -> Handle:
+        """What a signal may come to: for a container with a restart policy it is written down whether that holds on.
+
+        Without a policy the signal goes straight to the program, past whoever has the record lock.
+        """
+        seen = self._settler.observe(record)
+        policy = self._records.read(record.id).host_config.get("RestartPolicy") or {}
+        if seen.running and (policy.get("Name") or "no") != "no":
+            return self._intend(record, lifecycle.KILL, number, final)
+        lifecycle.check(lifecycle.KILL, seen.status, record.id, record.name)
+        return self._handle(record, seen)
 
     def kill_and_wait(self, record: Record) -> None:
         """SIGKILL, and wait for the end. Raises Conflict if the container does not run."""
         handle = self._intend(record, lifecycle.KILL, signals.SIGKILL)
-        self._force(record, handle)
+        if handle.exited() is None:
+            self._force(record, handle)
         self._conclude(record, handle)
 
     def wait(self, record: Record) -> int:
         """Wait until the container does not run; its exit code (0 if it was never started), as `docker wait`.
 
-        The exit is settled then. Raises NotFound if it is removed before it has an exit code.
+        The exit is settled then. With a restart policy it is the first exit; of one that is restarting, the next. Raises
+        NotFound if it is removed before it has an exit code.
         """
+        revived = 0
         while True:
             seen = self._settler.observe(record)
+            if seen.orphaned and seen.number != revived:
+                revived = seen.number
+                self._settler.settle(record)
             if seen.status not in lifecycle.BUSY:
                 settled = self._settler.settle(record)
                 return (settled or seen).exit_code
@@ -125,12 +152,12 @@ class Stopper:
 
     # Within
 
-    def _intend(self, record: Record, verb: str, signal: int) -> Handle:
+    def _intend(self, record: Record, verb: str, signal: int, final: bool = True, again: bool = False) -> Handle:
         """Check the state and write the intent down, under the record lock; the signal is sent without it."""
         with self._records.lock(record.id) as lock:
             seen = self._settler.recover(record, lock)
             lifecycle.check(verb, seen.status, record.id, record.name)
-            states.write_stopping(lock.paths.start(seen.number), signal, self._trace)
+            states.write_stopping(lock.paths.start(seen.number), signal, self._trace, final, again)
             return self._handle(record, seen)
 
     def _signal(self, record: Record, handle: Handle, number: int) -> None:
@@ -162,17 +189,31 @@ class Stopper:
         except TimeoutError as e:
             raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
 
-    def _conclude(self, record: Record, handle: Handle) -> None:
-        """Wait until the monitor has written the exit down, and settle it.
+    def _conclude(self, record: Record, handle: Handle, again: bool = False) -> None:
+        """Wait until the monitor has written the exit down, and settle it, unless a start follows that does more.
 
         A monitor that does not (it is stopped, or hangs) is killed: the exit is then that of a lost container.
         """
-        if not handle.wait_monitor(_CONCLUDE_SECONDS) and handle.exited() is None:
+        if not self._await_monitor(handle) and handle.exited() is None:
             with self._trace.step("kill monitor", record.id):
                 handle.kill_monitor()
             if not handle.wait_monitor(_KILL_SECONDS):
                 raise System(f"container {record.id}: its monitor cannot be killed")
-        self._settler.settle(record)
+        if not again:
+            self._settler.settle(record)
+
+    def _await_monitor(self, handle: Handle) -> bool:
+        """Whether the monitor came to its end. One that rests before a restart is told that there will be none.
+
+        Only then: one that has not written its exit yet sees our intent when it has (`shim.monitor`, `_rest`).
+        """
+        deadline = time.monotonic() + _CONCLUDE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            if (handle.exited() or {}).get("restart"):
+                handle.cancel_restart()
+            if handle.wait_monitor(min(left, _CANCEL_SECONDS)):
+                return True
+        return False
 
     def _handle(self, record: Record, seen: Observation) -> Handle:
         paths = self._records.paths(record.id)

@@ -177,7 +177,7 @@ class System:
             seen = self._janitor.observe(record) if record is not None else None
             if seen is not None:
                 total += 1
-                running += seen.status == lifecycle.RUNNING
+                running += seen.status in (lifecycle.RUNNING, lifecycle.RESTARTING)
                 paused += seen.status == lifecycle.PAUSED
         return {
             "Containers": total,

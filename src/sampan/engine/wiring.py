@@ -91,9 +91,20 @@ class Wiring:
             self.cgroups,
             lambda: self.volumes,
             lambda: self.images,
+            self._revive,
             lambda: self.events,
             self.trace,
         )
+
+    def _reaper(self, container_id: str) -> tuple[str, ...]:
+        from sampan.engine.reaper import command
+
+        return command((self.layout.root, self.layout.run_root), container_id, self.settings.init_path)
+
+    def _revive(self, container_id: str, number: int) -> None:
+        from sampan.engine.reaper import revive
+
+        revive(self._reaper(container_id), number)
 
     def _janitor(self) -> Any:
         from sampan.engine.reconcile import Janitor
@@ -128,7 +139,6 @@ class Wiring:
     def _starter(self) -> Any:
         from sampan.engine.start import Starter
 
-        roots = (self.layout.root, self.layout.run_root)
         init = self.settings.init_path
         return Starter(
             self.records,
@@ -137,7 +147,7 @@ class Wiring:
             self.launcher,
             self.settler,
             lambda: self.volumes,
-            roots,
+            self._reaper,
             init,
             self.events,
             self.trace,
@@ -147,6 +157,11 @@ class Wiring:
         from sampan.engine.stop import Stopper
 
         return Stopper(self.records, self.settler, self.cgroups, self.events, self.trace)
+
+    def _restarter(self) -> Any:
+        from sampan.engine.restart import Restarter
+
+        return Restarter(self.settler, self.stopper, self.starter, self.events)
 
     def _pauser(self) -> Any:
         from sampan.engine.pause import Pauser

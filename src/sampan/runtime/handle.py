@@ -267,6 +267,15 @@ class Handle:
         attachment.exec_id = plan.identifier
         return attachment
 
+    def cancel_restart(self) -> None:
+        """Tell a monitor that waits to restart the container not to; nothing if there is none that listens."""
+        try:
+            attachment = self.connect()
+        except Conflict:
+            return
+        attachment._quietly(protocol.message(protocol.CANCEL))
+        attachment.close()
+
     def _ask(self, kind: int, fields: dict[str, Any]) -> Attachment:
         """A connection whose first request was answered. Raises `Conflict` too if the container ended meanwhile."""
         attachment = self.connect()

@@ -74,6 +74,16 @@ class ExecLauncher:
         return launch
 
 
+def start_apart(argv: list[str]) -> None:
+    """Start a program that forks away from us first of all, with nothing of ours but PATH. Raises OSError."""
+    null: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
+    pid = os.posix_spawn(argv[0], argv, {"PATH": os.environ.get("PATH", "")}, file_actions=null, setsid=True)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # The program that uses the library reaps all its children by itself.
+
+
 def _placement() -> list[str]:
     """The shims' cgroup as a shim's arguments: where to be born on v2 (""), what to join on v1. Made if it is missing.
 

@@ -63,6 +63,8 @@ class Launching(Struct):
     no_pivot: bool = False
     attached: bool = False
     reaper: tuple[str, ...] = ()
+    settles: bool = False
+    temporary: bool = False
     watched: bool = False
     health: str = ""
     journal: tuple[str, int] = ("", 0)
@@ -90,6 +92,8 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         cgroup=driver.live(facts.group),
         shared_pid=not clone & namespaces.CLONE_NEWPID,
         reaper=facts.reaper,
+        settles=facts.settles,
+        temporary=facts.temporary,
         watched=facts.watched,
         health=facts.health,
         journal=facts.journal,

@@ -19,6 +19,7 @@ import time
 
 from sampan.kernel import appendlog, clock, process
 from sampan.kernel.libc import give_memory_back
+from sampan.oci import restart
 from sampan.shim import launch, protocol, seal, stages, streams
 from sampan.shim.logs import JsonFile
 from sampan.shim.streams import Client, Loop, Session
@@ -57,6 +58,9 @@ class Monitor:
         self.log: JsonFile | None = None
         self.prober: Prober | None = None
         self.began = 0.0
+        self.resting = False
+        """Its program has ended, and it waits until it is time for the next start."""
+        self.cancelled = False
 
     def run(self) -> list[str]:
         """Live. Returns the command to execute at the very end, [] for none."""
@@ -163,6 +167,7 @@ class Monitor:
         self.session.began(outcome.pid, self.ctx, self.ended.append)
         if self.prober is not None:
             self.prober.begin(self.session.pidfd)
+        self.began = time.monotonic()
         started = {
             "monitor": os.getpid(),
             "monitor_start": process.start_time(os.getpid()),
@@ -238,8 +243,12 @@ class Monitor:
         return client
 
     def _command(self, client: Client, kind: int, body: dict[str, Any]) -> None:
-        """ATTACH, WAIT and EXEC: what a client asks before it listens."""
-        if kind in (protocol.ATTACH, protocol.WAIT):
+        """ATTACH, WAIT and EXEC: what a client asks before it listens; CANCEL."""
+        if kind == protocol.CANCEL:
+            self.cancelled = True
+        elif self.resting:
+            self._put_off(client, kind)
+        elif kind in (protocol.ATTACH, protocol.WAIT):
             kinds = {k for k, name in ((protocol.STDOUT, "stdout"), (protocol.STDERR, "stderr")) if body.get(name)}
             if client.session is not None:
                 client.kinds, client.feeds_stdin = kinds, bool(body.get("stdin"))
@@ -250,6 +259,15 @@ class Monitor:
             self._exec(client, protocol.ExecPlan.from_json(body))
         else:
             raise protocol.ProtocolError(f"message {kind}")
+
+    def _put_off(self, client: Client, kind: int) -> None:
+        """There is no program now. Who waits for what comes next hears of it by our end."""
+        if kind == protocol.EXEC:
+            words = "the container is restarting"
+            client.send(protocol.message(protocol.FAILED, message=words, error=words, exit_code=126))
+            client.finish()
+        else:
+            client.send(protocol.message(protocol.REPLY, pid=0))
 
     def _exec(self, client: Client, plan: protocol.ExecPlan) -> None:
         session = Session(self.loop, plan.identifier, plan.open_stdin, True, plan.terminal, None)
@@ -333,22 +351,64 @@ class Monitor:
         session.close()
         if self.log is not None:
             self.log.close()
+        again = self._restart_due(code)
         # Before the exit file: killed in between, we are lost, and who settles that looks whether this was told.
         if oom:
             self._event("oom")
         self._event("die", exitCode=str(code), execDuration=str(int(time.monotonic() - self.began)))
         for volume in range(1, len(self.plan.events)):
             self._event("unmount", volume)
-        self._write_exit(**report, finished=clock.now(), error="", failed=False)
+        self._write_exit(
+            **report, finished=clock.now(), error="", failed=False, **({"restart": again} if again else {})
+        )
         _try(group.remove)
+        if again is not None:
+            # Now, and not after the rest: for who waits, this run is over.
+            session.tell_exit(**report)
+            if self._rest(again["delay"]):
+                return self._hand_over()
         self._stop_listening()
-        os.close(
-            self.lock
-        )  # from here on a new start may have the container; what is left is between us and our clients
-        session.tell_exit(**report)
+        # From here on a new start may have the container; what is left is between us and our clients.
+        os.close(self.lock)
+        if again is None:
+            session.tell_exit(**report)
         self._linger()
         told = any(c.was_told and c.settles for c in self.clients)
-        return [] if told else list(self.plan.reaper)
+        return [] if told or again is not None or not self.plan.settles else list(self.plan.reaper)
+
+    def _restart_due(self, code: int) -> dict[str, Any] | None:
+        """The restart that this end makes due. By the record as it is now: an update may have changed the policy."""
+        record = {} if self.plan.temporary else _read(f"{self.plan.directory}/record.json") or {}
+        policy = record.get("host_config", {}).get("RestartPolicy") or {}
+        intent, before = _read(f"{self.plan.start}/stopping"), _read(f"{self.plan.start}/restarted")
+        due = restart.due(policy, code, intent, before, time.monotonic() - self.began)
+        return None if due is None else {**due, "boot": process.boot_id()}
+
+    def _rest(self, delay: float) -> bool:
+        """Wait until it is time for the restart; False if it is not for us to make (a stop, or `restart` itself).
+
+        The intent is read once more, now that the exit can be seen: whoever writes one from here on sees that there is
+        somebody to tell.
+        """
+        intent = _read(f"{self.plan.start}/stopping")
+        if restart.is_cancelled(intent) or (intent is not None and intent.get("again")):
+            return False
+        self.resting = True
+        until = time.monotonic() + delay
+        while not self.cancelled and time.monotonic() < until:
+            self.loop.run_once(int((until - time.monotonic()) * 1000) + 1)
+            self.clients = [c for c in self.clients if not c.closed]
+        return not self.cancelled
+
+    def _hand_over(self) -> list[str]:
+        """The command that makes the restart, as which this process goes on: monitor.lock stays held until it has the record lock."""
+        self._stop_listening()
+        if any(c.waiting for c in self.clients) and process.fork() == 0:
+            # Who has not taken all of its bytes yet is served by a copy of us, which the restart does not wait for.
+            self._linger()
+            os._exit(0)
+        os.set_inheritable(self.lock, True)
+        return [*self.plan.reaper, "restart", os.path.basename(self.plan.start), str(self.lock)]
 
     def _end_killed_exec(self, session: Session) -> None:
         """An exec whose container has ended: killed with it, where init was pid 1 or its cgroup was killed."""
@@ -405,12 +465,11 @@ class Monitor:
     def _write_exit(self, **report: Any) -> None:
         """The exit code, whole and synced, in the blocks that were reserved at the start: a full disk loses no exit code.
 
-        Not synced for a container with `--rm` (the only kind whose plan has a reaper), which saves the run a write to the
-        disk. What a power cut can take is the content of this file, and then the container counts as lost (255) instead
+        Not synced for a container with `--rm`, which saves the run a write to the disk. What a power cut can take is the content of this file, and then the container counts as lost (255) instead
         of exited. Both mean the same for it: the next command removes it. Its code is told on the socket, and nobody can
         ask for it later: the file that would have to last is the one that the removal deletes.
         """
-        _write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=not self.plan.reaper)
+        _write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=not self.plan.temporary)
 
     def _stop_listening(self) -> None:
         self.loop.forget(self.listener.fileno())

@@ -18,6 +18,7 @@
     client (attach.sock, or a socket given with the plan)    monitor
        | ATTACH | EXEC | WAIT   -------------------->
        | STDIN data, CLOSE_STDIN, RESIZE, SIGNAL --->
+       | CANCEL (a restart that it waits for)  ----->
        |<- REPLY (to EXEC: it runs; or FAILED)
        |<- STDOUT data, STDERR data
        |<- EXIT, then end of file
@@ -47,7 +48,7 @@ PLAN, STARTED, FAILED, BEGIN, GO = 1, 2, 3, 4, 5
 # stages -> monitor
 DONE, INIT, LAST = 6, 7, 8
 # client -> monitor
-ATTACH, EXEC, WAIT, STDIN, CLOSE_STDIN, RESIZE, SIGNAL = 16, 17, 18, 19, 20, 21, 22
+ATTACH, EXEC, WAIT, STDIN, CLOSE_STDIN, RESIZE, SIGNAL, CANCEL = 16, 17, 18, 19, 20, 21, 22, 23
 # monitor -> client
 STDOUT, STDERR, EXIT, REPLY = 32, 33, 34, 35
 
@@ -98,10 +99,10 @@ class LaunchPlan(Struct):
     monitor: the monitor's own steps. stages: see `Stages`, as text. descriptors: names of what is sent along, in order.
     log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
     cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
-    nobody else. reaper: argv of a command that settles the exit if nobody waits; empty when nothing is due (the client
-    that started the container does it otherwise). watched: announce every step. health: a `HealthPlan` as text, ""
-    for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the container's, as a JSON
-    object without action and time, then those of the volumes that its end unmounts; none if there is no journal.
+    nobody else. reaper: argv of a command that makes a restart, or settles the exit; settles: whether an exit leaves something to
+    do (the client that started the container does it, or else the reaper). temporary: `--rm`. watched: announce every step. health: a
+    `HealthPlan` as text, "" for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the
+    container's, as a JSON object without action and time, then those of the volumes that its end unmounts; none if there is no journal.
     """
 
     version: int
@@ -119,6 +120,8 @@ class LaunchPlan(Struct):
     cgroup: LiveGroup = LiveGroup()
     shared_pid: bool = False
     reaper: tuple[str, ...] = ()
+    settles: bool = False
+    temporary: bool = False
     watched: bool = False
     health: str = ""
     journal: tuple[str, int] = ("", 0)

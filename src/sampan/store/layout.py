@@ -43,16 +43,17 @@ REMOVING = ".removing-"
 class StartPaths:
     """The files of one start of a container: starts/N/."""
 
-    __slots__ = ("directory", "exit", "health", "number", "reserved_exit", "started", "stopping", "trace")
+    __slots__ = ("directory", "exit", "health", "number", "reserved_exit", "restarted", "started", "stopping", "trace")
 
-    def __init__(self, starts: str, number: int) -> None:
+    def __init__(self, starts: str, number: int, name: str = "") -> None:
         self.number = number
-        self.directory = f"{starts}/{number}"
+        self.directory = f"{starts}/{name or number}"
         self.started = f"{self.directory}/started"
         self.exit = f"{self.directory}/exit.json"
         # Its blocks are reserved before the launch, and it is renamed to exit.json when it is written.
         self.reserved_exit = f"{self.directory}/exit.json.tmp"
         self.stopping = f"{self.directory}/stopping"
+        self.restarted = f"{self.directory}/restarted"
         self.trace = f"{self.directory}/trace"
         # Of a run that has ended; while it runs it is in the run directory (`ContainerPaths.health`).
         self.health = f"{self.directory}/health.json"
@@ -98,6 +99,10 @@ class ContainerPaths:
 
     def start(self, number: int) -> StartPaths:
         return StartPaths(self.starts, number)
+
+    def draft(self) -> StartPaths:
+        """Where a start is made ready, under the record lock; the rename to its number makes it one."""
+        return StartPaths(self.starts, 0, ".new")
 
     def execs(self) -> list[str]:
         """The ids of the execs that run: the shim has a file for each beside its socket (`shim.protocol.EXEC_FILE`)."""

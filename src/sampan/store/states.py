@@ -1,7 +1,7 @@
 """What is on disk about a container's starts, read into one observation, and the few files the engine writes there.
 
-The monitor writes `started` and `exit.json`; the engine makes the directory of a start, writes `stopping`, and
-writes `exit.json` itself only for a start whose monitor is gone.
+The monitor writes `started` and `exit.json`; the engine makes the directory of a start (with `restarted` in it, if no person
+made it), writes `stopping`, and writes `exit.json` itself only for a start whose monitor is gone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 from sampan import jsontext
 from sampan.kernel import clock
 from sampan.kernel.files import lock_is_held, write_all, write_atomic
-from sampan.oci import lifecycle
+from sampan.kernel.process import boot_id
+from sampan.oci import lifecycle, restart
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -34,8 +35,8 @@ class Observation(Struct):
     """A container's state at one moment, with the facts behind it.
 
     number: of the newest start, 0 for none. started, exit: the monitor's two files of that start, None where
-    there is none. monitor: whether the monitor lives (for a moment after the exit too). stopping: whether
-    somebody asked for the end of that start.
+    there is none. monitor: whether the monitor lives (for a moment after the exit too, and while it waits to restart
+    the container). intent: what somebody who asked for the end of that start wrote down, see `oci.restart`.
     """
 
     status: str
@@ -43,12 +44,22 @@ class Observation(Struct):
     started: dict[str, Any] | None = None
     exit: dict[str, Any] | None = None
     monitor: bool = False
-    stopping: bool = False
+    intent: dict[str, Any] | None = None
+
+    @property
+    def restart(self) -> dict[str, Any]:
+        """The restart that the end of the newest start made due, {} for none; done, cancelled or still to come."""
+        return dict((self.exit or {}).get("restart") or {})
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether a restart is due that no monitor waits to make: it was killed."""
+        return self.status == lifecycle.RESTARTING and not self.monitor
 
     @property
     def running(self) -> bool:
-        """Whether its program was started and has not ended; one that is paused runs, as with Docker."""
-        return self.status in lifecycle.ALIVE
+        """Whether its program was started and has not ended for good; one that is paused or restarting runs, as with Docker."""
+        return self.status in lifecycle.UP
 
     @property
     def failed(self) -> bool:
@@ -86,6 +97,7 @@ def observe(paths: ContainerPaths, holding: bool = False, frozen: Callable[[], b
             # Not lost, but gone: whoever removed it meanwhile took all these files out of sight with one rename.
             paths.newest_start()
     started = read_json(start.started)
+    intent = read_json(start.stopping)
     runs = monitor and started is not None and ended is None
     status = lifecycle.derive(
         starts=number,
@@ -94,8 +106,15 @@ def observe(paths: ContainerPaths, holding: bool = False, frozen: Callable[[], b
         monitor=monitor,
         locked=locked,
         frozen=runs and frozen is not None and frozen(),
+        restart=_is_due(ended, intent),
     )
-    return Observation(status, number, started, ended, monitor, os.path.exists(start.stopping))
+    return Observation(status, number, started, ended, monitor, intent)
+
+
+def _is_due(ended: dict[str, Any] | None, intent: dict[str, Any] | None) -> bool:
+    """Whether a restart is to be made: not if it was cancelled, nor after a reboot, which is `sampan boot`'s to judge."""
+    due = (ended or {}).get("restart")
+    return due is not None and not restart.is_cancelled(intent) and due["boot"] == boot_id()
 
 
 def read_json(path: str) -> dict[str, Any] | None:
@@ -108,19 +127,29 @@ def read_json(path: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def begin_start(paths: ContainerPaths, number: int, trace: Trace) -> StartPaths:
+def begin_start(
+    paths: ContainerPaths, number: int, trace: Trace, restarted: dict[str, Any] | None = None
+) -> StartPaths:
     """Make the directory of start `number`, with the space of its exit file set aside. Needs the record lock.
 
+    restarted: the restart that it is, from the exit file of the start before. The directory gets its name when all is in it:
+    whoever comes after a crash sees whether a person or a policy made the start.
     Raises OSError (ENOSPC) before anything was started: a disk that fills up later loses no exit code.
     """
-    start = paths.start(number)
-    with trace.step("make directory", start.directory):
-        os.mkdir(start.directory, 0o700)
+    start, draft = paths.start(number), paths.draft()
+    if os.path.isdir(draft.directory):
+        forget_start(draft, trace)  # of a command that was killed here
+    with trace.step("make directory", draft.directory):
+        os.mkdir(draft.directory, 0o700)
     try:
         with trace.step("reserve exit file", start.reserved_exit):
-            _reserve(start.reserved_exit)
+            _reserve(draft.reserved_exit)
+        if restarted is not None:
+            write_atomic(draft.restarted, jsontext.dumps(restarted), sync=False)
+        with trace.step("rename to", start.directory):
+            os.rename(draft.directory, start.directory)
     except BaseException:
-        forget_start(start, trace)
+        forget_start(draft, trace)
         raise
     return start
 
@@ -137,17 +166,35 @@ def _reserve(path: str) -> None:
         os.close(fd)
 
 
-def write_stopping(start: StartPaths, signal: int, trace: Trace) -> None:
-    """Make the intent to stop durable, before any signal is sent. A second stop finds it there."""
-    if os.path.exists(start.stopping):
+def write_stopping(start: StartPaths, signal: int, trace: Trace, final: bool = True, again: bool = False) -> None:
+    """Make the intent to stop durable, before any signal is sent. A second one like it finds it there; another replaces it.
+
+    final, again: see `oci.restart`. A signal that is not final takes nothing back.
+    """
+    before = read_json(start.stopping)
+    if before is not None and (not final or (before.get("final"), before.get("again")) == (final, again)):
         return
     with trace.step("write stop intent", start.stopping):
-        write_atomic(start.stopping, jsontext.dumps({"signal": signal, "time": clock.now()}))
+        intent = {"signal": signal, "time": clock.now(), "final": final, "again": again}
+        write_atomic(start.stopping, jsontext.dumps(intent))
 
 
-def write_exit(start: StartPaths, exit_code: int, error: str, failed: bool, trace: Trace) -> dict[str, Any]:
-    """Write the exit file of a start whose monitor did not (and never will). Needs the record lock."""
-    value = {"exit_code": exit_code, "finished": clock.now(), "oom_killed": False, "error": error, "failed": failed}
+def write_exit(
+    start: StartPaths, exit_code: int, error: str, failed: bool, trace: Trace, restart: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the exit file of a start whose monitor did not (and never will). Needs the record lock.
+
+    restart: the one that this end makes due, if it does.
+    """
+    value: dict[str, Any] = {
+        "exit_code": exit_code,
+        "finished": clock.now(),
+        "oom_killed": False,
+        "error": error,
+        "failed": failed,
+    }
+    if restart is not None:
+        value["restart"] = {**restart, "boot": boot_id()}
     data = jsontext.dumps(value)
     with trace.step("write exit file", start.exit):
         # Into the blocks that were set aside for the monitor: this works on a full disk too.
@@ -168,6 +215,12 @@ def keep_health(paths: ContainerPaths, start: StartPaths, trace: Trace) -> None:
     if health is not None:
         with trace.step("write health", start.health):
             write_atomic(start.health, jsontext.dumps(health))
+
+
+def restarts(paths: ContainerPaths, seen: Observation) -> int:
+    """How often it was restarted since somebody started it; one that is due counts, as with Docker."""
+    restarted = seen.restart or read_json(paths.start(seen.number).restarted) or {}
+    return int(restarted.get("count", 0))
 
 
 def earlier_success(paths: ContainerPaths, number: int) -> int:
