@@ -307,12 +307,12 @@ def test_recovery_itself(ready: Root) -> None:
     """The command that finishes what another left may be killed as well."""
 
     def leave_halves(engine: sampan.Engine) -> None:
-        # A create without a record, a remove without its parts, a start without a monitor.
-        child(ready, Killer(8, of_the_engine), make)
+        # A create without a record, a start without a monitor, a remove without its parts. (`create` finishes what it meets.)
         engine.containers.create("base", SLEEP, name="second")
-        child(ready, Killer(2, of_the_engine), lambda e: e.containers.get("second").remove())
         engine.containers.create("base", SLEEP, name="third")
+        child(ready, Killer(8, of_the_engine), make)
         child(ready, Killer(3, of_the_engine), lambda e: e.containers.get("third").start())
+        child(ready, Killer(2, of_the_engine), lambda e: e.containers.get("second").remove())
 
     def listing(engine: sampan.Engine) -> None:
         engine.containers.list(all=True)

@@ -79,6 +79,10 @@ class Janitor:
         from his own work; the trace has the reason.
         """
         leftovers = self._records.leftovers()
+        if leftovers:
+            # First: the directories that say that there is something to do go last, so that whoever is killed here leaves them.
+            _attempt(self._snapshots.collect_garbage)
+            _attempt(self._volumes().collect_garbage)
         nameless = False
         for paths in leftovers:
             lock = self._records.adopt(paths)
@@ -94,9 +98,6 @@ class Janitor:
         if nameless:
             # A create that was killed before it wrote its record: only the claim itself knows the name.
             self._records.release_stale_names()
-        if leftovers:
-            self._snapshots.collect_garbage()
-            _attempt(self._volumes().collect_garbage)
         if _has_entries(self._layout.mounted_volumes):
             _attempt(self._volumes().release_unused)
 
