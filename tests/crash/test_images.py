@@ -138,12 +138,27 @@ def test_import_over_a_name_that_is_there(place: Path) -> None:
 def test_an_import_that_fails(place: Path) -> None:
     def action(store: Store) -> None:
         try:
-            store.images.import_(io.BytesIO(ONE[:700]), "a")
+            store.images.import_(io.BytesIO(ONE[:514]), "a")
         except InvalidParameter:
             return
         raise AssertionError("a torn archive was imported")
 
     at_every_step(place, lambda store: None, action, lambda store: _is(store.images.list() == []))
+
+
+def test_save(place: Path) -> None:
+    """What a killed reader held is free again."""
+
+    def check(store: Store) -> None:
+        assert store.content.held() == set()
+        assert store.images.resolve("a").document
+
+    at_every_step(
+        place,
+        lambda store: store.images.import_(io.BytesIO(ONE), "a"),
+        lambda store: store.images.save(["a"], io.BytesIO()),
+        check,
+    )
 
 
 def test_base(place: Path) -> None:

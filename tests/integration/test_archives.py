@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -394,6 +395,43 @@ def test_a_few_bytes_that_unfold_to_a_full_disk(tmp_path: Path) -> None:
             assert store.files() == []
 
 
+class Watched(io.BytesIO):
+    """Bytes; and how little was free on a disk when some of them were asked for."""
+
+    def __init__(self, data: bytes, place: Path) -> None:
+        super().__init__(data)
+        self._place = place
+        self.least = 1 << 60
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        status = os.statvfs(self._place)
+        self.least = min(self.least, status.f_bavail * status.f_frsize)
+        return super().read(size)
+
+
+def test_a_bomb_is_stopped_while_something_is_free(tmp_path: Path) -> None:
+    huge = 96 << 20
+    bomb = header(b"zeros", size=huge) + bytes(huge) + bytes(1024)
+    packed = gzip.compress(bomb, 1)
+    inside, oci = made.tar(made.docker(["a:1"], packed)), made.tar(made.layout("a:1", packed))
+    with disk(tmp_path / "disk", "64m") as place:
+        store = Store(place)
+        for data in (packed, inside, oci, gzip.compress(bomb + bytes(1 << 20), 1)):
+            stream = Watched(data, place)
+            with pytest.raises(System, match=r"no space left on device: \d+ bytes have unfolded to \d+ by now"):
+                store.images.import_(stream) if data is packed else store.images.load(stream)
+            assert stream.least > 1 << 20
+            assert store.files() == []
+
+
+def test_what_unfolds_to_a_thousand_times_its_size_is_loaded_where_there_is_room(store: Store) -> None:
+    zeros = header(b"zeros", size=64 << 20) + bytes(64 << 20) + bytes(1024)
+    packed = gzip.compress(zeros, 6)
+    assert len(packed) * 900 < len(zeros)
+    load(store, made.tar(made.layout("a:1", packed)))
+    assert len(contents(store, "a:1")["zeros"]) == 64 << 20
+
+
 def test_a_disk_that_is_full_in_the_middle(tmp_path: Path) -> None:
     layer = archive({"f": os.urandom(6 << 20)})
     data = made.tar(made.docker(["a:1"], ONE, layer))
@@ -460,6 +498,62 @@ def test_a_repository_means_all_its_tags_and_an_id_none(images: Store) -> None:
     assert [entry["RepoTags"] for entry in docker] == [["a:1"], ["a:2"]]
     docker, oci, _ = tables(saved(images, images.images.resolve("a:1").id))
     assert (docker[0]["RepoTags"], "annotations" in oci[0]) == (None, False)
+
+
+class Slow:
+    """A sink whose reader does something else after the first blob has come."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self.data = io.BytesIO()
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def write(self, data: bytes, /) -> None:
+        self.data.write(data)
+        if self._meanwhile is not None and self.data.tell() > 2048:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
+
+
+def test_an_image_that_is_removed_while_it_is_saved_is_saved_and_goes_then(store: Store) -> None:
+    store.add("kept", TWO)
+    store.add("a:1", ONE, ZIPPED)
+    before = saved(store, "a:1")
+    seen: list[bool] = []
+
+    def meanwhile() -> None:
+        store.images.remove("a:1")
+        store.images.collect()
+        seen.append(all(store.content.exists(of_bytes(layer)) for layer in (ONE, ZIPPED)))
+
+    sink = Slow(meanwhile)
+    store.images.save(["a:1"], sink)
+    assert seen == [True]
+    assert sink.data.getvalue() == before
+    assert store.files() == store.reachable()
+
+
+def test_a_reader_that_goes_away_leaves_nothing_held(images: Store) -> None:
+    def meanwhile() -> None:
+        images.images.remove("b:1")
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        images.images.save(["b:1", "a:1"], Slow(meanwhile))
+    assert images.content.held() == set()
+    assert images.files() == images.reachable()
+
+
+def test_more_layers_than_files_that_can_be_open(store: Store) -> None:
+    layers = [archive({"f": b"%d" % number}) for number in range(120)]
+    store.add("a:1", *layers)
+    open_now = len(os.listdir("/proc/self/fd"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
+    try:
+        data = saved(store, "a:1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(tables(data)[0][0]["Layers"]) == 120
 
 
 def test_an_image_that_is_not_there_or_damaged(images: Store) -> None:

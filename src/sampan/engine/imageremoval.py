@@ -179,6 +179,7 @@ class Removal:
             return set()
         blobs, layers = used
         layers |= self._users.layers_in_use()
+        blobs |= self._content.held()  # What is being saved goes when that has ended.
         garbage = [chain_id for chain_id in self._snapshots.layers() if chain_id not in layers]
         for chain_id in garbage:
             self._snapshots.remove_layer(chain_id)

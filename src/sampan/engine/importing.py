@@ -76,7 +76,7 @@ class Importer:
     def _add(self, stream: Source, describe: Callable[[str], bytes], name: Reference | None) -> Image:
         self._content.collect_ingests()
         with self._content.writer() as ingest:
-            tee = Tee(decompress(stream), ingest)
+            tee = Tee(decompress(stream, self._content.directory), ingest)
             layer = self._snapshots.unpack((), tee)
             tee.drain()
             try:

@@ -129,7 +129,7 @@ class Loader:
         section: Source = archive.open_member(layer.member)
         with self._content.writer() as ingest:
             # What OCI names is kept as it came, packed or not: its digest is that of the packed bytes.
-            tee = Tee(section if layer.blob else decompress(section), ingest)
+            tee = Tee(section if layer.blob else decompress(section, self._content.directory), ingest)
             if unpacked:
                 _check_plain(tee, diff_id)
             else:

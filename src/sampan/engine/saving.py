@@ -25,7 +25,6 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from contextlib import ExitStack
     from typing import Protocol
 
     from sampan.engine.images import Content, Lock, Names
@@ -35,8 +34,9 @@ if TYPE_CHECKING:
     from sampan.store.images import NameRecord
     from sampan.store.tarwriter import Sink
 
-    class Finder(Protocol):
+    class Images(Protocol):
         def find(self, name: str) -> NameRecord | None: ...
+        def collect_now(self) -> None: ...
 
 
 _CHUNK = 1 << 18
@@ -53,18 +53,10 @@ class Saved(Struct):
     config: ImageConfig
 
 
-class Blob(Struct):
-    """What is written for a digest: its bytes, and the first image that has them."""
-
-    image: str
-    size: int
-    reader: VerifiedReader
-
-
 class Saver:
     """Writes archives."""
 
-    def __init__(self, content: Content, names: Names, lock: Lock, images: Finder) -> None:
+    def __init__(self, content: Content, names: Names, lock: Lock, images: Images) -> None:
         self._content = content
         self._names = names
         self._lock = lock
@@ -75,15 +67,19 @@ class Saver:
 
         Raises `NotFound` in Docker's words before anything is written, `Damaged` for content that is not what it was.
         """
-        from contextlib import ExitStack
-
-        with ExitStack() as stack:
-            # Whoever reads the stream may take his time, so nothing is held from others while it is written: what is
-            # open can be read to its end, also when the image is removed meanwhile.
-            with self._lock.shared():
-                images = [self._saved(record, names, platform) for record, names in self._chosen(wanted)]
-                blobs = self._open_blobs(images, stack)
-            _write(images, blobs, TarWriter(sink))
+        # Whoever reads the stream may take his time, so no lock is held from others while it is written. What is to be
+        # read is held instead, also when its image is removed meanwhile; and opened when its turn comes, for there
+        # may be more of it than files that can be open.
+        with self._lock.shared():
+            images = [self._saved(record, names, platform) for record, names in self._chosen(wanted)]
+            blobs = self._blobs(images)
+            hold = self._content.hold(blobs)
+        try:
+            self._write(images, blobs, TarWriter(sink))
+        finally:
+            self._content.drop(hold)
+            if any(self._names.get(image.id) is None for image in images):
+                self._images.collect_now()
         return [image.id for image in images]
 
     # What is asked for
@@ -141,35 +137,32 @@ class Saver:
 
     # What is written
 
-    def _open_blobs(self, images: Sequence[Saved], stack: ExitStack) -> dict[str, Blob]:
-        """Every blob once, by its digest."""
-        blobs: dict[str, Blob] = {}
+    def _blobs(self, images: Sequence[Saved]) -> dict[str, tuple[int, str]]:
+        """Every blob once, by its digest: its size, and the first image that has it. Raises `Damaged`."""
+        blobs: dict[str, tuple[int, str]] = {}
         for image in images:
             for descriptor in (image.target, image.manifest.config, *image.manifest.layers):
                 if descriptor.digest not in blobs:
-                    blobs[descriptor.digest] = self._open_blob(image, descriptor.digest, stack)
+                    try:
+                        blobs[descriptor.digest] = self._content.size(descriptor.digest), image.id
+                    except NotFound as e:
+                        raise damaged_image(image.id, e) from None
         return blobs
 
-    def _open_blob(self, image: Saved, digest: str, stack: ExitStack) -> Blob:
-        try:
-            return Blob(image.id, self._content.size(digest), stack.enter_context(self._content.open_verified(digest)))
-        except NotFound as e:
-            raise damaged_image(image.id, e) from None
-
-
-def _write(images: Sequence[Saved], blobs: dict[str, Blob], tar: TarWriter) -> None:
-    when = max((_created(image.config) for image in images), default=0)
-    for directory in (b"blobs/", b"blobs/sha256/"):
-        tar.add(TarEntry(directory, DIRECTORY, 0o755, mtime_ns=when))
-    for digest, blob in sorted(blobs.items()):
-        name = imagelayout.blob(digest).encode("ascii")
-        try:
-            tar.add(TarEntry(name, mode=0o644, size=blob.size, mtime_ns=when), _pieces(blob.reader))
-        except InvalidParameter as e:
-            raise damaged_image(blob.image, e) from None
-    for member, data in _tables(images):
-        tar.add(TarEntry(member.encode("ascii"), mode=0o644, size=len(data), mtime_ns=when), data)
-    tar.close()
+    def _write(self, images: Sequence[Saved], blobs: dict[str, tuple[int, str]], tar: TarWriter) -> None:
+        when = max((_created(image.config) for image in images), default=0)
+        for directory in (b"blobs/", b"blobs/sha256/"):
+            tar.add(TarEntry(directory, DIRECTORY, 0o755, mtime_ns=when))
+        for digest, (size, image_id) in sorted(blobs.items()):
+            entry = TarEntry(imagelayout.blob(digest).encode("ascii"), mode=0o644, size=size, mtime_ns=when)
+            try:
+                with self._content.open_verified(digest) as reader:
+                    tar.add(entry, _pieces(reader))
+            except (NotFound, InvalidParameter) as e:
+                raise damaged_image(image_id, e) from None
+        for member, data in _tables(images):
+            tar.add(TarEntry(member.encode("ascii"), mode=0o644, size=len(data), mtime_ns=when), data)
+        tar.close()
 
 
 def _tables(images: Sequence[Saved]) -> list[tuple[str, bytes]]:

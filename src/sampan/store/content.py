@@ -6,6 +6,7 @@ files. Two processes that write the same content do not disturb each other: the 
 
     sha256/HEX      a blob
     ingest/NAME     a blob on its way in; locked by its writer, so that what a killed writer left can be told
+    ingest/hold-X   the digests of blobs that are being read, a line each; locked by the reader
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sampan.oci import digest as digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
 
 
+_HOLD = "hold-"
 _WRITE_BACK = 8 << 20  # Bytes of a blob after which the kernel is asked to begin writing them to the disk.
 
 
@@ -125,6 +127,43 @@ class ContentStore:
                 os.unlink(path)
             except FileNotFoundError:
                 pass  # Another process collects the same garbage.
+
+    # Holding
+
+    def hold(self, wanted: Iterable[str]) -> FileLock:
+        """Keep blobs from being collected until the lock that is returned is released, by `drop`.
+
+        For a reader who takes his time, and who can have more blobs to read than a process may have files open. The
+        caller holds the store's lock shared: no collector is between its look at the holds and the deletion.
+        """
+        path = f"{self._ingest}/{_HOLD}{os.urandom(8).hex()}"
+        with self._trace.step("hold blobs", path):
+            lock = FileLock.acquire(path)
+            try:
+                write_all(lock.fd, "".join(f"{digest}\n" for digest in wanted).encode("ascii"))
+            except BaseException:
+                self.drop(lock)
+                raise
+        return lock
+
+    def drop(self, hold: FileLock) -> None:
+        """End a hold."""
+        with self._trace.step("drop hold", hold.path):
+            os.unlink(hold.path)
+        hold.release()
+
+    def held(self) -> set[str]:
+        """The digests of all blobs that somebody who lives holds. The caller has the store's lock, exclusive."""
+        found: set[str] = set()
+        for name in os.listdir(self._ingest):
+            path = f"{self._ingest}/{name}"
+            if name.startswith(_HOLD) and lock_is_held(path):
+                try:
+                    with open(path, encoding="ascii") as stream:
+                        found.update(stream.read().split())
+                except FileNotFoundError:
+                    continue  # It was dropped meanwhile.
+        return found
 
     def ingests(self) -> tuple[set[str], set[str]]:
         """The paths of blobs on their way in: those whose writer lives, and those that a killed one left."""

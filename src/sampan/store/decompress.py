@@ -7,6 +7,7 @@ never more than a chunk ahead, however much a few bytes unfold to.
 from __future__ import annotations
 
 from sampan.errors import InvalidParameter, Unavailable
+from sampan.store.room import Room
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ _WINDOW = 1 << 27  # What zstd itself takes without being asked (zstd(1), --long
 _XZ_MEMORY = 1 << 28
 
 
-def decompress(source: Source) -> Source:
+def decompress(source: Source, disk: str | int | None = None) -> Source:
     """The plain bytes of `source`, whatever it is compressed with: gzip, zstd, bzip2, xz, or nothing.
+
+    `disk` is a path or descriptor on the disk that they are written to: a bomb is not let fill it (see `store.room`).
 
     Reading raises `InvalidParameter` for bytes that are not valid and for an end in the middle. Raises
     `Unavailable` if zstd is needed and the package `zstandard` is not installed.
@@ -53,7 +56,7 @@ def decompress(source: Source) -> Source:
     name = _compression(head)
     if name is None:
         return _Prefixed(head, source)
-    return _Decompressed(name, head, source)
+    return _Decompressed(name, head, source, None if disk is None else Room(disk))
 
 
 def is_compressed(head: bytes) -> bool:
@@ -91,17 +94,21 @@ class _Prefixed:
 class _Decompressed:
     """The members or frames of a compressed stream, one after the other."""
 
-    def __init__(self, name: str, head: bytes, source: Source) -> None:
+    def __init__(self, name: str, head: bytes, source: Source, room: Room | None) -> None:
         self._name = name
         self._new_decoder, self._errors = _decoders(name)
         self._input: Buffer = memoryview(head)  # Cut without being copied.
         self._source = source
         self._decoder: _Decoder | None = self._new_decoder()
+        self._room = room
+        self._packed = len(head)
+        self._plain = 0
 
     def read(self, size: int, /) -> bytes:
         while True:
             if not self._input:
                 self._input = memoryview(self._source.read(_INPUT))
+                self._packed += len(self._input)
                 if not self._input and self._decoder is None:
                     return b""
             if self._decoder is None:
@@ -111,6 +118,9 @@ class _Decompressed:
                 self._decoder = self._new_decoder()
             data = self._decode(self._decoder, size)
             if data:
+                self._plain += len(data)
+                if self._room is not None and self._plain >= self._room.look_at:
+                    self._room.look(self._plain, self._packed - len(self._input))
                 return data
 
     def _decode(self, decoder: _Decoder, size: int) -> bytes:

@@ -67,7 +67,7 @@ class ImageArchive:
             return cls(fd, False, _index(_FileSource(fd, start)))
         fd = spool()
         try:
-            source = _Spooling(decompress(stream), fd)
+            source = _Spooling(decompress(stream, fd), fd)
             members = _index(source)
             # What follows the end mark is read as well: whoever writes into our pipe is to come to his end.
             while source.read(_CHUNK):

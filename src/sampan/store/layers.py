@@ -75,7 +75,7 @@ def apply(
     Reads to the end of the stream, since that is what the digest is of. Raises `InvalidParameter` for what is wrong
     with the archive and `System` where the disk refuses; the directory is then half full, and the caller's to remove.
     """
-    source = DigestStream(decompress(stream))
+    source = DigestStream(decompress(stream, dir_fd))
     reader = TarReader(source, limits)
     layers = LowerLayers(lower) if whiteouts == "overlay" and lower else None
     tree = LayerTree(dir_fd, layers, whole=whiteouts == "delete" and bool(os.listdir(dir_fd)))
