@@ -89,6 +89,19 @@ def test_stop_kill_and_restart_by_hand(engine: sampan.Engine, told: Told) -> Non
     assert codes == ["7", "137"]
 
 
+def test_restarts(engine: sampan.Engine, told: Told) -> None:
+    policy = {"Name": "on-failure", "MaximumRetryCount": 2}
+    box = engine.containers.create("base", ["sh", "-c", "exit 1"], restart_policy=policy)
+    box.start()
+    eventually(lambda: told.actions().count("die") == 3)
+    assert told.actions() == ["create", *("start", "die") * 3]
+    other = engine.containers.create("base", ["sleep", "600"], name="other")
+    other.start()
+    other.restart(timeout=0)
+    assert told.actions(container="other") == [*("create", "start", "kill", "kill", "die", "stop", "start", "restart")]
+    other.kill()
+
+
 def test_a_kill_has_no_stop(engine: sampan.Engine, told: Told) -> None:
     box = engine.containers.create("base", ["sleep", "600"], name="box")
     box.start()

@@ -1,7 +1,7 @@
 """Does what an exit leaves to do when nobody waits for it: what a shim executes in its own place at its end.
 
-    python -I -S .../reaper.py VERSION ROOT RUN_ROOT ID INIT_PATH                        settle the exit
-    python -I -S .../reaper.py VERSION ROOT RUN_ROOT ID INIT_PATH restart NUMBER FD      make the restart that start NUMBER's end made due
+    python -I -S .../reaper.py VERSION ROOT RUN_ROOT ID INIT_PATH EVENTS_SIZE                        settle the exit
+    python -I -S .../reaper.py VERSION ROOT RUN_ROOT ID INIT_PATH EVENTS_SIZE restart NUMBER FD      make the restart that start NUMBER's end made due
 
 Executed by path, always the one beside the shim's own files; after an upgrade that is a newer one, which is what VERSION is
 for. FD is the monitor's lock, which the shim still held and this process holds on: a POSIX record lock survives execve. It is -1
@@ -22,11 +22,11 @@ VERSION = "1"
 _RESTART = "restart"
 
 
-def command(roots: tuple[str, str], container_id: str, init_path: str) -> tuple[str, ...]:
+def command(roots: tuple[str, str], container_id: str, init_path: str, events_size: int) -> tuple[str, ...]:
     """The command that settles an exit; a shim appends what `restart` needs."""
     script = os.path.abspath(__file__)
     interpreter = os.path.realpath(sys.executable)
-    return (interpreter, "-I", "-S", "-X", "utf8", script, VERSION, *roots, container_id, init_path)
+    return (interpreter, "-I", "-S", "-X", "utf8", script, VERSION, *roots, container_id, init_path, str(events_size))
 
 
 def revive(settle: Sequence[str], number: int) -> None:
@@ -36,7 +36,9 @@ def revive(settle: Sequence[str], number: int) -> None:
     start_apart([*settle, _RESTART, str(number), "-1"])
 
 
-def main(version: str, root: str, run_root: str, container_id: str, init_path: str, *restart: str) -> None:
+def main(
+    version: str, root: str, run_root: str, container_id: str, init_path: str, events_size: str, *restart: str
+) -> None:
     """Settle the container, or make its restart. Where that fails, the next command finds the same thing to do."""
     import sampan
     from sampan.engine.config import Config
@@ -52,7 +54,8 @@ def main(version: str, root: str, run_root: str, container_id: str, init_path: s
         os.umask(0o022)
     try:
         # No configuration file: what matters of it is in the container's record, and in our arguments.
-        with sampan.Engine(config=Config(root=root, run_root=run_root, init_path=init_path)) as engine:
+        config = Config(root=root, run_root=run_root, init_path=init_path, events_size=int(events_size))
+        with sampan.Engine(config=config) as engine:
             container = engine.containers.get(container_id)
             if restart:
                 container.carry_on(int(restart[1]), lock_fd)

@@ -99,7 +99,8 @@ class Wiring:
     def _reaper(self, container_id: str) -> tuple[str, ...]:
         from sampan.engine.reaper import command
 
-        return command((self.layout.root, self.layout.run_root), container_id, self.settings.init_path)
+        roots, settings = (self.layout.root, self.layout.run_root), self.settings
+        return command(roots, container_id, settings.init_path, settings.events_size)
 
     def _revive(self, container_id: str, number: int) -> None:
         from sampan.engine.reaper import revive

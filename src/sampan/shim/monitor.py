@@ -178,7 +178,6 @@ class Monitor:
         }
         _write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
         _write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False)
-        self.began = time.monotonic()
         self._event("start")  # by this process, so that no end can be told before it
         for name in [n for n in self.ctx.fds if n not in ("devpts",)]:
             self.ctx.close(name)  # descriptors of the plan: namespaces to join, sources of mounts
