@@ -84,6 +84,7 @@ def test_hybrid_with_controllers_on_both_sides(tmp_path: Path) -> None:
     assert cgroup.detect(root).limits("x", Limits(memory=1 << 30, memory_swap=-1, pids=5)) == [
         Write(f"{root}/pids/x/pids.max", "5"),
         Write(f"{root}/unified/x/memory.max", str(1 << 30)),
+        Write(f"{root}/unified/x/memory.swap.max", "max"),
     ]
 
 

@@ -68,6 +68,7 @@ VERBS = {
     "tag": Entry("sampan.cli.images", "TAG", "Give an image another name"),
     "top": Entry("sampan.cli.top", "TOP", "Show the processes of a container"),
     "unpause": Entry("sampan.cli.containers", "UNPAUSE", "Let the processes of paused containers go on"),
+    "update": Entry("sampan.cli.update", "UPDATE", "Change the limits and the restart policy of containers"),
     "wait": Entry("sampan.cli.containers", "WAIT", "Wait until containers stop, then print their exit codes"),
 }
 
@@ -77,7 +78,7 @@ GROUPS = {
         "Manage containers",
         {
             **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename")},
-            **{v: v for v in ("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait")},
+            **{v: v for v in ("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait")},
             "inspect": "container inspect",
             "ls": "ps",
             "prune": "container prune",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sampan.engine.stats import StatsReader
     from sampan.engine.stop import Stopper
     from sampan.engine.top import ProcessLister
+    from sampan.engine.update import Updater
     from sampan.runtime.handle import Attachment
     from sampan.runtime.launcher import Launcher
     from sampan.store.records import Record, Records
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
         def remover(self) -> Remover: ...
         @property
         def renamer(self) -> Renamer: ...
+        @property
+        def updater(self) -> Updater: ...
         @property
         def events(self) -> Events: ...
         @property
@@ -187,6 +190,23 @@ class Container:
         """Give it another name. Raises InvalidParameter, Conflict (the name is taken), NotFound."""
         self._record = self._verbs.renamer.rename(self._record, name)
         self._reference = self._record.name
+
+    @told
+    def update(self, **options: Any) -> list[str]:
+        """Change its limits and its restart policy, named as `create` names them, whether it runs or not; Docker's warnings.
+
+        blkio_weight, cpu_period, cpu_quota, cpu_rt_period, cpu_rt_runtime, cpu_shares, cpus, cpuset_cpus, cpuset_mems,
+        memory, memory_reservation, memory_swap, pids_limit, restart_policy. All of it is changed or nothing.
+        Raises InvalidParameter, Conflict, NotFound, System.
+        """
+        from sampan.engine.options import update_request
+
+        return self.update_from(update_request(options))
+
+    @told
+    def update_from(self, request: dict[str, Any]) -> list[str]:
+        """The same by a body of Docker's `POST /containers/{id}/update`."""
+        return self._verbs.updater.update(self._record, request)
 
     @told
     def remove(self, force: bool = False, volumes: bool = False) -> None:

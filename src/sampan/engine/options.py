@@ -263,6 +263,25 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
 }
 
 
+_UPDATED = frozenset(
+    ("blkio_weight", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpus", "cpuset_cpus",
+     "cpuset_mems", "mem_limit", "mem_reservation", "memory", "memory_reservation", "memory_swap", "memswap_limit",
+     "nano_cpus", "pids_limit", "restart_policy")
+)  # fmt: skip
+"""What of a container can be changed later."""
+
+
+def update_request(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of `POST /containers/{id}/update`. Raises InvalidParameter for what cannot be changed."""
+    for option in options:
+        if option not in _UPDATED:
+            raise InvalidParameter(
+                f"option {option!r} cannot be changed; those that can: {', '.join(sorted(_UPDATED))}"
+            )
+    host: dict[str, Any] = request("", None, None, options)["HostConfig"]
+    return host
+
+
 def request(
     image: str, command: str | Sequence[str] | None, name: str | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:

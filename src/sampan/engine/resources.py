@@ -20,15 +20,16 @@ THROTTLES = (
 )
 
 
-def check(host: dict[str, Any], driver: cgroup.CgroupDriver) -> list[str]:
+def check(host: dict[str, Any], driver: cgroup.CgroupDriver, update: bool = False) -> list[str]:
     """Check the limits of a HostConfig and make them canonical in place, as inspect shows them; Docker's warnings.
 
+    update: they are changes, so that one which needs another may have that already.
     Raises InvalidParameter, or Unavailable for what cannot be had here and must not be left out.
     """
     memory, swap, reservation = host["Memory"], host["MemorySwap"], host["MemoryReservation"]
     if memory < 0 or reservation < 0 or swap < -1:
         raise InvalidParameter("invalid memory limit: it must not be negative")
-    limits.check_memory(memory, swap, reservation)
+    limits.check_memory(memory, swap, reservation, update)
     if host["MemorySwappiness"] == -1:
         host["MemorySwappiness"] = None  # how Docker's command line says that none was asked for
     limits.check_swappiness(host["MemorySwappiness"])
@@ -40,7 +41,7 @@ def check(host: dict[str, Any], driver: cgroup.CgroupDriver) -> list[str]:
     if host["PidsLimit"] is not None and host["PidsLimit"] <= 0:
         host["PidsLimit"] = None  # 0 and -1 are Docker's words for "no limit"
     _check_rare(host, driver)
-    warnings = cgroup.check(_asked(host), driver)
+    warnings = cgroup.check(kernel_limits(host), driver)
     if host["KernelMemory"]:
         host["KernelMemory"] = 0
         warnings.insert(0, "Specifying a kernel memory limit is deprecated and will be removed in a future release.")
@@ -54,8 +55,8 @@ def check(host: dict[str, Any], driver: cgroup.CgroupDriver) -> list[str]:
     return warnings
 
 
-def _asked(host: dict[str, Any]) -> cgroup.Limits:
-    """The limits as far as it matters whether this kernel has them: which disks and devices does not."""
+def kernel_limits(host: dict[str, Any]) -> cgroup.Limits:
+    """The limits of a HostConfig for the driver; in place of the limits of disks and devices only that there are some."""
     quota, period = limits.bandwidth(host["NanoCpus"], host["CpuPeriod"], host["CpuQuota"])
     return cgroup.Limits(
         memory=host["Memory"],

@@ -179,6 +179,11 @@ class Wiring:
 
         return Renamer(self.records, self.events)
 
+    def _updater(self) -> Any:
+        from sampan.engine.update import Updater
+
+        return Updater(self.records, self.settler, self.cgroups, self.events, self.trace)
+
     def _executor(self) -> Any:
         from sampan.engine.exec import Executor
 

@@ -110,7 +110,7 @@ class Version1(GroupVerbs):
             # memory+swap may never be the smaller one, and a new group's is unlimited: so memory is the first.
             writes.append(Write(f"{directory}/memory.limit_in_bytes", str(limits.memory)))
             swap = limits.memory_swap or 2 * limits.memory
-            if swap > 0 and self.supports("swap"):
+            if self.supports("swap"):
                 path = f"{directory}/memory.memsw.limit_in_bytes"
                 writes.append(Write(path, str(swap), required=limits.memory_swap != 0))
         if limits.memory_reservation and self.supports("reservation"):

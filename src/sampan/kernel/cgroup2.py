@@ -101,8 +101,9 @@ class Version2(GroupVerbs):
             # Here swap is counted by itself; Docker's number is memory and swap together.
             if limits.memory_swap == 0:
                 writes.append(Write(f"{directory}/memory.swap.max", str(limits.memory), required=False))
-            elif limits.memory_swap > 0 and self.supports("swap"):
-                writes.append(Write(f"{directory}/memory.swap.max", str(max(limits.memory_swap - limits.memory, 0))))
+            elif self.supports("swap"):
+                swap = "max" if limits.memory_swap < 0 else str(max(limits.memory_swap - limits.memory, 0))
+                writes.append(Write(f"{directory}/memory.swap.max", swap))
         if limits.memory_reservation and self.supports("reservation"):
             writes.append(Write(f"{directory}/memory.low", str(limits.memory_reservation)))
         return writes

@@ -18,13 +18,16 @@ DEFAULT_PERIOD = 100_000
 """Microseconds: the period that `--cpus` is a share of."""
 
 
-def check_memory(memory: int = 0, swap: int = 0, reservation: int = 0) -> None:
-    """Bytes; 0 is unset, swap counts memory and swap together and is -1 for no limit. Raises `InvalidParameter`."""
+def check_memory(memory: int = 0, swap: int = 0, reservation: int = 0, update: bool = False) -> None:
+    """Bytes; 0 is unset, swap counts memory and swap together and is -1 for no limit.
+
+    update: a memory limit may be there already. Raises `InvalidParameter`.
+    """
     if memory != 0 and memory < MIN_MEMORY:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if memory > 0 and 0 < swap < memory:
         raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if memory == 0 and swap > 0:
+    if memory == 0 and swap > 0 and not update:
         raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
     if 0 < reservation < MIN_MEMORY:
         raise InvalidParameter("Minimum memory reservation allowed is 6MB")
