@@ -191,6 +191,29 @@ def remove_by_force(engine: sampan.Engine) -> None:
     engine.containers.get("box").remove(force=True)
 
 
+def update(engine: sampan.Engine) -> None:
+    engine.containers.get("box").update(memory="64m", memory_swap="96m", pids_limit=60, restart_policy="on-failure:2")
+
+
+def test_update(ready: Root) -> None:
+    """Killed anywhere in it, what is written down is the old or the new, and the same update completes it."""
+    wanted = [64 << 20, 96 << 20, 60, "on-failure"]
+
+    def recorded(box: Container) -> list[object]:
+        host = box.inspect()["HostConfig"]
+        return [*(host[field] for field in ("Memory", "MemorySwap", "PidsLimit")), host["RestartPolicy"]["Name"]]
+
+    def check(found: list[Container]) -> None:
+        (box,) = found
+        assert box.status == "running"
+        assert recorded(box) in ([0, 0, None, "no"], wanted)
+        with ready.engine() as engine:
+            update(engine)
+        assert recorded(box) == wanted
+
+    Crashes(ready, make_and_start, update).at_every_step(of_the_engine, check)
+
+
 def test_create(ready: Root) -> None:
     def check(found: list[Container]) -> None:
         assert [c.status for c in found] in ([], ["created"])

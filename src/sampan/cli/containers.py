@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def stop(context: Context, arguments: Arguments) -> int:
-    """Stop each container and print its name; one that does not run is stopped already."""
+    """Stop the containers and print their names; one that does not run is stopped already."""
     timeout = arguments["timeout"] if arguments.given("timeout") else None
 
-    def one(name: str) -> None:
+    def one(name: str) -> str:
         try:
             context.engine.containers.get(name).stop(timeout=timeout, signal=arguments["signal"])
         except NotModified:
             pass
-        out(name)
+        return name
 
-    return context.each(arguments.words, one)
+    return context.each_at_once(arguments.words, one)
 
 
 def restart(context: Context, arguments: Arguments) -> int:
-    """Stop each container, start it again and print its name."""
+    """Stop each container, start it again and print its name; one after the other, for one may need another."""
     timeout = arguments["timeout"] if arguments.given("timeout") else None
 
     def one(name: str) -> None:
@@ -39,50 +39,54 @@ def restart(context: Context, arguments: Arguments) -> int:
 
 
 def kill(context: Context, arguments: Arguments) -> int:
-    """Send each container a signal and print its name."""
+    """Send the containers a signal and print their names."""
 
-    def one(name: str) -> None:
-        context.engine.containers.get(name).kill(arguments["signal"] or "KILL")
-        out(name)
+    def one(name: str) -> str:
+        try:
+            container = context.engine.containers.get(name)
+        except NotFound as e:
+            raise NotFound(f"cannot kill container: {name}: {e}") from None
+        container.kill(arguments["signal"] or "KILL")
+        return name
 
-    return context.each(arguments.words, one)
+    return context.each_at_once(arguments.words, one)
 
 
 def pause(context: Context, arguments: Arguments) -> int:
-    """Freeze each container and print its name."""
+    """Freeze the containers and print their names."""
 
-    def one(name: str) -> None:
+    def one(name: str) -> str:
         context.engine.containers.get(name).pause()
-        out(name)
+        return name
 
-    return context.each(arguments.words, one)
+    return context.each_at_once(arguments.words, one)
 
 
 def unpause(context: Context, arguments: Arguments) -> int:
-    """Let each container go on and print its name."""
+    """Let the containers go on and print their names."""
 
-    def one(name: str) -> None:
+    def one(name: str) -> str:
         context.engine.containers.get(name).unpause()
-        out(name)
+        return name
 
-    return context.each(arguments.words, one)
+    return context.each_at_once(arguments.words, one)
 
 
 def remove(context: Context, arguments: Arguments) -> int:
-    """Remove each container and print its name; with -f one that is not there is told, and is no failure."""
+    """Remove the containers and print their names; with -f one that is not there is told, and is no failure."""
     force = arguments["force"]
 
-    def one(name: str) -> None:
+    def one(name: str) -> str | None:
         try:
             context.engine.containers.get(name).remove(force=force, volumes=arguments["volumes"])
         except NotFound as e:
             if not force:
                 raise
             err(f"Error: {e}")
-            return
-        out(name)
+            return None
+        return name
 
-    return context.each(arguments.words, one)
+    return context.each_at_once(arguments.words, one)
 
 
 def rename(context: Context, arguments: Arguments) -> int:
@@ -99,8 +103,11 @@ def rename(context: Context, arguments: Arguments) -> int:
 
 
 def wait(context: Context, arguments: Arguments) -> int:
-    """Wait for each container in turn and print its exit code."""
-    return context.each(arguments.words, lambda name: out(str(context.engine.containers.get(name).wait())))
+    """Wait for the containers and print their exit codes.
+
+    For all from the beginning on: one with `--rm` may end, and be gone, while another one is waited for.
+    """
+    return context.each_at_once(arguments.words, lambda name: str(context.engine.containers.get(name).wait()))
 
 
 _STOP_FLAGS = (

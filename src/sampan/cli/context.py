@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sampan.cli.output import err
+from sampan.cli.output import err, out
 from sampan.errors import SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sampan.engine.engine import Engine
 
@@ -52,3 +52,30 @@ class Context:
                 err(f"Error: {e}")
                 code = e.exit_code
         return code
+
+    def each_at_once(self, words: Sequence[str], action: Callable[[str], str | None]) -> int:
+        """Do `action` for all words at the same time, and print the lines that it gives in the words' order (None: no line).
+
+        One that fails does not stop the others, and is told when all are done, as with Docker. The exit code.
+        """
+        self.engine  # noqa: B018  (what fails here would fail for each of them)
+        if len(words) == 1:
+            return self.each(words, lambda word: _print(action(word)))
+        from sampan.cli.parallel import at_once  # in here: mostly there is one
+
+        failed = []
+        for outcome in at_once(words, action):
+            if isinstance(outcome.error, SampanError):
+                failed.append(outcome.error)
+            elif outcome.error is not None:
+                raise outcome.error
+            else:
+                _print(outcome.value)
+        for error in failed:
+            err(f"Error: {error}")
+        return failed[-1].exit_code if failed else 0
+
+
+def _print(line: str | None) -> None:
+    if line is not None:
+        out(line)
