@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sampan.kernel.livegroup import LiveGroup
 from sampan.shim import protocol
 from sampan.shim.protocol import ExecPlan, LaunchPlan, ProtocolError, Reader, Stages, frame, message
-from sampan.steps import base, mounts, process
+from sampan.steps import base, process, sources
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=20) | st.sampled_from(
     ["\udcff\udc80", 'a"b\\c', "\n\0<&>", "é€😀"]
@@ -70,7 +70,7 @@ def test_a_length_that_cannot_be_is_refused_before_anything_is_kept_for_it() -> 
 
 def launch_plan(**changes: object) -> LaunchPlan:
     stages = Stages(
-        (mounts.BuildOverlay("root", ("/l/\udcff", "/l2"), "/u", "/w"),),
+        (sources.BuildOverlay("root", ("/l/\udcff", "/l2"), "/u", "/w"),),
         0x20000,
         (process.Execute(("sh",), ("A=\udc80",)),),
     )

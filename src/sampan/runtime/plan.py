@@ -12,7 +12,7 @@ from sampan.kernel import cgroup, namespaces
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
 from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan, Stages
-from sampan.steps import cgroups, mounts, process, terminal
+from sampan.steps import cgroups, changeroot, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
 from sampan.structs import Struct
@@ -197,22 +197,22 @@ _THROTTLES = (
 
 def _root(root: RootFilesystem) -> Step:
     if root.kind == "overlay":
-        return mounts.BuildOverlay("root", root.lower, root.upper, root.work)
-    return mounts.CloneTree("root", root.source)
+        return sources.BuildOverlay("root", root.lower, root.upper, root.work)
+    return sources.CloneTree("root", root.source)
 
 
 def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
     """The steps that make a mount's source while the host is in view; none for what init makes itself."""
     options = oci.mount_options(entry["options"])
     if entry["source"] == "joined:/dev/shm":
-        return [mounts.BorrowTree(f"mount.{index}", "ns.mount", "/dev/shm")]
+        return [sources.BorrowTree(f"mount.{index}", "ns.mount", "/dev/shm")]
     if entry["type"] == "bind":
         return _bind(entry, f"mount.{index}", options)
     if entry["type"] == "image":
-        return [mounts.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"])]
+        return [sources.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"])]
     if entry["type"] == "cgroup" and driver.version != "v2":
         return [
-            mounts.CloneTree(f"cgroup.mount.{h.name}", h.directory, False, options.attributes)
+            sources.CloneTree(f"cgroup.mount.{h.name}", h.directory, False, options.attributes)
             for h in driver.hierarchies(facts.group)
         ]
     return []
@@ -220,7 +220,7 @@ def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
 
 def _bind(entry: dict[str, Any], name: str, options: oci.MountOptions) -> list[Step]:
     steps: list[Step] = [
-        mounts.CloneTree(
+        sources.CloneTree(
             name,
             entry["source"],
             options.recursive,
@@ -232,7 +232,7 @@ def _bind(entry: dict[str, Any], name: str, options: oci.MountOptions) -> list[S
     ]
     if entry.get("matchUser"):
         uid, gid = entry["matchUser"]
-        steps.append(mounts.MatchUser(name, entry["source"], uid, gid))
+        steps.append(sources.MatchUser(name, entry["source"], uid, gid))
     return steps
 
 
@@ -247,7 +247,7 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     new_cgroup_namespace = oci.namespace(spec, "cgroup") is not None
     steps.append(cgroups.JoinCgroups(len(driver.join_files(facts.group)), new_cgroup_namespace))
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
-    steps.append(mounts.SeparateMounts("slave"))
+    steps.append(changeroot.SeparateMounts("slave"))
     if linux.get("sysctl"):
         # In the namespaces that they are of, while /proc is still the host's own: a container cannot have mounted
         # anything over that one, or be changing it at this moment (CVE-2025-52881).
@@ -257,7 +257,7 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
             )
         )
     # The root at once: every other target is resolved below it, in it.
-    steps.append(mounts.AttachRoot(facts.root.place))
+    steps.append(changeroot.AttachRoot(facts.root.place))
     for index, entry in enumerate(spec["mounts"]):
         steps += _attached(entry, index, facts, driver)
         if entry["destination"] == "/dev" and entry["type"] == "tmpfs":
@@ -273,9 +273,9 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     steps += [mounts.BindOntoItself(path) for path in linux["readonlyPaths"]]
     steps += [mounts.MaskPath(path) for path in linux["maskedPaths"]]
     if spec["root"]["readonly"]:
-        steps.append(mounts.ReadOnlyRoot())
+        steps.append(changeroot.ReadOnlyRoot())
     # From here on the host's file system is out of reach.
-    steps.append(mounts.MoveRoot() if facts.no_pivot else mounts.PivotRoot())
+    steps.append(changeroot.MoveRoot() if facts.no_pivot else changeroot.PivotRoot())
     network = oci.namespace(spec, "network")
     if network is not None and "path" not in network:
         steps.append(setup.LoopbackUp())
