@@ -15,7 +15,7 @@ from sampan.errors import Conflict, InvalidParameter, NotFound, System
 from sampan.oci import lifecycle
 from sampan.steps.trace import Event, Trace
 from sampan.store import locks, states
-from sampan.store.layout import Layout
+from sampan.store.layout import ContainerPaths, Layout
 from sampan.store.names import random_name
 from sampan.store.records import SCHEMA, Record, Records, check_name, new_id
 
@@ -466,3 +466,28 @@ def test_lost_or_starting_is_a_question_of_the_record_lock(records: Records, lay
 def test_a_root_that_cannot_be_is_told_in_one_line(place: str, tmp_path: Path) -> None:
     with pytest.raises(System, match=rf"^mkdir {place}: .*: choose another place with --root and --run-root$"):
         Layout(place, str(tmp_path)).make(Trace())
+
+
+def test_adopting_never_keeps_a_remover_from_its_last_step(layout: Layout) -> None:
+    """Between the adopter's look at the lock file and its taking it, the remover may have removed it."""
+    records = Records(layout, Trace())
+    for number in range(400):
+        paths = layout.removing(f"{number:064x}")
+        os.mkdir(paths.directory)
+        Path(paths.record_lock).touch()
+        errors: list[BaseException] = []
+
+        def remove(paths: ContainerPaths = paths, errors: list[BaseException] = errors) -> None:
+            try:
+                records.finish_removal(paths)
+            except OSError as e:
+                errors.append(e)
+
+        remover = threading.Thread(target=remove)
+        remover.start()
+        lock = records.adopt(paths)
+        remover.join()
+        if lock is not None:
+            lock.release()
+        assert errors == []
+        assert not os.path.exists(paths.directory)

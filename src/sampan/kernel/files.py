@@ -239,16 +239,17 @@ class FileLock:
         self.fd = fd
 
     @classmethod
-    def acquire(cls, path: str, wait_seconds: float | None = None, shared: bool = False) -> Self:
-        """Lock `path`, made if it is absent; wait at most `wait_seconds` (None: without end, 0: not at all).
+    def acquire(cls, path: str, wait_seconds: float | None = None, shared: bool = False, make: bool = True) -> Self:
+        """Lock `path`, made if it is absent and `make`; wait at most `wait_seconds` (None: without end, 0: not at all).
 
         The file that is locked is the one that has the name: if it was removed or replaced while we waited, the new
         one is locked instead. Raises BlockingIOError (EAGAIN) if somebody holds it for longer, FileNotFoundError
-        if the directory is gone, other OSErrors of open(2).
+        if the directory is gone (without `make`: or the file), other OSErrors of open(2).
         """
         deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(path, flags, 0o600)
             try:
                 _lock(fd, path, deadline, fcntl.F_RDLCK if shared else fcntl.F_WRLCK)
                 if _names(path, fd):

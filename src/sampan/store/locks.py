@@ -33,14 +33,14 @@ class RecordLock:
         self._lock = lock
 
     @classmethod
-    def acquire(cls, paths: ContainerPaths, patience: float = PATIENCE) -> Self:
-        """Take the lock, waiting at most `patience` seconds.
+    def acquire(cls, paths: ContainerPaths, patience: float = PATIENCE, make: bool = True) -> Self:
+        """Take the lock, waiting at most `patience` seconds. Its file is made if it is missing and `make` says so.
 
         Raises NotFound if the container is gone (also when it went while we waited), Conflict naming the
         process that holds the lock for longer.
         """
         try:
-            lock = FileLock.acquire(paths.record_lock, patience)
+            lock = FileLock.acquire(paths.record_lock, patience, make=make)
         except BlockingIOError:
             raise Conflict(_held_by(paths)) from None
         except (FileNotFoundError, NotADirectoryError):
@@ -53,10 +53,10 @@ class RecordLock:
         return cls(paths, lock)
 
     @classmethod
-    def attempt(cls, paths: ContainerPaths) -> Self | None:
-        """Take the lock if nobody holds it; None if somebody does or the container is gone."""
+    def attempt(cls, paths: ContainerPaths, make: bool = True) -> Self | None:
+        """Take the lock if nobody holds it; None if somebody does, or the container (without `make`: its lock) is gone."""
         try:
-            return cls.acquire(paths, 0)
+            return cls.acquire(paths, 0, make)
         except (Conflict, NotFound):
             return None
 

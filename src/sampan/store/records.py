@@ -284,10 +284,11 @@ class Records:
         # The names lock: a create holds it between making the directory and locking it.
         with self._names_lock():
             # Without a lock file it is one that was killed before it locked it, or one whose remover is between its last
-            # two steps, or was killed there. A lock file that is made now would keep that remover from its last step.
-            if not os.path.exists(paths.record_lock) and _remove_empty(paths.directory):
-                return None
-            return RecordLock.attempt(paths) if os.path.isdir(paths.directory) else None
+            # two steps, or was killed there. A lock file that is made now would keep that remover from its last step:
+            # so none is made of one that was there a moment ago.
+            if os.path.exists(paths.record_lock):
+                return RecordLock.attempt(paths, make=False)
+            return None if _remove_empty(paths.directory) else RecordLock.attempt(paths)
 
     def names(self) -> Iterator[tuple[str, str]]:
         """All claims as (name, id); an id may be empty or name a container that is not there."""
