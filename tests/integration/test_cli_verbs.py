@@ -157,7 +157,7 @@ def test_kill(cli: Command) -> None:
     done = cli("kill", "-s", "FOO", "box")
     assert (done.code, done.err) == (1, "Error: invalid signal: FOO\n")
     done = cli("kill", "nobody")
-    assert (done.code, done.err) == (1, "Error: No such container: nobody\n")
+    assert (done.code, done.err) == (1, "Error: cannot kill container: nobody: No such container: nobody\n")
     assert cli("kill", "box").ok().out == "box\n"
     assert cli("wait", "box").ok().out == "137\n"
     done = cli("kill", "box")
