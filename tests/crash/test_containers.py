@@ -22,6 +22,7 @@ from sampan.errors import NotFound, SampanError, StartFailed
 from sampan.steps.trace import Event
 
 from support.patience import eventually
+from support.reboot import reboot
 from support.roots import Leftovers, Root
 
 pytestmark = [pytest.mark.root, pytest.mark.patience(400)]
@@ -212,6 +213,32 @@ def test_update(ready: Root) -> None:
         assert recorded(box) == wanted
 
     Crashes(ready, make_and_start, update).at_every_step(of_the_engine, check)
+
+
+def test_boot(ready: Root) -> None:
+    """Killed anywhere in it, the next one completes it: what was to be started runs, once, and nothing else does."""
+    policies = {"one": "always", "two": "unless-stopped", "three": "on-failure", "four": "no"}
+
+    def prepare(engine: sampan.Engine) -> None:
+        for name, policy in policies.items():
+            engine.containers.create("base", SLEEP, name=name, restart_policy=policy).start()
+        reboot(ready)
+
+    def boot(engine: sampan.Engine) -> None:
+        assert [str(error) for _, error in engine.containers.boot() if error is not None] == []
+
+    def check(_found: list[Container]) -> None:
+        # A start that was killed halfway has its own shim to clean up behind it.
+        with ready.engine() as engine:
+            boot(engine)
+            found = {c.name: c for c in engine.containers.list(all=True)}
+            assert {n: c.status for n, c in found.items()} == {**dict.fromkeys(policies, "running"), "four": "exited"}
+            before = {n: c.inspect()["State"]["Pid"] for n, c in found.items()}
+            boot(engine)
+            assert {n: c.inspect()["State"]["Pid"] for n, c in found.items()} == before
+
+    crashes = Crashes(ready, prepare, boot)
+    crashes.at_every_step(of_the_engine, check, stride=7)
 
 
 def test_create(ready: Root) -> None:

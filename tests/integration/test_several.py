@@ -9,7 +9,7 @@ import time
 import pytest
 
 import sampan
-from sampan.cli.parallel import AT_ONCE, at_once
+from sampan.engine.parallel import AT_ONCE, at_once
 
 from support.command import Command
 from support.patience import eventually, patience
@@ -119,7 +119,9 @@ def test_more_than_are_done_at_once_and_what_one_raises() -> None:
     def half(word: str) -> str:
         return str(100 // (int(word) - 7))
 
-    outcomes = list(at_once(words, half))
+    done = list(at_once(words, half))
+    assert [word for word, _ in done] == words
+    outcomes = [outcome for _, outcome in done]
     assert [type(o.error) for o in outcomes if o.error] == [ZeroDivisionError]
     assert outcomes[7].error is not None
     assert [o.value for o in outcomes[8:10]] == ["100", "50"]

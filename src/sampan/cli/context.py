@@ -61,10 +61,10 @@ class Context:
         self.engine  # noqa: B018  (what fails here would fail for each of them)
         if len(words) == 1:
             return self.each(words, lambda word: _print(action(word)))
-        from sampan.cli.parallel import at_once  # in here: mostly there is one
+        from sampan.engine.parallel import at_once  # in here: mostly there is one
 
         failed = []
-        for outcome in at_once(words, action):
+        for _, outcome in at_once(words, action):
             if isinstance(outcome.error, SampanError):
                 failed.append(outcome.error)
             elif outcome.error is not None:

@@ -45,6 +45,9 @@ VERBS = {
     "version": Entry("sampan.cli.system", "VERSION", "Show the version of sampan and of what it runs on", common=True),
     "info": Entry("sampan.cli.system", "INFO", "Show what this installation has and can do", common=True),
     "attach": Entry("sampan.cli.attach", "ATTACH", "Attach this terminal to a running container"),
+    "boot": Entry(
+        "sampan.cli.boot", "BOOT", "Start what should run by its restart policy, after the machine has come up"
+    ),
     "commit": Entry("sampan.cli.commit", "COMMIT", "Make an image of what a container has changed"),
     "create": Entry("sampan.cli.run", "CREATE", "Create a container without starting it"),
     "diff": Entry("sampan.cli.commit", "DIFF", "Show which files a container has changed"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.boot import Booter
     from sampan.engine.commit import Committer
     from sampan.engine.create import Creator
     from sampan.engine.events import Events
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
         def renamer(self) -> Renamer: ...
         @property
         def updater(self) -> Updater: ...
+        @property
+        def booter(self) -> Booter: ...
         @property
         def events(self) -> Events: ...
         @property

@@ -8,7 +8,7 @@ from sampan.engine.failures import told
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from sampan.engine.container import Verbs
@@ -130,6 +130,13 @@ class Containers:
         if containers is None:
             return self._verbs.stats.listing(all, earlier)
         return self._verbs.stats.of([container.id for container in containers], earlier)
+
+    def boot(self) -> Iterator[tuple[Container, BaseException | None]]:
+        """Start again, after the machine has come up, what should run by its restart policy: see `engine.boot`.
+
+        Each that was started, or could not be and why, as soon as that is known.
+        """
+        return self._verbs.booter.boot()
 
     @told
     def prune(self, filters: Mapping[str, str | Sequence[str]] | None = None) -> dict[str, Any]:

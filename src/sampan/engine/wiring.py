@@ -179,6 +179,12 @@ class Wiring:
 
         return Renamer(self.records, self.events)
 
+    def _booter(self) -> Any:
+        from sampan.engine.boot import Booter
+        from sampan.engine.container import Container
+
+        return Booter(self.records, self.janitor, self.settler, self.starter, lambda record: Container(self, record))
+
     def _updater(self) -> Any:
         from sampan.engine.update import Updater
 

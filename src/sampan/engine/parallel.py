@@ -1,6 +1,6 @@
 """Doing the same with many at once, and telling it in the order in which they were named.
 
-Threads, for what is waited for is processes that end, not computation. They are daemons: an interrupted command ends at once.
+Threads, for what is waited for is other processes, not computation. They are daemons: an interrupted command ends at once.
 """
 
 from __future__ import annotations
@@ -38,24 +38,31 @@ class Outcome:
         self._ended.wait()
 
 
-def at_once(words: Sequence[str], action: Callable[[str], str | None]) -> Iterator[Outcome]:
-    """Call `action` for every word, `AT_ONCE` of them at the same time; the outcomes in the words' order, each as soon as it is there."""
+def at_once(
+    words: Sequence[str], action: Callable[[str], str | None], outcomes: dict[str, Outcome] | None = None
+) -> Iterator[tuple[str, Outcome]]:
+    """Call `action` for every word, `AT_ONCE` of them at the same time; what became of each, in the words' order and as soon as it is there.
+
+    They are begun in their order too: so an action may wait for one of a word before its own, which it finds in `outcomes`.
+    """
     import threading
 
-    outcomes = [Outcome(threading.Event()) for _ in words]
-    left = iter(list(zip(words, outcomes, strict=True)))
+    tasks = [(word, Outcome(threading.Event())) for word in words]
+    if outcomes is not None:
+        outcomes.update(tasks)
+    left = iter(tasks)
     taking = threading.Lock()
 
     def work() -> None:
         while True:
             with taking:
-                following = next(left, None)
-            if following is None:
+                word, outcome = next(left, ("", None))
+            if outcome is None:
                 return
-            following[1].take(action, following[0])
+            outcome.take(action, word)
 
     for _ in range(min(AT_ONCE, len(words))):
         threading.Thread(target=work, daemon=True).start()
-    for outcome in outcomes:
+    for word, outcome in tasks:
         outcome.wait()
-        yield outcome
+        yield word, outcome
