@@ -13,12 +13,15 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sampan
 from sampan.engine.containers import Container
 from sampan.errors import NotFound, SampanError, StartFailed
+from sampan.runtime import conversation
+from sampan.runtime.launcher import SHIM
 from sampan.steps.trace import Event
 
 from support.patience import eventually
@@ -239,6 +242,55 @@ def test_boot(ready: Root) -> None:
 
     crashes = Crashes(ready, prepare, boot)
     crashes.at_every_step(of_the_engine, check, stride=7)
+
+
+def shims() -> set[int]:
+    """The processes that were executed as shims of this package."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.fsencode(SHIM) in (entry / "cmdline").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_a_command_that_is_killed_when_its_plan_is_on_the_way(ready: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shim comes after the start was settled as lost: it begins nothing, and leaves the next start alone."""
+    with ready.engine() as engine:
+        make(engine)
+    send, before, told = conversation._send, shims(), ready.directory / "shim"
+
+    def send_and_die(control: Any, data: bytes, fds: list[int]) -> None:
+        (shim,) = eventually(lambda: {pid for pid in shims() - before if not is_child(pid)})
+        os.kill(shim, signal.SIGSTOP)
+        told.write_text(str(shim))
+        send(control, data, fds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def is_child(pid: int) -> bool:
+        return any(child == pid for child, _ in children(os.getpid()))
+
+    monkeypatch.setattr(conversation, "_send", send_and_die)
+    assert os.WIFSIGNALED(child(ready, Killer(-1, nothing_chosen), start))
+    monkeypatch.undo()
+    shim = int(told.read_text())
+    told.unlink()
+    with ready.engine() as engine:
+        (box,) = engine.containers.list(all=True)
+        settled = box.inspect()["State"]
+        assert (settled["Running"], settled["ExitCode"]) == (False, 255)
+        os.kill(shim, signal.SIGCONT)
+        eventually(lambda: shim not in shims(), what="the shim has gone")
+        assert box.inspect()["State"] == settled
+        start(engine)
+        assert box.status == "running"
+        box.remove(force=True)
+
+
+def nothing_chosen(_event: Event) -> bool:
+    return False
 
 
 def test_create(ready: Root) -> None:

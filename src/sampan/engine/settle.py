@@ -11,7 +11,7 @@ import time
 
 from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
-from sampan.kernel.files import lock_is_held
+from sampan.kernel.files import FileLock, lock_is_held
 from sampan.kernel.process import boot_id
 from sampan.oci import lifecycle, restart
 from sampan.store import states
@@ -137,8 +137,17 @@ class Settler:
         seen = states.observe(lock.paths, holding=True, frozen=self._frozen(record))
         if seen.status != lifecycle.LOST:
             return seen
-        start = lock.paths.start(seen.number)
         self.drop_processes(record, patience)
+        try:
+            # Its monitor may still be on its way: the plan was sent, and the command killed before the monitor had its lock.
+            # From here on it cannot get it, and afterwards it finds that this start is over.
+            with FileLock.acquire(lock.paths.monitor_lock, 0):
+                return self._conclude_lost(record, lock, seen)
+        except BlockingIOError:
+            return states.observe(lock.paths, holding=True, frozen=self._frozen(record))
+
+    def _conclude_lost(self, record: Record, lock: RecordLock, seen: Observation) -> Observation:
+        start = lock.paths.start(seen.number)
         states.keep_health(lock.paths, start, self._trace)
         self._drop_run_directory(lock.paths)
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.

@@ -66,7 +66,8 @@ class Monitor:
         """Live. Returns the command to execute at the very end, [] for none."""
         if not self._take_plan():
             return []
-        self._take_lock()
+        if not self._take_lock():
+            return []
         outcome = self._launch()
         if outcome.failed is not None:
             self._conclude_failure(outcome)
@@ -95,10 +96,23 @@ class Monitor:
         self.ctx.fds.update(zip(self.plan.descriptors, received, strict=True))
         return True
 
-    def _take_lock(self) -> None:
-        """A POSIX record lock, not an flock: children do not inherit it, so that only this process' life holds it."""
+    def _take_lock(self) -> bool:
+        """A POSIX record lock, not an flock: children do not inherit it, so that only this process' life holds it.
+
+        False if this start is over: the launcher was killed when the plan was on its way, and somebody found that nobody was at
+        work on it (`engine.settle`, which holds the lock while it writes that down).
+        """
+        if self._is_over():
+            return False  # asked before the lock is taken, too: another start may be about to take it
         self.lock = os.open(f"{self.plan.directory}/monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return not self._is_over()
+
+    def _is_over(self) -> bool:
+        return os.path.exists(f"{self.plan.start}/exit.json") or not os.path.isdir(self.plan.start)
 
     def _launch(self) -> launch.Outcome:
         plan = self.plan
