@@ -105,10 +105,7 @@ class Monitor:
         if self._is_over():
             return False  # asked before the lock is taken, too: another start may be about to take it
         self.lock = os.open(f"{self.plan.directory}/monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+        fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return not self._is_over()
 
     def _is_over(self) -> bool:
