@@ -171,7 +171,7 @@ def test_several_attach_to_one_container(cli: Command) -> None:
 def test_attach_to_what_does_not_run(cli: Command) -> None:
     cli("create", "--name", "box", "base").ok()
     done = cli("attach", "box")
-    assert (done.code, done.err) == (1, "Error: You cannot attach to a stopped container, start it first\n")
+    assert (done.code, done.err) == (1, "You cannot attach to a stopped container, start it first\n")
 
 
 def test_signals_are_handed_to_the_container(cli: Command) -> None:

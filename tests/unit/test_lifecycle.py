@@ -93,7 +93,7 @@ def test_the_predicates_say_what_the_table_says() -> None:
         (life.START, life.STARTING, Conflict, "is being started by another command"),
         (life.START, life.DEAD, Conflict, "its record cannot be read"),
         (life.START, life.PAUSED, Conflict, "cannot start a paused container, try unpause instead"),
-        (life.EXEC, life.PAUSED, Conflict, f"Container {ID} is paused, unpause the container before exec"),
+        (life.EXEC, life.PAUSED, Conflict, "Container box is paused, unpause the container before exec"),
         (life.ATTACH, life.PAUSED, Conflict, "You cannot attach to a paused container, unpause it first"),
         (life.PAUSE, life.PAUSED, Conflict, f"Container {ID} is already paused"),
         (life.PAUSE, life.EXITED, Conflict, f"container {ID} is not running"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sampan.cli import session, terminal
 from sampan.cli.flags import Flag
+from sampan.cli.output import Failure
 from sampan.cli.run import DETACH_KEYS, SIG_PROXY
 from sampan.cli.verbs import Command
+from sampan.errors import Conflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ def attach(context: Context, arguments: Arguments) -> int:
         attached.add("stdin")
     proxy = arguments["sig-proxy"] and not tty
     # Before the check of the terminal: that a container does not run is the more useful thing to hear.
-    attachment = container.attach(stdin="stdin" in attached)
+    try:
+        attachment = container.attach(stdin="stdin" in attached)
+    except Conflict as e:
+        raise Failure(str(e)) from None  # Docker's command line says this itself, as it is
     session.check_terminal("stdin" in attached, tty)
     with session.caught(tty, proxy) as held:
         held.hold()

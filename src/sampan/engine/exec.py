@@ -70,8 +70,9 @@ class Executor:
         if not request.command or not request.command[0]:
             raise InvalidParameter("no exec command specified")
         check_environment(list(request.environment))
-        process = process_object(record, request)
+        # The state first: of one whose record cannot be read there is nothing to make a process of.
         handle = self._running(record, lifecycle.EXEC)
+        process = process_object(record, request)
         group = cgroup.container_group(record.id, record.host_config)
         plan = make_exec_plan(
             os.urandom(32).hex(), process, group, self._cgroups, open_stdin=request.stdin, detach=request.detach

@@ -185,7 +185,7 @@ def _refusal_of_paused(verb: str, container_id: str, name: str) -> SampanError:
         return Conflict("You cannot attach to a paused container, unpause it first")
     if verb == REMOVE:
         return Conflict(f'cannot remove container "/{name}": container is paused and must be unpaused first')
-    return Conflict(f"Container {container_id} is paused, unpause the container before {verb}")
+    return Conflict(f"Container {name} is paused, unpause the container before {verb}")
 
 
 def table_markdown() -> str:
