@@ -102,6 +102,21 @@ def test_processors_and_processes(engine: sampan.Engine) -> None:
     assert config(fast, "NanoCpus", "CpuQuota") == [500_000_000, 0]
 
 
+def test_real_time(engine: sampan.Engine) -> None:
+    if not cgroup.detect().supports("realtime"):
+        with pytest.raises(InvalidParameter, match="kernel does not support CPU real-time scheduler"):
+            started(engine).update(cpu_rt_runtime=1000)
+        return
+    box = started(engine)
+    for period, runtime in ((1_000_000, 2_000), (10_000, 100), (1_000_000, 20_000), (500_000, 4_000)):
+        box.update(cpu_rt_period=period, cpu_rt_runtime=runtime)
+        assert knob(box, "cpu", "cpu.rt_period_us", "") == str(period)
+        assert knob(box, "cpu", "cpu.rt_runtime_us", "") == str(runtime)
+    with pytest.raises(InvalidParameter, match="cpu real-time runtime cannot be higher than cpu real-time period"):
+        box.update(cpu_rt_period=3_000)
+    assert config(box, "CpuRealtimePeriod", "CpuRealtimeRuntime") == [500_000, 4_000]
+
+
 @pytest.mark.core
 def test_what_the_kernel_refuses_leaves_everything_as_it_was(engine: sampan.Engine) -> None:
     """The last limit is refused when the others are set already."""
