@@ -101,11 +101,12 @@ def test_only_one_is_started_and_attached_to(cli: Command, engine: sampan.Engine
 def test_an_interrupt_ends_the_command_and_not_the_containers(root: Root, engine: sampan.Engine) -> None:
     made(engine, "a1", "b1", command=DEAF)
     command = root.cli.start("stop", "-t", "600", "a1", "b1", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    kills = {"type": "container", "event": "kill"}
+    ids = [engine.containers.get(name).id for name in ("a1", "b1")]  # others of these names were before them
+    kills = {"event": "kill", "container": ids}
 
     def signalled() -> bool:
         with engine.events(since="1m", until="0s", filters=kills) as events:
-            return len({e["Actor"]["Attributes"]["name"] for e in events} & {"a1", "b1"}) == 2
+            return {event["Actor"]["ID"] for event in events} == set(ids)
 
     eventually(signalled, 20, "both have their signal")
     command.send_signal(signal.SIGINT)
