@@ -58,7 +58,7 @@ class Place:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.volumes = directory / "root/volumes"
-        self.mounts_before = host.mounts()
+        self.mounts_before = host.mounts(directory)
 
     def engine(self, observer: Callable[[Event], None] | None = None) -> sampan.Engine:
         return sampan.Engine(str(self.directory / "root"), str(self.directory / "run"), observer=observer)
@@ -74,7 +74,7 @@ class Place:
         )
 
     def mounts(self) -> set[str]:
-        return host.mounts() - self.mounts_before
+        return host.mounts(self.directory) - self.mounts_before
 
 
 def killed_at(place: Place | Root, at: int, action: Action) -> bool:

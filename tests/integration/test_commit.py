@@ -18,9 +18,8 @@ from sampan.errors import Conflict, InvalidParameter, NotFound, System
 from sampan.steps.trace import Event
 
 from support.command import Command
-from support.imagestore import disk
 from support.patience import eventually, patience
-from support.roots import Root
+from support.roots import Root, small_root
 
 pytestmark = pytest.mark.root
 
@@ -285,21 +284,18 @@ def test_a_killed_commit_leaves_no_frozen_container(root: Root, step: str, when:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    with disk(tmp_path / "disk", "24m") as place:
-        root = Root(place / "store")
-        with root.engine() as engine:
-            box = engine.containers.create(
-                "base", ["sh", "-c", "head -c 14000000 /dev/urandom >/big; echo ready; exec sleep 1000"]
-            )
-            box.start()
-            eventually(lambda: list(box.logs()), what="its file is there")
-            before = {name: os.listdir(root.root / name) for name in ("content/sha256", "layers", "images")}
-            with pytest.raises(System, match="no space left on device"):
-                box.commit("full:1")
-            assert box.status == "running"
-            assert {name: os.listdir(root.root / name) for name in before} == before
-            assert leftovers(root) == []
-        root.delete()
+    with small_root(tmp_path / "disk", "24m") as root, root.engine() as engine:
+        box = engine.containers.create(
+            "base", ["sh", "-c", "head -c 14000000 /dev/urandom >/big; echo ready; exec sleep 1000"]
+        )
+        box.start()
+        eventually(lambda: list(box.logs()), what="its file is there")
+        before = {name: os.listdir(root.root / name) for name in ("content/sha256", "layers", "images")}
+        with pytest.raises(System, match="no space left on device"):
+            box.commit("full:1")
+        assert box.status == "running"
+        assert {name: os.listdir(root.root / name) for name in before} == before
+        assert leftovers(root) == []
 
 
 @pytest.mark.parametrize("step", ["read writable layer", "write image name"])

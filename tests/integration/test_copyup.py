@@ -16,7 +16,7 @@ from sampan.store.copyup import FILLED, FILLING, CopyUp
 
 from support.archives import fingerprint
 from support.imagestore import archive, disk
-from support.roots import BASE, Root
+from support.roots import BASE, Root, small_root
 
 pytestmark = pytest.mark.root
 
@@ -259,8 +259,7 @@ def test_a_volume_over_a_file_and_over_the_root(volumes: Root, made: Import) -> 
 
 
 def test_a_full_disk_in_the_middle_of_a_create(tmp_path: Path) -> None:
-    with disk(tmp_path / "disk", "24m") as small:
-        root = Root(small / "store")
+    with small_root(tmp_path / "disk", "24m") as root:
         files: dict[str, bytes | None] = {"data": None, "data/a": b"x", "data/big": os.urandom(7 << 20)}
         root.cli("import", "-c", 'CMD ["x"]', "-", "big", input=archive(files)).ok()
         before = root.state()
@@ -276,4 +275,3 @@ def test_a_full_disk_in_the_middle_of_a_create(tmp_path: Path) -> None:
             assert not [v for v in engine.volumes.list() if "/anon" in v.path]
         assert sorted(os.listdir(content(root, "vol2").parent)) == [".copy.lock", "_data", "volume.json"]
         assert listing(root, "vol2") == []
-        root.delete()

@@ -71,6 +71,35 @@ def test_memory_and_processors(engine: sampan.Engine) -> None:
     assert box.exec(["nproc"]).stdout == "1\n"
 
 
+def test_a_share_of_the_processors(engine: sampan.Engine) -> None:
+    box = started(engine, cpus="0.25")
+    assert knob(box, ("cpu", "cpu.cfs_quota_us"), "cpu.max") in ("25000", "25000 100000")
+    if cgroup.detect().version != "v2":
+        assert knob(box, ("cpu", "cpu.cfs_period_us"), "") == "100000"
+
+
+def test_real_time(engine: sampan.Engine) -> None:
+    if not cgroup.detect().supports("realtime"):  # no kernel has it on version 2
+        with pytest.raises(InvalidParameter, match="kernel does not support CPU real-time scheduler"):
+            engine.containers.create("base", cpu_rt_runtime=1000)
+        return
+    box = started(engine, cpu_rt_runtime=2000, cpu_rt_period=500_000)
+    assert knob(box, ("cpu", "cpu.rt_runtime_us"), "") == "2000"
+    assert knob(box, ("cpu", "cpu.rt_period_us"), "") == "500000"
+
+
+def test_the_weight_of_the_disks(cli: Command, engine: sampan.Engine) -> None:
+    name = cli("run", "-d", "--network", "none", "--blkio-weight", "300", "base", "sleep", "1000")
+    if cgroup.detect().supports("block weight"):
+        box = engine.containers.get(name.ok().out.strip())
+        assert knob(box, ("blkio", "blkio.bfq.weight"), "io.bfq.weight").removeprefix("default ") == "300"
+        assert name.err == ""
+    else:
+        assert (
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded." in name.err
+        )
+
+
 def test_what_only_cgroup_version_1_has(cli: Command) -> None:
     done = cli("run", "--rm", "--network", "none", "--memory-swappiness", "7", "--oom-kill-disable", "-m", "64m", "base",
                "sh", "-c", "cat /sys/fs/cgroup/memory/memory.swappiness /sys/fs/cgroup/memory/memory.oom_control")  # fmt: skip
@@ -103,9 +132,17 @@ def test_limits_of_a_disk(engine: sampan.Engine, tmp_path: Path) -> None:
     node = tmp_path / "disk"
     os.mknod(node, 0o600 | 0o060000, os.makedev(*numbers))
     limit = {"Path": str(node), "Rate": 5 << 20}
-    box = started(engine, device_read_bps=[limit], device_write_iops=[{"Path": str(node), "Rate": 60}])
+    box = started(
+        engine,
+        device_read_bps=[limit],
+        device_write_bps=[{"Path": str(node), "Rate": 6 << 20}],
+        device_read_iops=[{"Path": str(node), "Rate": 50}],
+        device_write_iops=[{"Path": str(node), "Rate": 60}],
+    )
     assert knob(box, ("blkio", "blkio.throttle.read_bps_device"), "io.max").startswith(f"{disk} ")
     assert "5242880" in knob(box, ("blkio", "blkio.throttle.read_bps_device"), "io.max")
+    assert "6291456" in knob(box, ("blkio", "blkio.throttle.write_bps_device"), "io.max")
+    assert "50" in knob(box, ("blkio", "blkio.throttle.read_iops_device"), "io.max")
     assert "60" in knob(box, ("blkio", "blkio.throttle.write_iops_device"), "io.max")
     assert box.inspect()["HostConfig"]["BlkioDeviceReadBps"] == [limit]
 

@@ -418,9 +418,9 @@ def test_nothing_of_a_volume_is_in_the_writable_layer(volumes: Root) -> None:
     assert os.listdir(upper / "new/place") == []
 
 
-def test_the_host_has_no_mount_of_any_of_it(cli: Command, place: Path) -> None:
-    before = host.mounts()
+def test_the_host_has_no_mount_of_any_of_it(root: Root, cli: Command, place: Path) -> None:
+    before = host.mounts(root.directory, place)
     cli("run", "-d", "--name", "box", "-v", f"{place}/dir:/x", "base", "sleep", "1000").ok()
-    assert host.mounts() == before
+    assert host.mounts(root.directory, place) == before
     cli("rm", "-f", "box").ok()
     eventually(lambda: not host.processes(str(place)), 3, "processes have ended")

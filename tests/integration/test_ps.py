@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from support.command import SAMPAN
 from support.roots import Root
 
 pytestmark = pytest.mark.root
@@ -65,3 +68,14 @@ def test_ps_shows_what_filters_and_templates_ask_for(root: Root) -> None:
     unknown = root.cli("ps", "--format", "{{.Foo}}")
     assert unknown.code == 1
     assert unknown.err.endswith("can't evaluate field Foo in type *formatter.ContainerContext\n")
+
+
+def test_a_root_is_made_by_the_first_command_that_opens_it(tmp_path: Path) -> None:
+    """Also by one that only reads, as dockerd makes its data root when it starts; below the caller's directory if it is relative."""
+    argv = [SAMPAN, "--root", "store/root", "--run-root", "store/run"]
+    subprocess.run([*argv, "version"], cwd=tmp_path, check=True, capture_output=True)
+    assert not (tmp_path / "store").exists(), "what needs no store makes none"
+    subprocess.run([*argv, "ps", "--no-such-flag"], cwd=tmp_path, check=False, capture_output=True)
+    assert not (tmp_path / "store").exists(), "nor does a wrong command line"
+    subprocess.run([*argv, "ps"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "store/root/containers").is_dir()

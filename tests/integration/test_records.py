@@ -491,3 +491,49 @@ def test_adopting_never_keeps_a_remover_from_its_last_step(layout: Layout) -> No
             lock.release()
         assert errors == []
         assert not os.path.exists(paths.directory)
+
+
+READERS = """
+import sys, time; sys.path.insert(0, sys.argv[1])
+from sampan.store.locks import acquire_in_turn
+print("there", flush=True)
+while True:
+    with acquire_in_turn(sys.argv[2], 60, True):
+        time.sleep(0.02)
+"""
+
+
+def test_readers_that_come_and_go_do_not_keep_a_writer_out(layout: Layout) -> None:
+    argv = [sys.executable, "-c", READERS, str(SRC), layout.images_lock]
+    readers = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(8)]
+    try:
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == b"there\n"
+        for _ in range(3):
+            with locks.acquire_in_turn(layout.images_lock, 20, shared=False):
+                pass
+        assert all(reader.poll() is None for reader in readers)
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate()
+
+
+def test_who_holds_a_shared_lock_for_long_keeps_no_reader_out(layout: Layout) -> None:
+    outcome: list[object] = []
+
+    def want_it_alone() -> None:
+        try:
+            locks.acquire_in_turn(layout.images_lock, 3.0, shared=False)
+        except BlockingIOError as e:
+            outcome.append(e)
+
+    with locks.acquire_in_turn(layout.images_lock, 1, shared=True):
+        writer = threading.Thread(target=want_it_alone)
+        writer.start()
+        for _ in range(3):
+            locks.acquire_in_turn(layout.images_lock, 1, shared=True).release()
+        writer.join(20)
+    assert len(outcome) == 1
+    locks.acquire_in_turn(layout.images_lock, 0.1, shared=False).release()

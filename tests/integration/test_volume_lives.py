@@ -35,7 +35,7 @@ def names(root: Root) -> list[str]:
 
 
 def mounted(place: Path, name: str) -> int:
-    return sum(mount.startswith(f"{place / name / '_data'}|") for mount in host.mounts())
+    return sum(mount.startswith(f"{place / name / '_data'}|") for mount in host.mounts(place))
 
 
 def run(root: Root, *args: str, name: str = "box") -> str:

@@ -37,7 +37,7 @@ def fill(path: Path) -> None:
 
 
 def mounted(path: Path) -> list[str]:
-    return [mount for mount in host.mounts() if mount.startswith(f"{path}|")]
+    return [mount for mount in host.mounts(path) if mount.startswith(f"{path}|")]
 
 
 # The verbs

@@ -9,18 +9,18 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def mounts() -> set[str]:
-    """The host's mounts as `mount point|type|source|super options`.
+def mounts(*places: Path | str) -> set[str]:
+    """The host's mounts that speak of these places, as `mount point|type|source|super options`.
 
-    Ids are left out: they are used again. Mounts of other engines that may run beside the tests are left out too.
+    By their mount point, what is mounted there (a bind's source), or an option (an overlay's directories). Ids are left
+    out: they are used again. Other mounts come and go with other engines, and other tests, that run beside these.
     """
+    wanted = [str(place) for place in places]
     found = set()
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        left, _, right = line.partition(" - ")
-        point = left.split()[4]
-        if "/docker/" in point or "/containers/storage/" in point or point.startswith("/run/docker/"):
-            continue
-        found.add("|".join((point, *right.split())))
+        if any(place in line for place in wanted):
+            left, _, right = line.partition(" - ")
+            found.add("|".join((left.split()[4], *right.split())))
     return found
 
 

@@ -111,13 +111,16 @@ class Store:
 
 @contextlib.contextmanager
 def disk(place: Path, size: str) -> Iterator[Path]:
-    """A file system in memory, of a size as tmpfs takes it."""
+    """A file system in memory, of a size as tmpfs takes it. It is never left mounted; AssertionError if it is in use at the end."""
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "sampan-test", place], check=True)
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        if subprocess.run(["umount", place], check=False).returncode:
+            # A test that failed has left a process in it: out of sight at least, and gone with that process.
+            subprocess.run(["umount", "--lazy", place], check=True)
+            raise AssertionError(f"{place} was still in use")
 
 
 def archive(files: Mapping[str, bytes | None]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from support import host
 from support.command import Command
+from support.imagestore import disk
 from support.patience import eventually
 from support.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import sampan
 
 BASE = Path(os.environ.get("SAMPAN_TEST_DIR", "/var/tmp/sampan-tests"))
@@ -68,6 +72,17 @@ class Root:
             os.rmdir(group)
 
 
+@contextlib.contextmanager
+def small_root(place: Path, size: str) -> Iterator[Root]:
+    """A store on a file system of its own that is soon full; its containers and the file system go also if the test fails."""
+    with disk(place, size):
+        root = Root(place / "store")
+        try:
+            yield root
+        finally:
+            root.delete()
+
+
 class Leftovers:
     """What is there now. `check()` says what came since, after the containers were removed."""
 
@@ -77,7 +92,7 @@ class Leftovers:
 
     def _look(self) -> set[str]:
         root = self._root
-        found = {f"mount {m}" for m in host.mounts()}
+        found = {f"mount {m}" for m in host.mounts(root.directory)}
         found |= {f"process {p}" for p in host.processes(str(root.directory)).values()}
         # The parent group itself may stay, as Docker's does; its shims' group as well, as long as it is empty.
         found |= {f"cgroup {g}" for g in host.cgroups(root.cgroup_parent) if not _may_stay(g, root.cgroup_parent)}

@@ -15,6 +15,7 @@ from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_at
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
 from sampan.oci import reference
+from sampan.store.locks import acquire_in_turn
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -202,7 +203,7 @@ class StoreLock:
 
 def _acquire(path: str, shared: bool) -> FileLock:
     try:
-        return FileLock.acquire(path, _PATIENCE, shared=shared)
+        return acquire_in_turn(path, _PATIENCE, shared)
     except BlockingIOError:
         raise Unavailable(
             f"the image store is in use: another command has held {path} for {_PATIENCE:.0f} s, try again"

@@ -8,6 +8,7 @@ with their holder, and two threads of one process exclude each other as two proc
 from __future__ import annotations
 
 import os
+import time
 
 from sampan.errors import Conflict, NotFound
 from sampan.kernel.files import FileLock
@@ -79,3 +80,48 @@ def _held_by(paths: ContainerPaths) -> str:
         pid = ""
     holder = f"process {pid}" if pid.isdigit() else "another command"
     return f"container {paths.id} is in use: {holder} is changing it, try again when it has ended"
+
+
+_UNHURRIED = 0.25
+"""How long who wants a shared lock alone waits like everybody, in seconds: mostly nobody holds it, or only for a moment."""
+_SHUT = 1.0
+"""How long newcomers are then kept out, in seconds, so that those who have the lock can come to an end."""
+_OPEN = 0.5
+"""And how long they are let in again: who holds it for minutes (a load) does not keep them out for as long."""
+
+
+def acquire_in_turn(path: str, patience: float, shared: bool) -> FileLock:
+    """Take a lock that many share for moments: whoever wants it alone is not kept out by others coming and going.
+
+    fcntl(2) gives a lock to any reader while another one has it, however long a writer waits. So a writer that has waited
+    in vain shuts the gate, a file beside the lock which readers only pass through. Raises BlockingIOError after
+    `patience` seconds, other OSErrors of open(2).
+    """
+    gate = f"{path}.gate"
+    if shared:
+        _pass(gate)
+        return FileLock.acquire(path, patience, shared=True)
+    try:
+        return FileLock.acquire(path, min(_UNHURRIED, patience))
+    except BlockingIOError:
+        pass
+    deadline = time.monotonic() + patience - _UNHURRIED
+    while True:
+        left = max(deadline - time.monotonic(), 0)
+        try:
+            with FileLock.acquire(gate, left):  # those who want it alone take turns
+                return FileLock.acquire(path, min(_SHUT, left))
+        except BlockingIOError:
+            if left <= _SHUT:
+                raise
+        time.sleep(min(_OPEN, left))
+
+
+def _pass(gate: str) -> None:
+    """Wait until nobody keeps the gate shut, but no longer than one who does may need: two in turn must not shut us out."""
+    try:
+        FileLock.acquire(gate, 2 * _SHUT, shared=True, make=False).release()
+    except FileNotFoundError:
+        pass  # nobody ever had to shut it
+    except BlockingIOError:
+        pass  # we have waited long enough

@@ -13,6 +13,7 @@ from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound, System, Unavailable
 from sampan.kernel.files import FileLock, sync_directory, write_atomic
 from sampan.kernel.mountinfo import mount_points
+from sampan.store.locks import acquire_in_turn
 from sampan.store.staging import Staging, delete_tree
 from sampan.structs import Struct
 
@@ -274,7 +275,7 @@ class VolumeLock:
 
     def _acquire(self, shared: bool) -> FileLock:
         try:
-            return FileLock.acquire(self._path, _PATIENCE, shared=shared)
+            return acquire_in_turn(self._path, _PATIENCE, shared)
         except BlockingIOError:
             raise Unavailable(
                 f"the volumes are in use: another command has held {self._path} for {_PATIENCE:.0f} s, try again"
