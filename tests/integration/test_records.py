@@ -17,7 +17,8 @@ from sampan.steps.trace import Event, Trace
 from sampan.store import locks, states
 from sampan.store.layout import ContainerPaths, Layout
 from sampan.store.names import random_name
-from sampan.store.records import SCHEMA, Record, Records, check_name, new_id
+from sampan.store.record import SCHEMA, Record, check_name, new_id
+from sampan.store.records import Records
 
 SRC = Path(__file__).parents[2] / "src"
 

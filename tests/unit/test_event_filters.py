@@ -12,7 +12,7 @@ from sampan.engine.eventreader import message
 from sampan.engine.events import container_attributes
 from sampan.errors import InvalidParameter
 from sampan.store.journal import Entry, parse
-from sampan.store.records import Record
+from sampan.store.record import Record
 
 ID = "c" * 64
 IMAGE = "sha256:" + "d" * 64

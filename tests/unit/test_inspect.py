@@ -15,7 +15,7 @@ from sampan.kernel import clock
 from sampan.oci import lifecycle
 from sampan.store import states
 from sampan.store.layout import ContainerPaths
-from sampan.store.records import Record, parse_record
+from sampan.store.record import Record, parse_record
 from sampan.structs import Struct
 
 ID = "ab" * 32

@@ -6,7 +6,7 @@ import pytest
 
 from sampan import jsontext
 from sampan.oci.mountpoint import BIND, IMAGE, TMPFS, VOLUME, MountPoint, mount_points
-from sampan.store.records import SCHEMA, Record, parse_record
+from sampan.store.record import SCHEMA, Record, parse_record
 
 POINTS = (
     MountPoint(VOLUME, "/data", source="/v/x/_data", name="x", driver="local", mode="z"),

@@ -6,10 +6,10 @@ functions and Go's printing are modules of their own; this one walks the tree. d
 
 from __future__ import annotations
 
-from sampan.cli import goprinting, templateparser
+from sampan.cli import goprinting, templatenodes, templateparser
 from sampan.cli.govalues import MISSING, Headings, Method, Nil, Object, items_sorted, truth, type_name
 from sampan.cli.templatefunctions import FUNCTIONS, Function, FunctionError
-from sampan.cli.templateparser import (
+from sampan.cli.templatenodes import (
     Action,
     Branch,
     Call,
@@ -206,7 +206,7 @@ class _Run:
             self._fail(first, f"can't give argument to non-function {first}")
         if isinstance(first, Pipeline):
             return self._pipeline(first, dot)
-        if isinstance(first, templateparser.Nil):
+        if isinstance(first, templatenodes.Nil):
             self._fail(first, "nil is not a command")
         return self._plain(first, dot)
 
@@ -314,7 +314,7 @@ class _Run:
 
     def _argument(self, node: Node, kind: str, dot: object) -> object:
         """The value of an operand that is handed on."""
-        if isinstance(node, templateparser.Nil):
+        if isinstance(node, templatenodes.Nil):
             if kind in ("string", "int"):
                 self._fail(node, f"cannot assign nil to {kind}")
             return None

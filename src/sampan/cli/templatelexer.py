@@ -238,3 +238,42 @@ def _alphanumeric(character: str) -> bool:
 def _code_point(character: str) -> str:
     code = f"U+{ord(character):04X}" if character else "U+0000"
     return f"{code} '{character}'" if character.isprintable() else code
+
+
+_SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+_CODES = {"x": 2, "u": 4, "U": 8}
+
+
+def unquote(text: str) -> str:
+    """The value of a quoted Go string or character. Raises ValueError."""
+    quote, inner = text[0], text[1:-1]
+    result, at = bytearray(), 0
+    while at < len(inner):
+        character = inner[at]
+        at += 1
+        if character != "\\":
+            result += character.encode("utf-8", "surrogateescape")
+            continue
+        escape = inner[at : at + 1]
+        at += 1
+        if escape in _SIMPLE or escape == quote:
+            result += _SIMPLE.get(escape, escape).encode()
+            continue
+        size, base = (_CODES[escape], 16) if escape in _CODES else (3, 8)
+        at -= escape not in _CODES
+        digits = inner[at : at + size]
+        at += size
+        if len(digits) != size or any(
+            digit not in "0123456789abcdefABCDEF"[: 22 if base == 16 else 8] for digit in digits
+        ):
+            raise ValueError(text)
+        code = int(digits, base)
+        if escape in "uU" and escape:
+            result += chr(code).encode() if code < 0x110000 else _no_character(text)
+        else:
+            result += bytes((code,)) if code < 256 else _no_character(text)
+    return result.decode("utf-8", "surrogateescape")
+
+
+def _no_character(text: str) -> bytes:
+    raise ValueError(text)

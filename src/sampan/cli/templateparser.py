@@ -1,12 +1,26 @@
-"""The grammar of a template: tokens become a tree. The messages are those of Go's text/template/parse.
-
-`str()` of a part of an expression is the expression as Go writes it in messages.
-"""
+"""The grammar of a template: tokens become a tree (`templatenodes`). The messages are those of Go's text/template/parse."""
 
 from __future__ import annotations
 
-from sampan.cli.templatelexer import Lexer, Token, quoted
-from sampan.structs import Struct
+from sampan.cli.templatelexer import Lexer, Token, quoted, unquote
+from sampan.cli.templatenodes import (
+    Action,
+    Branch,
+    Call,
+    Chain,
+    Dot,
+    Field,
+    Identifier,
+    Invocation,
+    Jump,
+    Literal,
+    Nil,
+    Node,
+    Pipeline,
+    Text,
+    Tree,
+    Variable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,130 +32,6 @@ class Mistake(Exception):
     """A template that is none: the message has no template's name in front yet."""
 
 
-class Node(Struct):
-    """A part of a template; `at` is where it begins in the text."""
-
-    at: int
-
-
-class Text(Node):
-    text: str
-
-
-class Field(Node):
-    """.A.B"""
-
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return "." + ".".join(self.names)
-
-
-class Variable(Node):
-    """$x.A: the first name is the variable's, with its dollar."""
-
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return ".".join(self.names)
-
-
-class Chain(Node):
-    """(...).A.B"""
-
-    of: Node
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        inner = f"({self.of})" if isinstance(self.of, Pipeline) else str(self.of)
-        return inner + "." + ".".join(self.names)
-
-
-class Identifier(Node):
-    """The name of a function."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Literal(Node):
-    """A constant; `source` is how it was written. kind: "bool", "number" or "string"."""
-
-    kind: str
-    value: bool | int | float | str
-    source: str
-
-    def __str__(self) -> str:
-        return self.source
-
-
-class Dot(Node):
-    def __str__(self) -> str:
-        return "."
-
-
-class Nil(Node):
-    def __str__(self) -> str:
-        return "nil"
-
-
-class Call(Node):
-    """A command: an operand, and what it is called with."""
-
-    words: tuple[Node, ...]
-
-    def __str__(self) -> str:
-        return " ".join(f"({word})" if isinstance(word, Pipeline) else str(word) for word in self.words)
-
-
-class Pipeline(Node):
-    """Commands; the value of each is the last argument of the next. The result goes into `variables`, if there are any."""
-
-    commands: tuple[Call, ...]
-    variables: tuple[str, ...] = ()
-    assigns: bool = False
-
-    def __str__(self) -> str:
-        sign = " = " if self.assigns else " := "
-        declared = ", ".join(self.variables) + sign if self.variables else ""
-        return declared + " | ".join(str(command) for command in self.commands)
-
-
-class Action(Node):
-    pipeline: Pipeline
-
-    def __str__(self) -> str:
-        return f"{{{{{self.pipeline}}}}}"
-
-
-class Branch(Node):
-    """if, with and range. word: which of them."""
-
-    word: str
-    pipeline: Pipeline
-    body: tuple[Node, ...]
-    otherwise: tuple[Node, ...]
-
-
-class Jump(Node):
-    """break and continue."""
-
-    word: str
-
-
-class Invocation(Node):
-    """{{template "name" pipeline}}"""
-
-    name: str
-    pipeline: Pipeline | None
-
-    def __str__(self) -> str:
-        return f"{{{{template {quoted(self.name)}{'' if self.pipeline is None else f' {self.pipeline}'}}}}}"
-
-
-Tree = tuple[Node, ...]
 _OPERANDS = frozenset(("bool", "char", "field", "identifier", "number", "raw", "string", "variable"))
 
 
@@ -490,42 +380,3 @@ _ACTIONS: dict[str, Callable[[_Parser, Token], Any]] = {
 
 def _tag(token: Token) -> str:
     return f"{{{{{token.text}}}}}"
-
-
-_SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
-_CODES = {"x": 2, "u": 4, "U": 8}
-
-
-def unquote(text: str) -> str:
-    """The value of a quoted Go string or character. Raises ValueError."""
-    quote, inner = text[0], text[1:-1]
-    result, at = bytearray(), 0
-    while at < len(inner):
-        character = inner[at]
-        at += 1
-        if character != "\\":
-            result += character.encode("utf-8", "surrogateescape")
-            continue
-        escape = inner[at : at + 1]
-        at += 1
-        if escape in _SIMPLE or escape == quote:
-            result += _SIMPLE.get(escape, escape).encode()
-            continue
-        size, base = (_CODES[escape], 16) if escape in _CODES else (3, 8)
-        at -= escape not in _CODES
-        digits = inner[at : at + size]
-        at += size
-        if len(digits) != size or any(
-            digit not in "0123456789abcdefABCDEF"[: 22 if base == 16 else 8] for digit in digits
-        ):
-            raise ValueError(text)
-        code = int(digits, base)
-        if escape in "uU" and escape:
-            result += chr(code).encode() if code < 0x110000 else _no_character(text)
-        else:
-            result += bytes((code,)) if code < 256 else _no_character(text)
-    return result.decode("utf-8", "surrogateescape")
-
-
-def _no_character(text: str) -> bytes:
-    raise ValueError(text)

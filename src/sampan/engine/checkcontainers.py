@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sampan.engine.check import Found
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.store.layout import ContainerPaths, Layout
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):

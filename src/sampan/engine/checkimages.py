@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sampan.kernel.files import FileLock
     from sampan.store.content import VerifiedReader
     from sampan.store.layout import ContainerPaths, Layout
-    from sampan.store.records import Record
+    from sampan.store.record import Record
 
     class Content(Protocol):
         directory: str

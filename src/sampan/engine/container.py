@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from sampan.engine.update import Updater
     from sampan.runtime.handle import Attachment
     from sampan.runtime.launcher import Launcher
-    from sampan.store.records import Record, Records
+    from sampan.store.record import Record
+    from sampan.store.records import Records
     from sampan.store.states import Observation
 
     class Verbs(Protocol):

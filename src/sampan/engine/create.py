@@ -12,7 +12,7 @@ from sampan.engine import etcfiles, fields, initprogram, resources, validate
 from sampan.errors import InvalidParameter
 from sampan.kernel import clock
 from sampan.oci.process import merge, resolve_argv
-from sampan.store.records import SCHEMA, Record, check_name, new_id
+from sampan.store.record import SCHEMA, Record, check_name, new_id
 from sampan.structs import Struct
 
 TYPE_CHECKING = False

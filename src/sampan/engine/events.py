@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sampan.steps.trace import Trace
-    from sampan.store.records import Record
+    from sampan.store.record import Record
 
 CONTAINER, IMAGE, VOLUME, NETWORK = "container", "image", "volume", "network"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sampan.store.changes import Change
     from sampan.store.layout import ContainerPaths
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
     from sampan.store.tarwriter import Sink
 

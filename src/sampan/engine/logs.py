@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.runtime.handle import Attachment
     from sampan.store.layout import ContainerPaths
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sampan.engine.mountspecs import Wanted
     from sampan.kernel.files import FileLock
     from sampan.steps.trace import Trace
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.snapshots import RootMount
 
     class Volume(Protocol):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):

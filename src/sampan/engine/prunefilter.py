@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sampan.store.records import Record
+    from sampan.store.record import Record
 
     Filters = Mapping[str, str | Sequence[str]]
 

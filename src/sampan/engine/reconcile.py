@@ -11,7 +11,7 @@ import os
 
 from sampan.errors import NotFound, SampanError
 from sampan.oci import lifecycle
-from sampan.store.records import parse_record
+from sampan.store.record import parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, Layout
     from sampan.store.locks import RecordLock
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):

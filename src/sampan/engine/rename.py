@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.store.locks import RecordLock
-    from sampan.store.records import Record
+    from sampan.store.record import Record
 
     class Announcer(Protocol):
         def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...

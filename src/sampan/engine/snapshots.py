@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
     from sampan.store.layout import Layout
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.snapshots import LayerSink, RootMount, Snapshotter
     from sampan.store.tarwriter import Sink
 

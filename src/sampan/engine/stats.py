@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from sampan.kernel.counters import MachineTime, Traffic
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     Before = Mapping[str, Mapping[str, Any]]

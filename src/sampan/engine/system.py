@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sampan.engine.config import Config
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.store.layout import Layout
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Settler(Protocol):

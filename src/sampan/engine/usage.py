@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sampan.oci.image import Descriptor
     from sampan.store.images import NameRecord
     from sampan.store.layout import Layout
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
     from sampan.store.volumes import VolumeRecord
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.errors import NotFound
 from sampan.oci import lifecycle
-from sampan.store.records import parse_record
+from sampan.store.record import parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.store.layout import ContainerPaths
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):

@@ -245,7 +245,7 @@ class Volumes:
         """
         labels, options = dict(labels or {}), dict(options or {})
         if not name:
-            from sampan.store.records import new_id
+            from sampan.store.record import new_id
 
             name, labels = new_id(), {**labels, ANONYMOUS: ""}
         try:

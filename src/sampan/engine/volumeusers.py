@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.store.layout import ContainerPaths
-    from sampan.store.records import Record
+    from sampan.store.record import Record
 
     class Records(Protocol):
         def ids(self) -> list[str]: ...

@@ -11,74 +11,21 @@ from __future__ import annotations
 import errno
 import os
 
-from sampan import jsontext
-from sampan.errors import Conflict, InvalidParameter, NotFound, Unavailable
+from sampan.errors import InvalidParameter, NotFound, Unavailable
 from sampan.kernel.files import FileLock, is_young, lock_is_held, sync_directory, write_atomic
 from sampan.store.layout import CREATING, REMOVING
 from sampan.store.locks import RecordLock
-from sampan.structs import Struct
+from sampan.store.record import broken_record, check_name, is_hex, is_id, is_name, name_conflict, parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
-    from sampan.oci.mountpoint import MountPoint
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, Layout
+    from sampan.store.record import Record
 
-SCHEMA = 1
-"""The version of record.json that this code writes; it reads all up to it."""
-
-_NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_NAME_REST = _NAME_FIRST | frozenset("_.-")
-_HEX = frozenset("0123456789abcdef")
-_NAME_MAX = 255
 _NAMES_PATIENCE = 30.0
-
-
-class Record(Struct):
-    """A container as it was created. The fields are Docker's, so that inspect is mostly a copy.
-
-    name: without a slash. created: RFC 3339. image: the digest of the image's config. image_ref: the image
-    as it was asked for. layers: chain ids, bottom first. path, args: what is executed, joined from entrypoint
-    and command. config, host_config: Docker's Config and HostConfig, merged with the image's config.
-    mounts: what is mounted into it besides what every container has; records of the first version have none.
-    broken: why the record could not be read ("" for a good one); such a container can only be removed.
-    """
-
-    schema: int
-    id: str
-    name: str
-    created: str
-    image: str
-    image_ref: str
-    layers: tuple[str, ...]
-    snapshotter: str
-    path: str
-    args: tuple[str, ...]
-    config: dict[str, Any]
-    host_config: dict[str, Any]
-    mounts: tuple[MountPoint, ...] = ()
-    broken: str = ""
-
-    @property
-    def auto_remove(self) -> bool:
-        return bool(self.host_config.get("AutoRemove"))
-
-    def volumes(self, anonymous: bool = False) -> set[str]:
-        """The names of the volumes that it uses, or of those only that nobody named."""
-        if not self.mounts:
-            return set()
-        from sampan.oci.mountpoint import VOLUME
-
-        return {point.name for point in self.mounts if point.type == VOLUME and (point.anonymous or not anonymous)}
-
-    def to_bytes(self) -> bytes:
-        """The content of record.json."""
-        data = self.to_json()
-        del data["broken"]
-        return jsontext.dumps(data)
 
 
 class Records:
@@ -99,14 +46,14 @@ class Records:
         if not name:
             raise InvalidParameter(f'invalid name or ID supplied: "{reference}"')
         # Nothing but these characters reaches a path.
-        if not _is_name(name, shortest=1):
+        if not is_name(name, shortest=1):
             raise NotFound(f"No such container: {reference}")
         if len(name) == 64 and os.path.isdir(self._layout.container(name).directory):
             return self.read(name)
         owner = self._owner(name)
         if owner is not None:
             return owner
-        matches = [i for i in self.ids() if i.startswith(name)] if _HEX.issuperset(name) else []
+        matches = [i for i in self.ids() if i.startswith(name)] if is_hex(name) else []
         if len(matches) > 1:
             raise InvalidParameter(f"Multiple IDs found with provided prefix: {name}")
         if not matches:
@@ -122,7 +69,7 @@ class Records:
         except (FileNotFoundError, NotADirectoryError):
             if not os.path.isdir(paths.directory):
                 raise NotFound(f"No such container: {container_id}") from None
-            return _broken(container_id, f"{paths.record}: No such file or directory")
+            return broken_record(container_id, f"{paths.record}: No such file or directory")
         return parse_record(container_id, data, paths.record)
 
     def try_read(self, container_id: str) -> Record | None:
@@ -262,7 +209,7 @@ class Records:
 
     def release_name(self, name: str, container_id: str) -> None:
         """Give a name back, if `container_id` still is the one that claims it. Idempotent."""
-        if not _is_name(name):
+        if not is_name(name):
             return
         with self._names_lock():
             self._release(name, container_id)
@@ -299,7 +246,7 @@ class Records:
         """Remove the claims that no container confirms, and temporary files of killed commands."""
         with self._names_lock():
             for name, owner in list(self.names()):
-                if _is_name(name) and self._claimant(name) is not None:
+                if is_name(name) and self._claimant(name) is not None:
                     continue
                 self._release(name, owner)
 
@@ -316,7 +263,7 @@ class Records:
         found = []
         with self._names_lock():
             for name, owner in self.names():
-                if not _is_name(name) or (self._claimant(name) is None and not self._is_going(owner)):
+                if not is_name(name) or (self._claimant(name) is None and not self._is_going(owner)):
                     found.append(self._layout.name(name))
         return found
 
@@ -327,7 +274,7 @@ class Records:
 
         Asked after `_claimant`: the rename that begins a removal does not take the names lock.
         """
-        return _is_id(owner) and os.path.isdir(self._layout.removing(owner).directory)
+        return is_id(owner) and os.path.isdir(self._layout.removing(owner).directory)
 
     def _names_lock(self) -> FileLock:
         try:
@@ -347,7 +294,7 @@ class Records:
     def _owner(self, name: str) -> Record | None:
         """The container that has this name, by the claim and by its own record."""
         container_id = _read_claim(self._layout.name(name))
-        if not _is_id(container_id):
+        if not is_id(container_id):
             return None
         try:
             record = self.read(container_id)
@@ -358,7 +305,7 @@ class Records:
     def _claimant(self, name: str) -> str | None:
         """The id for which a name is taken: a container that has it, or one that is being made. Names lock held."""
         container_id = _read_claim(self._layout.name(name))
-        if not _is_id(container_id):
+        if not is_id(container_id):
             return None
         if os.path.isdir(self._layout.creating(container_id).directory):
             return container_id
@@ -419,62 +366,6 @@ class Creation:
 
     def release(self) -> None:
         self._lock.release()
-
-
-def name_conflict(name: str, owner: str) -> Conflict:
-    return Conflict(
-        f'Conflict. The container name "/{name}" is already in use by container "{owner}". You have to remove '
-        "(or rename) that container to be able to reuse that name."
-    )
-
-
-def check_name(name: str) -> str:
-    """A name that the user gave, without its slash. Raises InvalidParameter in Docker's words."""
-    given, name = name, name.removeprefix("/")
-    if not _is_name(name):
-        raise InvalidParameter(f"Invalid container name ({given}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-    return name
-
-
-def new_id() -> str:
-    """64 random hexadecimal digits; the short form is never all digits (it would pass for a number, moby stringid)."""
-    while True:
-        container_id = os.urandom(32).hex()
-        if not container_id[:12].isdigit():
-            return container_id
-
-
-def parse_record(container_id: str, data: bytes, path: str) -> Record:
-    """The record in `data`, or a broken one that says why it is none."""
-    try:
-        fields = jsontext.loads(data)
-        if fields["schema"] > SCHEMA:
-            return _broken(container_id, f"{path}: written by a newer sampan (schema {fields['schema']})")
-        fields["layers"] = tuple(fields["layers"])
-        fields["args"] = tuple(fields["args"])
-        if fields.get("mounts"):
-            from sampan.oci.mountpoint import mount_points
-
-            fields["mounts"] = mount_points(fields["mounts"])
-        else:
-            fields["mounts"] = ()
-        return Record(**fields)
-    except (ValueError, KeyError, TypeError) as e:
-        return _broken(container_id, f"{path}: not a container record: {e}")
-
-
-def _broken(container_id: str, why: str) -> Record:
-    return Record(SCHEMA, container_id, container_id[:12], "", "", "", (), "", "", (), {}, {}, (), why)
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 64 and _HEX.issuperset(text)
-
-
-def _is_name(text: str, shortest: int = 2) -> bool:
-    if not shortest <= len(text) <= _NAME_MAX:
-        return False
-    return text[0] in _NAME_FIRST and _NAME_REST.issuperset(text)
 
 
 def _read_claim(path: str) -> str:
