@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sampan.engine.parallel import Outcome
     from sampan.store.layout import ContainerPaths
     from sampan.store.locks import RecordLock
-    from sampan.store.records import Record
+    from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):
