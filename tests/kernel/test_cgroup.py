@@ -102,20 +102,27 @@ def test_mounts_at_unusual_places_are_found_by_the_list_of_mounts(tmp_path: Path
         "32 1 0:32 / /run/sd rw - cgroup cgroup rw,xattr,name=systemd\n"
         "33 1 0:31 / /somewhere/else rw - cgroup none rw,cpu,cpuacct\n"
     )
-    driver = cgroup.detect(str(tmp_path / "nothing"), str(mountinfo))
+    driver = cgroup.mounted(str(tmp_path / "nothing"), str(mountinfo))
     assert {h.name: h.mount for h in driver.hierarchies("")} == {
         "memory": "/cgroup s/mem",
         "cpu,cpuacct": "/dev/cpuctl",
         "systemd": "/run/sd",
     }
     mountinfo.write_text("30 1 0:30 / /mnt/cg rw - cgroup2 none rw\n")
-    assert cgroup.detect(str(tmp_path / "nothing"), str(mountinfo)).hierarchies("")[0].mount == "/mnt/cg"
+    assert cgroup.mounted(str(tmp_path / "nothing"), str(mountinfo)).hierarchies("")[0].mount == "/mnt/cg"
 
 
 def test_no_cgroups_at_all(tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text("22 1 0:20 / /proc rw - proc proc rw\n")
-    with pytest.raises(Unavailable, match="no cgroup hierarchy is mounted: mount one"):
-        cgroup.detect(str(tmp_path / "nothing"), str(tmp_path / "mountinfo"))
+    absent = cgroup.detect(str(tmp_path / "nothing"), str(tmp_path / "mountinfo"))
+    assert (absent.version, absent.live("x").processes(), absent.directories("x")) == ("none", [], [])
+    assert absent.reason.startswith("no cgroup hierarchy is mounted: mount one")
+    (warning,) = cgroup.check(Limits(), absent)
+    assert "without limits" in warning
+    with pytest.raises(Unavailable, match=r"limits \(memory, pids\) cannot be set: no cgroup hierarchy is mounted"):
+        cgroup.check(Limits(memory=1 << 30, pids=5), absent)
+    with pytest.raises(Unavailable, match="cannot be paused: no cgroup hierarchy"):
+        absent.freeze("x")
 
 
 def test_this_machine_s_own_mounts_come_to_the_same_both_ways() -> None:
@@ -324,10 +331,8 @@ def test_cgroups_that_are_mounted_read_only() -> None:
     mount = cgroup.detect().hierarchies("")[0].mount
     program = (
         "from sampan.kernel import cgroup\n"
-        "from sampan.errors import Unavailable\n"
-        "driver = cgroup.detect()\n"
-        "try: cgroup.check(cgroup.Limits(), driver)\n"
-        "except Unavailable as e: print(e)\n"
+        "print(cgroup.detect().reason)\n"
+        "driver = cgroup.mounted()\n"
         "try: cgroup.make_directory(driver.directories('sampan-test-read-only')[0])\n"
         "except cgroup.CgroupError as e: print(e)\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import InvalidParameter
+from sampan.errors import InvalidParameter, Unavailable
 from sampan.kernel import cgroup
 from sampan.oci import limits
 
@@ -42,6 +42,8 @@ def check(host: dict[str, Any], driver: cgroup.CgroupDriver, update: bool = Fals
         host["PidsLimit"] = None  # 0 and -1 are Docker's words for "no limit"
     _check_rare(host, driver)
     warnings = cgroup.check(kernel_limits(host), driver)
+    if driver.version == cgroup.NONE and not update:
+        _confine_without_cgroups(host, driver.reason)
     if host["KernelMemory"]:
         host["KernelMemory"] = 0
         warnings.insert(0, "Specifying a kernel memory limit is deprecated and will be removed in a future release.")
@@ -53,6 +55,26 @@ def check(host: dict[str, Any], driver: cgroup.CgroupDriver, update: bool = Fals
             "this can result in the system running out of resources."
         )
     return warnings
+
+
+def _confine_without_cgroups(host: dict[str, Any], reason: str) -> None:
+    """Keep the container where only cgroups would have kept it; in place. Raises Unavailable for what cannot be kept.
+
+    Nothing judges who opens a device, so it may make none, and those of its image are dead (`runtime.plan`). Nothing but a
+    pid namespace gathers its processes, so it has one of its own.
+    """
+    if host["PidMode"]:
+        raise Unavailable(f"--pid {host['PidMode']} cannot be had: {reason}")
+    if host["Privileged"]:
+        return
+    if host["DeviceCgroupRules"]:
+        raise Unavailable(f"--device-cgroup-rule cannot be had: {reason}")
+    added = {"ALL", "CAP_MKNOD"} & set(host["CapAdd"] or ())
+    if added and "CAP_MKNOD" not in (host["CapDrop"] or ()):
+        raise Unavailable(
+            f"--cap-add {min(added)} cannot be had, for nothing would judge the devices that it makes: {reason}"
+        )
+    host["CapDrop"] = [*(host["CapDrop"] or ()), "CAP_MKNOD"]
 
 
 def kernel_limits(host: dict[str, Any]) -> cgroup.Limits:

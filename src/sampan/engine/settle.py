@@ -198,8 +198,23 @@ class Settler:
                 self._cgroups.kill(group, patience)
             with self._trace.step("remove cgroup", group):
                 self._cgroups.remove(group)
+            if self._cgroups.version == cgroup.NONE:
+                self._kill_init(record, patience)
         except TimeoutError as e:
             raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
+
+    def _kill_init(self, record: Record, patience: float) -> None:
+        """Without a cgroup its pid namespace holds its processes together: they end with its init. Raises TimeoutError."""
+        from sampan.kernel.process import kill_process  # in here: few machines are without cgroups
+
+        paths = self._records.paths(record.id)
+        try:
+            started = states.read_json(paths.start(paths.newest_start()).started)
+        except FileNotFoundError:
+            return  # it is being removed, and was ended before
+        if started is not None and started["boot"] == boot_id():
+            with self._trace.step("kill init", str(started["pid"])):
+                kill_process(started["pid"], started["pid_start"], patience)
 
     def dismantle(
         self, paths: ContainerPaths, record: Record | None, patience: float = KILL_PATIENCE, resumed: bool = False

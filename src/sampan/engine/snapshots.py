@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.kernel import mount
+from sampan.kernel import mount, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,12 @@ class Snapshots:
 
 
 def fitting(directory: str) -> str:
-    """The snapshotter for what `directory` lies on: "overlay" wherever that can work, else "vfs"."""
+    """The snapshotter for what `directory` lies on: "overlay" wherever that can work, else "vfs".
+
+    In a user namespace nobody may write the trusted xattrs by which an overlay marks what it hides.
+    """
+    if namespaces.in_user_namespace() or not mount.has_filesystem("overlay"):
+        return "vfs"
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return "vfs" if mount.filesystem_magic(fd) in _NO_UPPER else "overlay"

@@ -129,7 +129,8 @@ class System:
             "NGoroutines": 0,
             "SystemTime": clock.now(),
             "LoggingDriver": "json-file",
-            "CgroupDriver": "cgroupfs",
+            # "none", as Docker says where it runs without root and without systemd.
+            "CgroupDriver": "none" if self._cgroups.reason else "cgroupfs",
             "CgroupVersion": "2" if self._cgroups.version == "v2" else "1",
             "NEventsListener": 0,
             "KernelVersion": host.release,
@@ -187,6 +188,9 @@ class System:
         }
 
     def _warnings(self) -> list[str] | None:
+        """What cannot be had here, each with the reason where there is one for all."""
+        if self._cgroups.reason:
+            return [f"WARNING: No limits, no pause, no stats: {self._cgroups.reason}"]
         missing = [
             ("memory", "WARNING: No memory limit support"),
             ("swap", "WARNING: No swap limit support"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import InvalidParameter, System
+from sampan.errors import InvalidParameter, System, Unavailable
 from sampan.kernel import cgroup
 from sampan.oci import lifecycle
 
@@ -53,6 +53,8 @@ class ProcessLister:
         _check_titles(options)
         seen = self._settler.observe(record)
         lifecycle.check(lifecycle.TOP, seen.status, record.id, record.name)
+        if self._cgroups.version == cgroup.NONE:
+            raise Unavailable(f"the processes of a container cannot be told: {self._cgroups.reason}")
         pids = sorted(self._cgroups.processes(cgroup.container_group(record.id, record.host_config)))
         titles, rows = _processes(options.split(), pids)
         self._events.container(record, "top")

@@ -1,7 +1,7 @@
 """Control groups: the face of the drivers, what is asked of them being in `cgroupmodel`; and which one serves here.
 
 Three kinds of machine: *v1* (one hierarchy per controller), *hybrid* (v1 for the controllers and a cgroup2 mount
-at `unified` beside them, which gives `cgroup.kill`), and *v2* (one hierarchy). A driver computes which directories
+at `unified` beside them, which gives `cgroup.kill`), and *v2* (one hierarchy); and places without (`nocgroup`). A driver computes which directories
 to make and which files to write; the steps of a start do so one by one, with `make_directory` and `apply`, so that
 each can be described, timed and named in an error. Only killing and removing are whole operations here.
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY",
     "DEFAULT_PARENT",
+    "NONE",
     "ROOT",
     "BlockWeight",
     "CgroupDriver",
@@ -55,9 +56,13 @@ __all__ = [
     "detect",
     "group_name",
     "make_directory",
+    "mounted",
 ]
 
 ROOT = "/sys/fs/cgroup"
+
+NONE = "none"
+"""The version of the driver where there are no cgroups."""
 
 
 def group_name(container_id: str, parent: str = "") -> str:
@@ -130,12 +135,12 @@ _DISCARDED = (
 def check(limits: Limits, driver: CgroupDriver) -> list[str]:
     """Docker's warnings for the limits that cannot be had here, which `CgroupDriver.limits` then leaves out.
 
-    Raises `Unavailable` for what a container must not be without: a place for its own group, and rules on devices when
-    there are some. Raises `InvalidParameter` for CPU shares out of v1's range (v2 takes the nearest weight).
+    Raises `Unavailable` for what a container must not be without: rules on devices when there are some, and where there
+    are no cgroups every limit that was asked for. Raises `InvalidParameter` for CPU shares out of v1's range (v2 takes
+    the nearest weight).
     """
-    mount = driver.hierarchies("")[0].mount  # the others are mounted alike
-    if not os.access(mount, os.W_OK):
-        raise Unavailable(_NOT_WRITABLE.format(mount))
+    if driver.version == NONE:
+        return _check_without(limits, driver)
     restricted = limits.devices and not (limits.devices[-1].allow and limits.devices[-1].matches_everything())
     if restricted and not driver.supports("devices"):
         raise Unavailable(
@@ -149,8 +154,18 @@ def check(limits: Limits, driver: CgroupDriver) -> list[str]:
             raise InvalidParameter(f"the minimum allowed cpu-shares is {MIN_SHARES}")
         if limits.cpu_shares > MAX_SHARES:
             raise InvalidParameter(f"the maximum allowed cpu-shares is {MAX_SHARES}")
-    memory = limits.memory > 0 and driver.supports("memory")
-    asked = {
+    asked = _asked(limits, driver.supports("memory"))
+    return [
+        text
+        for feature, text in _DISCARDED
+        if asked.get(feature) and not driver.supports(feature.removesuffix(" device"))
+    ]
+
+
+def _asked(limits: Limits, has_memory: bool) -> dict[str, bool]:
+    """Which knobs the limits ask for. Swap counts where memory can be limited at all."""
+    memory = limits.memory > 0 and has_memory
+    return {
         "memory": limits.memory > 0,
         "swap": memory and limits.memory_swap != -1,
         "reservation": limits.memory_reservation > 0,
@@ -164,11 +179,15 @@ def check(limits: Limits, driver: CgroupDriver) -> list[str]:
         "block weight device": bool(limits.block_weights),
         **{limit.knob: True for limit in limits.throttles},
     }
-    return [
-        text
-        for feature, text in _DISCARDED
-        if asked.get(feature) and not driver.supports(feature.removesuffix(" device"))
-    ]
+
+
+def _check_without(limits: Limits, driver: CgroupDriver) -> list[str]:
+    """What Docker discards with a warning is refused here: where nothing at all is bounded, a limit that is silently none is a trap."""
+    realtime = bool(limits.cpu_realtime_runtime or limits.cpu_realtime_period)
+    asked = [feature for feature, wanted in (_asked(limits, False) | {"realtime": realtime}).items() if wanted]
+    if asked:
+        raise Unavailable(f"limits ({', '.join(asked)}) cannot be set: {driver.reason}")
+    return [f"{driver.reason}. The container runs without limits, cannot be paused, and its use is not counted."]
 
 
 _NOT_WRITABLE = (
@@ -181,8 +200,25 @@ def detect(root: str = ROOT, mountinfo: str = "/proc/self/mountinfo") -> CgroupD
     """The driver for what is mounted at `root`, the usual place; elsewhere only if nothing is there.
 
     It costs some 0.15 ms: a directory is listed, and what holds a cgroup.procs is a hierarchy. The list of all mounts,
-    which may be thousands, is only read when that finds none. Raises `Unavailable` when no hierarchy is mounted.
+    which may be thousands, is only read when that finds none. Where no group can be made at all, it is `nocgroup.Absent`,
+    which knows why.
     """
+    try:
+        driver = mounted(root, mountinfo)
+    except Unavailable as e:
+        return _absent(str(e))
+    mount = driver.hierarchies("")[0].mount  # the others are mounted alike
+    return driver if os.access(mount, os.W_OK) else _absent(_NOT_WRITABLE.format(mount))
+
+
+def _absent(reason: str) -> CgroupDriver:
+    from sampan.kernel.nocgroup import Absent  # few machines are without
+
+    return Absent(reason)
+
+
+def mounted(root: str = ROOT, mountinfo: str = "/proc/self/mountinfo") -> CgroupDriver:
+    """The driver for what is mounted, whether or not a group can be made there. Raises `Unavailable` for nothing."""
     if os.access(f"{root}/cgroup.controllers", os.F_OK):
         return Version2(root)
     mounts, unified, links = _find(root)
@@ -204,7 +240,7 @@ def by_version(version: str, root: str = ROOT) -> CgroupDriver:
 
     "v1" on a hybrid machine leaves the cgroup2 hierarchy alone.
     """
-    driver = detect(root)
+    driver = mounted(root)
     if isinstance(driver, Hybrid) and version == "v1":
         return driver.version1
     if driver.version != version:

@@ -138,7 +138,9 @@ class CgroupDriver(Protocol):
     """What a start, a kill and a removal need of cgroups. Every `group` is relative ("sampan/<id>")."""
 
     version: str
-    """"v1", "hybrid" or "v2"."""
+    """"v1", "hybrid", "v2", or "none" where no group can be made (`nocgroup`)."""
+    reason: str
+    """Why no group can be made, and what to do about it; "" where groups can be made."""
     controllers: frozenset[str]
     """The controllers that can be had here."""
     links: tuple[tuple[str, str], ...]

@@ -158,6 +158,8 @@ class LiveGroup(Struct):
 class GroupVerbs:
     """The same by a group's name, for the drivers, which know where things are mounted."""
 
+    reason = ""
+
     def live(self, group: str) -> LiveGroup:
         """The group's directories."""
         raise NotImplementedError

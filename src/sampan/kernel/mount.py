@@ -128,6 +128,15 @@ def fsmount(fd: int, attributes: int = 0) -> int:
     return raw(SYS_FSMOUNT, "fsmount", "", fd, FSMOUNT_CLOEXEC, attributes)
 
 
+def has_filesystem(fstype: str) -> bool:
+    """Whether the kernel knows the file system, its module loaded by this question if need be; yes where one may not ask."""
+    try:
+        os.close(fsopen(fstype))
+    except KernelError as e:
+        return e.errno != errno.ENODEV
+    return True
+
+
 def new_filesystem(fstype: str, options: Sequence[tuple[str, str]] = (), attributes: int = 0, source: str = "") -> int:
     """A detached mount of a new `fstype`; an option with an empty value is a flag.
 

@@ -132,6 +132,19 @@ def user_namespace(uid_map: str, gid_map: str) -> int:
         os.waitpid(pid, 0)
 
 
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the machine's first, whose ids are all mapped to themselves."""
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read().split() != [b"0", b"0", b"4294967295"]
+
+
+def has_group(gid: int) -> bool:
+    """Whether the id means a group in this user namespace (user_namespaces(7): the map's lines are first, outside, count)."""
+    with open("/proc/self/gid_map", "rb") as file:
+        lines = [line.split() for line in file]
+    return any(int(first) <= gid < int(first) + int(count) for first, _, count in lines)
+
+
 def in_private_mounts(function: Callable[[], T]) -> T:
     """Run `function` in a thread that has a mount namespace, root and working directory of its own.
 

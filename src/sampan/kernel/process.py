@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import struct
 
 from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, buffer, by_machine, fork_by, pointers, raw
@@ -241,6 +242,27 @@ def open_process(pid: int, started: int) -> int:
 def signal_process(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2)."""
     _signal.pidfd_send_signal(pidfd, number, None, 0)
+
+
+def kill_process(pid: int, started: int, patience: float) -> None:
+    """SIGKILL the process that began then, and wait for its end; nothing if it is gone (pidfd_open(2)).
+
+    Raises `TimeoutError` if it is there after `patience` seconds (uninterruptible sleep).
+    """
+    try:
+        fd = open_process(pid, started)
+    except ProcessLookupError:
+        return
+    try:
+        signal_process(fd, _signal.SIGKILL)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(patience * 1000):
+            raise TimeoutError(errno.ETIMEDOUT, f"process {pid} does not end")
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def boot_id() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from sampan.kernel import namespaces
 from sampan.kernel.cgroup import ANY, DeviceRule
 
 TYPE_CHECKING = False
@@ -59,6 +60,11 @@ def masked_paths() -> list[str]:
     return paths
 
 
+def _terminal_group() -> list[str]:
+    """devpts' option for the group of terminals, 5 on every Linux; none in a user namespace that has no such group."""
+    return ["gid=5"] if namespaces.has_group(5) else []
+
+
 def mounts(shm_size: int) -> list[dict[str, Any]]:
     """Every container's own mounts, in the order in which they are made."""
     return [
@@ -73,7 +79,7 @@ def mounts(shm_size: int) -> list[dict[str, Any]]:
             "destination": "/dev/pts",
             "type": "devpts",
             "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *_terminal_group()],
         },
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         {

@@ -160,6 +160,7 @@ def _open_cgroups(group: str, driver: CgroupDriver) -> Step:
 
 
 def _limits(resources: dict[str, Any]) -> cgroup.Limits:
+    in_user = namespaces.in_user_namespace()
     memory, cpu, block = resources["memory"], resources["cpu"], resources.get("blockIO") or {}
     return cgroup.Limits(
         memory=memory["limit"],
@@ -183,7 +184,8 @@ def _limits(resources: dict[str, Any]) -> cgroup.Limits:
         ),
         hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits", ())),
         pids=resources["pids"]["limit"],
-        devices=tuple(cgroup.DeviceRule(**rule) for rule in resources["devices"]),
+        # In a user namespace no rule can be made, and none is needed: the kernel opens no node that was made in it.
+        devices=() if in_user else tuple(cgroup.DeviceRule(**rule) for rule in resources["devices"]),
     )
 
 
@@ -274,6 +276,9 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     steps += [mounts.MaskPath(path) for path in linux["maskedPaths"]]
     if spec["root"]["readonly"]:
         steps.append(changeroot.ReadOnlyRoot())
+    if driver.version == cgroup.NONE and "CAP_MKNOD" not in own["capabilities"]["bounding"]:
+        # No cgroup judges who opens a device: those that the image brings are dead.
+        steps.append(changeroot.DeadDevices())
     # From here on the host's file system is out of reach.
     steps.append(changeroot.MoveRoot() if facts.no_pivot else changeroot.PivotRoot())
     network = oci.namespace(spec, "network")

@@ -168,6 +168,10 @@ def _mounts(
         for entry in own:
             if entry["destination"] in ("/sys", "/sys/fs/cgroup"):
                 entry["options"].remove("ro")
+    if host.get("NetworkMode") == "host" and namespaces.in_user_namespace():
+        # sysfs shows the devices of a network namespace, and only its owner may mount it.
+        sealed = ["rbind", "nosuid", "noexec", "nodev", *([] if privileged else [_read_only_below()])]
+        _replace(own, {"destination": "/sys", "type": "bind", "source": "/sys", "options": sealed})
     options = ["rbind", "rprivate", "ro"] if read_only else ["rbind", "rprivate"]
     # Docker's three files are placed like what was asked for: on an /etc that is mounted, below a mount of theirs not at all.
     taken = {entry["destination"] for entry in asked} | {os.path.normpath(path) for path in host.get("Tmpfs") or ()}
@@ -203,9 +207,14 @@ def _asked(point: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> dic
         options.append(point["propagation"])
     if not point["rw"]:
         # Docker since 25: read-only all the way down, where the kernel can.
-        options.append("rro" if point["read_only"] != "no" and kernel_version() >= (5, 12) else "ro")
+        options.append(_read_only_below() if point["read_only"] != "no" else "ro")
     extra = {"subpath": point["subpath"], "matchUser": list(point["match_user"])}
     return {**entry, "type": "bind", "options": options, **{k: v for k, v in extra.items() if v}}
+
+
+def _read_only_below() -> str:
+    """The option that makes a mount read-only with those on it, where the kernel can."""
+    return "rro" if kernel_version() >= (5, 12) else "ro"
 
 
 def _replace(entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
@@ -264,6 +273,8 @@ def _sysctls(host: dict[str, Any]) -> dict[str, str]:
     if mode != "host" and not mode.startswith("container:"):
         # Ping and low ports for everybody: nobody else is in that namespace.
         for name, value in defaults.NETWORK_SYSCTLS:
+            if name == "net.ipv4.ping_group_range" and namespaces.in_user_namespace():
+                continue  # the range has groups that are none in there
             if os.path.exists(f"/proc/sys/{oci.parameter_path(name)}"):
                 found[name] = value
     return {**found, **(host.get("Sysctls") or {})}

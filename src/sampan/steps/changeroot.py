@@ -51,6 +51,16 @@ class ReadOnlyRoot(Step):
         mount.set_attributes(ctx.root(), mount.MOUNT_ATTR_RDONLY)
 
 
+class DeadDevices(Step):
+    """Let no device node on the root mount be opened; those in the container's /dev are on a mount of their own."""
+
+    def describe(self) -> str:
+        return "remount the root nodev"
+
+    def run(self, ctx: Context) -> None:
+        mount.set_attributes(ctx.root(), mount.MOUNT_ATTR_NODEV)
+
+
 class PivotRoot(Step):
     """Make the container's root the root of this mount namespace and let go of the host's whole tree."""
 

@@ -245,13 +245,33 @@ class MakeDevice(Step):
         try:
             kind = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
             # The umask is 0 since the monitor began (see shim.monitor), so mknod gives the mode as it is.
-            os.mknod(name, kind | self.mode, os.makedev(self.major, self.minor), dir_fd=parent)
+            try:
+                os.mknod(name, kind | self.mode, os.makedev(self.major, self.minor), dir_fd=parent)
+            except PermissionError:
+                self._borrow(parent, name)
+                return
             if self.uid or self.gid:
                 os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             pass  # a directory of /dev that two lists name
         finally:
             os.close(parent)
+
+    def _borrow(self, parent: int, name: str) -> None:
+        """In a user namespace no node can be made: the host's own is bound here, if it is the one that is meant."""
+        node = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(node).st_rdev != os.makedev(self.major, self.minor):
+                raise StepError(f"mknod {self.path}: operation not permitted, and the host has another device there")
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+            tree, place = mount.clone_tree(node), os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                mount.move_mount(tree, place)
+            finally:
+                os.close(tree)
+                os.close(place)
+        finally:
+            os.close(node)
 
     def advice(self, errno_: int) -> str:
         if errno_ == errno.EPERM:

@@ -241,6 +241,14 @@ class BecomeUser(Step):
         capabilities.clear_ambient()
         capabilities.set_all(wanted, wanted, 0)
 
+    def advice(self, errno_: int) -> str:
+        if errno_ in (errno.EPERM, errno.EINVAL):
+            return (
+                "this user namespace has not all the users and groups of the image: "
+                "map more of them (newuidmap, newgidmap), and let it set groups (/proc/PID/setgroups)"
+            )
+        return super().advice(errno_)
+
 
 class DieWithMonitor(Step):
     """Ask to be killed when the monitor dies; then see whether it died already, by the pipe it reads.
