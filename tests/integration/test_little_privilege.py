@@ -49,6 +49,7 @@ def reason(request: pytest.FixtureRequest) -> str:
     return REASONS[request.node.callspec.params["place"]]
 
 
+@pytest.mark.core
 def test_a_container_runs_and_one_line_says_what_it_lacks(place: Place, reason: str) -> None:
     done = place("run", "--rm", "--network", "none", "base", "echo", "hello").ok()
     assert done.out == "hello\n"
