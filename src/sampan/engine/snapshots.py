@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.kernel import mount, namespaces
+from sampan.kernel import mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,17 @@ class Snapshots:
     def __init__(self, layout: Layout, configured: str, trace: Trace) -> None:
         self._layout = layout
         self._trace = trace
-        self.name = configured or fitting(layout.root)
-        self.layers = self._of(self.name)
+        self._name = configured
+
+    @property
+    def name(self) -> str:
+        """The snapshotter of new containers; found out when it is first asked for, which a listing never does."""
+        self._name = self._name or fitting(self._layout.root)
+        return self._name
+
+    @property
+    def layers(self) -> Snapshotter:
+        return self._of(self.name)
 
     def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
         """Make the writable part of a new container."""
@@ -106,6 +115,8 @@ def fitting(directory: str) -> str:
 
     In a user namespace nobody may write the trusted xattrs by which an overlay marks what it hides.
     """
+    from sampan.kernel import namespaces  # in here: a listing comes by this module without asking
+
     if namespaces.in_user_namespace() or not mount.has_filesystem("overlay"):
         return "vfs"
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
