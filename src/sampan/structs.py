@@ -29,19 +29,22 @@ class Struct:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         cls = type(self)
-        if len(args) > len(cls._fields):
-            raise TypeError(f"{cls.__name__} takes {len(cls._fields)} fields, {len(args)} were given")
-        values = dict(zip(cls._fields, args, strict=False))
+        fields = cls._fields
+        if len(args) > len(fields):
+            raise TypeError(f"{cls.__name__} takes {len(fields)} fields, {len(args)} were given")
+        values = self.__dict__
+        values.update(zip(fields, args, strict=False))
         for name, value in kwargs.items():
-            if name not in cls._fields or name in values:
+            if name not in fields or name in values:
                 raise TypeError(f"{cls.__name__} got an unknown or repeated field {name!r}")
             values[name] = value
-        for name in cls._fields:
+        if len(values) == len(fields):
+            return  # all were given: what a listing makes by the thousand
+        for name in fields:
             if name not in values:
                 if not hasattr(cls, name):
                     raise TypeError(f"{cls.__name__} misses the field {name!r}")
                 values[name] = getattr(cls, name)
-        self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")

@@ -52,9 +52,9 @@ def ps(context: Context, arguments: Arguments) -> int:
     format = arguments["format"]
     size = arguments["size"] or (bool(format) and not arguments["quiet"] and _asks_for_size(format))
     last = 1 if arguments["latest"] else arguments["last"]
-    everything = arguments["all"] or last > 0
-    containers = context.engine.containers.list(all=everything, filters=by_name(arguments["filter"]))
-    items = [c.summary(size) for c in (containers[:last] if last > 0 else containers)]
+    items = context.engine.containers.summaries(
+        arguments["all"], by_name(arguments["filter"]), last=max(last, 0), size=size
+    )
     long = arguments["no-trunc"]
     if arguments["quiet"]:
         if format:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
-    from sampan.engine.container import Container
+    from sampan.engine.containers import Look
     from sampan.engine.images import Image
     from sampan.store.images import NameRecord
 
@@ -59,15 +59,14 @@ class ContainerFilter:
         """Whether containers that do not run are wanted without being asked for."""
         return bool(self._of("status"))
 
-    def select(self, containers: Sequence[Container], every: Sequence[Container], images: Images) -> list[Container]:
+    def select(self, looks: Sequence[Look], every: Sequence[Look], images: Images) -> list[Look]:
         """Those that are wanted, in their order. `every`: where before and since look. Raises NotFound."""
         ages = [self._age(name, every) for name in ("before", "since")]
         ancestors = self._ancestors(images)
         found = []
-        for container in containers:
+        for look in looks:
             try:
-                document = container.inspect()
-                summary = container.summary()
+                document, summary = look.inspect(), look.summary()
             except NotFound:
                 continue  # it has gone meanwhile
             created = times.parse(document["Created"])
@@ -75,7 +74,7 @@ class ContainerFilter:
                 if ancestors is not None and not _descends(document, images, ancestors):
                     continue
                 if self._matches(document, summary):
-                    found.append(container)
+                    found.append(look)
         return found
 
     def _of(self, name: str) -> list[str]:
@@ -89,15 +88,15 @@ class ContainerFilter:
             raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
         return _TRUTH[values[0].lower()]
 
-    def _age(self, name: str, every: Iterable[Container]) -> int | None:
+    def _age(self, name: str, every: Iterable[Look]) -> int | None:
         """When the container was made that `before` or `since` names; the last one counts."""
         values = self._of(name)
         if not values:
             return None
         wanted = values[-1].removeprefix("/")
-        for container in every:
-            if wanted and (container.name == wanted or container.id.startswith(wanted)):
-                return times.parse(container.inspect()["Created"])
+        for look in every:
+            if wanted and (look.record.name == wanted or look.record.id.startswith(wanted)):
+                return times.parse(look.record.created)
         raise NotFound(f"No such container: {values[-1]}")
 
     def _ancestors(self, images: Images) -> list[tuple[str, Sequence[str]]] | None:

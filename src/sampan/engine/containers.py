@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.engine.container import Container
 from sampan.engine.failures import told
+from sampan.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from sampan.engine.containerfilters import Filters
     from sampan.engine.results import RunResult
     from sampan.runtime.handle import Attachment
+    from sampan.store.record import Record
+    from sampan.store.states import Observation
 
 __all__ = ["Container", "Containers"]
 
@@ -157,23 +160,65 @@ class Containers:
 
         What killed commands and monitors left is put right on the way. Raises InvalidParameter for what is no filter.
         """
-        if filters:
-            return self._filtered(all, filters)
-        records, janitor = self._verbs.records, self._verbs.janitor
-        janitor.sweep()
+        return [Container(self._verbs, look.record) for look in self._looks(all, filters)]
+
+    @told
+    def summaries(
+        self, all: bool = False, filters: Filters | None = None, *, last: int = 0, size: bool = False
+    ) -> builtins.list[dict[str, Any]]:
+        """`GET /containers/json`: what `summary()` of each of `list()` says, but each is looked at once.
+
+        `last`: of all containers only the newest ones, that many (0: no limit). One that goes meanwhile is left out.
+        Raises InvalidParameter.
+        """
+        looks = self._looks(all or last > 0, filters)
         found = []
-        for container_id in records.ids():
-            record = records.try_read(container_id)
-            seen = janitor.observe(record) if record is not None else None
-            if record is not None and seen is not None and (all or seen.running):
-                found.append(record)
-        found.sort(key=lambda record: record.created, reverse=True)
-        return [Container(self._verbs, record) for record in found]
+        for look in looks[:last] if last > 0 else looks:
+            try:
+                found.append(look.summary(size))
+            except NotFound:
+                continue
+        return found
 
-    def _filtered(self, all: bool, filters: Filters) -> builtins.list[Container]:
-        from sampan.engine.containerfilters import ContainerFilter
+    def _looks(self, all: bool, filters: Filters | None) -> builtins.list[Look]:
+        """The containers that a listing shows, the newest first."""
+        wanted = None
+        if filters:
+            from sampan.engine.containerfilters import ContainerFilter  # in here: most listings show everything
 
-        wanted = ContainerFilter(filters)
-        every = self.list(all=True)
-        seen = every if all or wanted.looks_at_stopped else self.list()
-        return wanted.select(seen, every, self._verbs.images)
+            wanted = ContainerFilter(filters)
+            all = all or wanted.looks_at_stopped
+        every = self._every()
+        shown = every if all else [look for look in every if look.seen.running]
+        return shown if wanted is None else wanted.select(shown, every, self._verbs.images)
+
+    def _every(self) -> builtins.list[Look]:
+        verbs = self._verbs
+        verbs.janitor.sweep()
+        found = []
+        for container_id in verbs.records.ids():
+            record = verbs.records.try_read(container_id)
+            seen = verbs.janitor.observe(record) if record is not None else None
+            if record is not None and seen is not None:
+                found.append(Look(verbs, record, seen))
+        found.sort(key=lambda look: look.record.created, reverse=True)
+        return found
+
+
+class Look:
+    """A container as one listing found it. It is not looked at again: 500 containers are two thousand files as it is."""
+
+    __slots__ = ("_verbs", "record", "seen")
+
+    def __init__(self, verbs: Verbs, record: Record, seen: Observation) -> None:
+        self._verbs = verbs
+        self.record = record
+        self.seen = seen
+
+    def inspect(self) -> dict[str, Any]:
+        """`GET /containers/{id}/json`. Raises NotFound if the container has gone meanwhile."""
+        return self._verbs.inspector.inspect(self.record, self.seen)
+
+    def summary(self, size: bool = False) -> dict[str, Any]:
+        """An item of `GET /containers/json`. Raises NotFound if the container has gone meanwhile."""
+        return self._verbs.inspector.summary(self.record, self.seen, size)

@@ -123,14 +123,15 @@ class Janitor:
     def sweep(self) -> None:
         """Remove parts that belong to no container at all: none are ever made so, but files may be restored or lost.
 
-        Four directory listings, when all is well.
+        Five directory listings, when all is well.
         """
         self.finish_leftovers()
         # A container has a directory before it has a name and as long as it has one: more names than that are a killed rename's.
         if len(os.listdir(self._layout.names)) > len(os.listdir(self._layout.containers)):
             self._records.release_stale_names()
-        for container_id in {*os.listdir(self._layout.snapshots), *os.listdir(self._layout.run_root)}:
-            # In the order of a container's life, so that one which moves on meanwhile is seen at its next place.
+        parts = {*os.listdir(self._layout.snapshots), *os.listdir(self._layout.run_root)}
+        for container_id in parts.difference(self._records.ids()):
+            # Once more, and one by one: it may have come to be, or be on its way out. In the order of a container's life, so that one which moves on meanwhile is seen at its next place.
             places = (self._layout.creating, self._layout.container, self._layout.removing)
             if len(container_id) == _ID_LENGTH and not any(os.path.isdir(p(container_id).directory) for p in places):
                 with self._trace.step("remove orphan", container_id):

@@ -213,6 +213,10 @@ class Version1(GroupVerbs):
             memory=self._directory("memory", group) if "memory" in self._places else "",
         )
 
+    def frozen(self, group: str) -> bool:
+        # Asked for each container of a listing: of one directory, and not of all that a group has.
+        return "freezer" in self._places and LiveGroup(freezer=self._directory("freezer", group)).frozen()
+
     def usage(self, group: str) -> Usage:
         from sampan.kernel import cgroupusage  # in here: no start needs it
 
@@ -263,6 +267,9 @@ class Hybrid(GroupVerbs):
 
     def live(self, group: str) -> LiveGroup:
         return self.version1.live(group).replace(unified=self.version2.live(group).unified)
+
+    def frozen(self, group: str) -> bool:
+        return (self.version1 if "freezer" in self.version1.controllers else self.version2).frozen(group)
 
     def usage(self, group: str) -> Usage:
         return self.version1.usage(group).or_else(self.version2.usage(group))

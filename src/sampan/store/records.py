@@ -12,7 +12,7 @@ import errno
 import os
 
 from sampan.errors import InvalidParameter, NotFound, Unavailable
-from sampan.kernel.files import FileLock, is_young, lock_is_held, sync_directory, write_atomic
+from sampan.kernel.files import FileLock, is_young, lock_is_held, read_small, sync_directory, write_atomic
 from sampan.store.layout import CREATING, REMOVING
 from sampan.store.locks import RecordLock
 from sampan.store.record import broken_record, check_name, is_hex, is_id, is_name, name_conflict, parse_record
@@ -64,8 +64,7 @@ class Records:
         """The record of a full id. Raises NotFound; a record that cannot be read comes back as a broken one."""
         paths = self._layout.container(container_id)
         try:
-            with open(paths.record, "rb") as file:
-                data = file.read()
+            data = read_small(paths.record)
         except (FileNotFoundError, NotADirectoryError):
             if not os.path.isdir(paths.directory):
                 raise NotFound(f"No such container: {container_id}") from None

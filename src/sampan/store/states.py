@@ -11,7 +11,7 @@ import os
 
 from sampan import jsontext
 from sampan.kernel import clock
-from sampan.kernel.files import lock_is_held, write_all, write_atomic
+from sampan.kernel.files import lock_is_held, read_small, write_all, write_atomic
 from sampan.kernel.process import boot_id
 from sampan.oci import lifecycle, restart
 from sampan.structs import Struct
@@ -28,7 +28,6 @@ LOST_EXIT_CODE = 255
 """What Docker shows for a container whose end nobody saw."""
 
 _RESERVED = 4096
-_LIMIT = 1 << 20
 
 
 class Observation(Struct):
@@ -120,8 +119,7 @@ def _is_due(ended: dict[str, Any] | None, intent: dict[str, Any] | None) -> bool
 def read_json(path: str) -> dict[str, Any] | None:
     """A small JSON object; None if it is not there or was not written whole (it counts as not written then)."""
     try:
-        with open(path, "rb") as file:
-            value = jsontext.loads(file.read(_LIMIT))
+        value = jsontext.loads(read_small(path))
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -1,0 +1,64 @@
+"""Many containers at once: what a listing costs for each, and commands that meet others of their kind all the time."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import sampan
+
+from support.command import Command
+from support.patience import patience
+from support.roots import Root
+
+pytestmark = pytest.mark.root
+
+SLEEP = ["sleep", "1000"]
+
+
+def system_calls(root: Root, trace: Path, *args: str) -> int:
+    """How many system calls the command makes from its first to its last."""
+    command = [root.cli.program, *root.cli.before, *args]
+    done = subprocess.run(
+        ["strace", "-f", "-o", str(trace), *command],
+        env=root.cli.environment,
+        capture_output=True,
+        timeout=patience(60),
+    )
+    assert done.returncode == 0, done.stderr
+    return len(trace.read_text(errors="replace").splitlines())
+
+
+@pytest.mark.parametrize("args", [("ps",), ("ps", "-aq"), ("ps", "--filter", "status=running")])
+def test_a_listing_needs_few_system_calls_for_each_container(
+    root: Root, engine: sampan.Engine, tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    """30 and not 60: each container is looked at once, and of each of its files nothing is asked but the content."""
+    for _ in range(2):
+        engine.containers.create("base", SLEEP).start()
+    few = system_calls(root, tmp_path / "few", *args)
+    for _ in range(8):
+        engine.containers.create("base", SLEEP).start()
+    many = system_calls(root, tmp_path / "many", *args)
+    assert (many - few) / 8 <= 30, (few, many)
+
+
+def test_listings_while_containers_come_and_go(cli: Command) -> None:
+    """`ps` failed with "No such container" where one was removed between its finding and its showing."""
+    running = [
+        cli.start("run", "--rm", "--network", "none", "base", "sh", "-c", ":", stdout=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
+    listed = 0
+    while running:
+        for args in (("ps", "-a"), ("ps", "-aq", "--filter", "status=exited"), ("ps", "-as")):
+            assert (cli(*args).ok().err) == ""
+        listed += 1
+        for process in [p for p in running if p.poll() is not None]:
+            assert process.returncode == 0
+            running.remove(process)
+            if listed < 12:
+                running.append(cli.start("run", "--rm", "--network", "none", "base", "true", stdout=subprocess.DEVNULL))
+    assert listed >= 3
