@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.kernel import mount, namespaces, netlink, process
+from sampan.kernel import loopback, mount, namespaces, process
 from sampan.kernel.libc import KernelError
 
 from support import host
@@ -131,7 +131,7 @@ def test_a_new_network_namespace_gets_a_loopback_that_works() -> None:
         except OSError as e:
             before = e.errno != errno.ENETUNREACH
         server.close()
-        netlink.loopback_up()
+        loopback.bring_up()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             client = socket.create_connection(listener.getsockname())
             client.sendall(b"through")
@@ -144,7 +144,7 @@ def test_a_refused_loopback_is_an_error() -> None:
     def inside() -> tuple[int | None, str]:
         process.set_credentials(1000, 1000, [])
         with pytest.raises(KernelError) as caught:
-            netlink.loopback_up()
+            loopback.bring_up()
         return caught.value.errno, caught.value.syscall
 
     assert in_child(inside) == (errno.EPERM, "netlink(RTM_NEWLINK)")

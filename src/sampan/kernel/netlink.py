@@ -1,4 +1,8 @@
-"""rtnetlink(7): so far only what a new network namespace needs to be of use, its loopback."""
+"""Netlink: messages to the kernel's network, made of attributes, and what it answers.
+
+A socket belongs to the network namespace in which it was made, for as long as it is open: who has one can configure that
+namespace from anywhere. Sources: netlink(7), rtnetlink(7), Documentation/userspace-api/netlink/intro.rst of Linux.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,181 @@ import struct
 
 from sampan.kernel.libc import KernelError
 
-_NETLINK_ROUTE = 0
-_RTM_NEWLINK = 16
-_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
-_NLMSG_ERROR = 2
-_IFF_UP = 1
-_LOOPBACK = 1
-"""The loopback's index: the first link of every network namespace."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+ROUTE, NETFILTER = 0, 12
+"""Protocols: links, addresses and routes; nf_tables."""
+
+REQUEST, MULTI, ACK, ROOT, MATCH = 0x1, 0x2, 0x4, 0x100, 0x200
+DUMP = ROOT | MATCH
+REPLACE, EXCL, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
+"""Flags of a request (struct nlmsghdr)."""
+
+NESTED = 0x8000
+"""The bit of an attribute's type that says that it is made of attributes."""
+
+_ERROR, _DONE = 2, 3
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+_TYPE_MASK = 0x3FFF
+_CAPPED, _EXTENDED = 0x100, 0x200  # flags of an error message: without the request; with attributes
+_SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
+_ERROR_TEXT = 1  # NLMSGERR_ATTR_MSG
+_RECEIVE = 1 << 17
+"""Bytes; more than any message of the kernel's (it makes dumps of at most 32 KiB)."""
 
 
-def loopback_up() -> None:
-    """Bring up `lo` in this process' network namespace. Raises `KernelError`."""
-    message = struct.pack(
-        "=IHHIIBBHiII", 32, _RTM_NEWLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0, 0, 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP
-    )
-    s = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
-    try:
-        s.send(message)
-        reply = s.recv(4096)
-    finally:
-        s.close()
-    (kind,) = struct.unpack_from("=H", reply, 4)
-    (number,) = struct.unpack_from("=i", reply, 16) if kind == _NLMSG_ERROR else (0,)
-    if number:
-        raise KernelError(-number, "netlink(RTM_NEWLINK)", "lo")
+def attribute(kind: int, data: bytes) -> bytes:
+    """One attribute, padded to four bytes. Raises ValueError for more than its length can say (class CVE-2021-43784)."""
+    length = _ATTRIBUTE.size + len(data)
+    if length > 0xFFFF:
+        raise ValueError(f"a netlink attribute of {len(data)} bytes is too long")
+    return _ATTRIBUTE.pack(length, kind) + data + bytes(-length % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute that is made of others."""
+    return attribute(kind | NESTED, b"".join(attributes))
+
+
+def text(kind: int, value: str) -> bytes:
+    """A string with its end."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def u8(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=B", value))
+
+
+def u16(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=H", value))
+
+
+def u32(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def big_u16(kind: int, value: int) -> bytes:
+    """In the network's byte order."""
+    return attribute(kind, struct.pack(">H", value))
+
+
+def big_u32(kind: int, value: int) -> bytes:
+    """In the network's byte order, as everything of nf_tables."""
+    return attribute(kind, struct.pack(">I", value))
+
+
+def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
+    """The attributes from `start` on by type; of several of one type the last one counts."""
+    return dict(each_attribute(data, start))
+
+
+def each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The same in order, for lists, whose entries have one type."""
+    while start + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[start + _ATTRIBUTE.size : start + length]
+        start += length + (-length % 4)
+
+
+def to_text(data: bytes) -> str:
+    """A string attribute."""
+    return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def message(kind: int, flags: int, body: bytes, sequence: int) -> bytes:
+    """A message with its header, padded."""
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, kind, flags, sequence, 0) + body + bytes(-length % 4)
+
+
+class Socket:
+    """A conversation with the kernel about one network namespace: the one that the calling thread is in now."""
+
+    def __init__(self, protocol: int = ROUTE) -> None:
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)  # errors come with a sentence
+        self._sequence = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def next(self) -> int:
+        """The next message's sequence number, by which its answer is known."""
+        self._sequence += 1
+        return self._sequence
+
+    def send(self, data: bytes) -> None:
+        """Messages that were made with `message`."""
+        self._socket.send(data)
+
+    def request(self, name: str, kind: int, body: bytes, flags: int = 0, subject: str = "") -> list[bytes]:
+        """Ask for something and wait until it is done: the bodies of what came back before that was said.
+
+        `name` and `subject` go into the error. Raises `KernelError`.
+        """
+        sequence = self.next()
+        self._socket.send(message(kind, REQUEST | ACK | flags, body, sequence))
+        return self.receive(sequence, name, subject)
+
+    def receive(self, sequence: int, name: str, subject: str = "") -> list[bytes]:
+        """The bodies of the answers to a message, until its end is told. Raises `KernelError`, which names it."""
+        bodies: list[bytes] = []
+        while True:
+            data = self._socket.recv(_RECEIVE)
+            at = 0
+            while at + _HEADER.size <= len(data):
+                length, kind, flags, answered, _ = _HEADER.unpack_from(data, at)
+                body = data[at + _HEADER.size : at + length]
+                at += length + (-length % 4)
+                if answered != sequence:
+                    continue  # of a request that was given up
+                if kind in (_ERROR, _DONE):
+                    _check(body, flags, name, subject)
+                    return bodies
+                bodies.append(body)
+
+    def dump(self, name: str, kind: int, body: bytes, subject: str = "") -> list[bytes]:
+        """All objects of a kind. Raises `KernelError`."""
+        return self.request(name, kind, body, DUMP, subject)
+
+
+class NetlinkError(KernelError):
+    """What the kernel refused, with its own words where it has some (`detail`)."""
+
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.detail})" if self.detail else super().__str__()
+
+
+def _check(body: bytes, flags: int, name: str, subject: str) -> None:
+    """Raise for an error message, or the end of a dump, that has an errno."""
+    if len(body) < 4:
+        return
+    (number,) = struct.unpack_from("=i", body)
+    if not number:
+        return
+    error = NetlinkError(-number, name, subject)
+    if flags & _EXTENDED:
+        # Behind the errno the header of what was asked, and all of it unless it was left out.
+        (length,) = struct.unpack_from("=I", body, 4)
+        start = 4 + (_HEADER.size if flags & _CAPPED else length + (-length % 4))
+        error.detail = to_text(attributes(body, start).get(_ERROR_TEXT, b""))
+    raise error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from sampan.kernel import mount, namespaces, netlink, paths, process
+from sampan.kernel import loopback, mount, namespaces, paths, process
 from sampan.kernel.libc import KernelError, kernel_version
 from sampan.steps.base import Context, Step, StepError
 
@@ -113,7 +113,7 @@ class LoopbackUp(Step):
         return "netlink: set lo up"
 
     def run(self, ctx: Context) -> None:
-        netlink.loopback_up()
+        loopback.bring_up()
 
 
 class MakeWorkingDirectory(Step):

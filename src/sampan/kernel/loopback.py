@@ -1,0 +1,33 @@
+"""The loopback of a new network namespace, brought up without all of `netlink`, which a start does not need."""
+
+from __future__ import annotations
+
+import _socket
+import struct
+
+from sampan.kernel.libc import KernelError
+
+_NETLINK_ROUTE = 0
+_RTM_NEWLINK = 16
+_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
+_NLMSG_ERROR = 2
+_IFF_UP = 1
+_LOOPBACK = 1
+"""The loopback's index: the first link of every network namespace."""
+
+
+def bring_up() -> None:
+    """Bring up `lo` in this process' network namespace. Raises `KernelError`."""
+    message = struct.pack(
+        "=IHHIIBBHiII", 32, _RTM_NEWLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0, 0, 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP
+    )
+    s = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+    try:
+        s.send(message)
+        reply = s.recv(4096)
+    finally:
+        s.close()
+    (kind,) = struct.unpack_from("=H", reply, 4)
+    (number,) = struct.unpack_from("=i", reply, 16) if kind == _NLMSG_ERROR else (0,)
+    if number:
+        raise KernelError(-number, "netlink(RTM_NEWLINK)", "lo")
