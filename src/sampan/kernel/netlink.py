@@ -34,6 +34,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _TYPE_MASK = 0x3FFF
 _CAPPED, _EXTENDED = 0x100, 0x200  # flags of an error message: without the request; with attributes
 _SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _ERROR_TEXT = 1  # NLMSGERR_ATTR_MSG
 _RECEIVE = 1 << 17
 """Bytes; more than any message of the kernel's (it makes dumps of at most 32 KiB)."""
@@ -131,9 +132,20 @@ class Socket:
         self._sequence += 1
         return self._sequence
 
+    def make_room(self, size: int) -> None:
+        """Let a request have this many bytes, and its answers; as many as may be without CAP_NET_ADMIN over the machine."""
+        for forced, usual in ((_SO_SNDBUFFORCE, _socket.SO_SNDBUF), (_SO_RCVBUFFORCE, _socket.SO_RCVBUF)):
+            try:
+                self._socket.setsockopt(_socket.SOL_SOCKET, forced, size)
+            except PermissionError:
+                self._socket.setsockopt(_socket.SOL_SOCKET, usual, size)
+
     def send(self, data: bytes) -> None:
-        """Messages that were made with `message`."""
-        self._socket.send(data)
+        """Messages that were made with `message`. Raises `KernelError` (EMSGSIZE) for more than there is room for."""
+        try:
+            self._socket.send(data)
+        except OSError as e:
+            raise KernelError(e.errno or 0, "send(AF_NETLINK)") from None
 
     def request(self, name: str, kind: int, body: bytes, flags: int = 0, subject: str = "") -> list[bytes]:
         """Ask for something and wait until it is done: the bodies of what came back before that was said.
@@ -148,18 +160,47 @@ class Socket:
         """The bodies of the answers to a message, until its end is told. Raises `KernelError`, which names it."""
         bodies: list[bytes] = []
         while True:
-            data = self._socket.recv(_RECEIVE)
-            at = 0
-            while at + _HEADER.size <= len(data):
-                length, kind, flags, answered, _ = _HEADER.unpack_from(data, at)
-                body = data[at + _HEADER.size : at + length]
-                at += length + (-length % 4)
+            for answered, kind, flags, body in self._messages():
                 if answered != sequence:
                     continue  # of a request that was given up
-                if kind in (_ERROR, _DONE):
-                    _check(body, flags, name, subject)
-                    return bodies
-                bodies.append(body)
+                if kind not in (_ERROR, _DONE):
+                    bodies.append(body)
+                    continue
+                refused = _refused(body, flags)
+                if refused is not None:
+                    raise refused.named(name, subject)
+                return bodies
+
+    def answers(self, first: int, last: int) -> list[NetlinkError]:
+        """What was refused of a batch, whose messages have these sequence numbers; each of the last ones asked for an answer.
+
+        `first` is the batch's beginning, which is answered only if all of it is refused.
+        """
+        missing = set(range(first + 1, last + 1))
+        refusals: dict[int, NetlinkError] = {}
+        while missing:
+            for answered, kind, flags, body in self._messages():
+                if kind != _ERROR or not first <= answered <= last:
+                    continue
+                refused = _refused(body, flags)
+                if refused is not None:
+                    refused.sequence = answered
+                    refusals[answered] = refused
+                if answered == first:
+                    return [*refusals.values()]
+                missing.discard(answered)
+        return [refusals[number] for number in sorted(refusals)]
+
+    def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """What comes next: sequence number, type, flags and body of each message."""
+        data = self._socket.recv(_RECEIVE)
+        at = 0
+        while at + _HEADER.size <= len(data):
+            length, kind, flags, answered, _ = _HEADER.unpack_from(data, at)
+            if length < _HEADER.size:
+                return
+            yield answered, kind, flags, data[at + _HEADER.size : at + length]
+            at += length + (-length % 4)
 
     def dump(self, name: str, kind: int, body: bytes, subject: str = "") -> list[bytes]:
         """All objects of a kind. Raises `KernelError`."""
@@ -167,25 +208,32 @@ class Socket:
 
 
 class NetlinkError(KernelError):
-    """What the kernel refused, with its own words where it has some (`detail`)."""
+    """What the kernel refused, with its own words where it has some (`detail`). sequence: of the message."""
 
     detail: str = ""
+    sequence: int = 0
+
+    def named(self, name: str, subject: str) -> NetlinkError:
+        """The same, with what was asked."""
+        error = NetlinkError(self.errno or 0, name, subject)
+        error.detail, error.sequence = self.detail, self.sequence
+        return error
 
     def __str__(self) -> str:
         return f"{super().__str__()} ({self.detail})" if self.detail else super().__str__()
 
 
-def _check(body: bytes, flags: int, name: str, subject: str) -> None:
-    """Raise for an error message, or the end of a dump, that has an errno."""
+def _refused(body: bytes, flags: int) -> NetlinkError | None:
+    """The error that an error message, or the end of a dump, tells; None if it tells of success."""
     if len(body) < 4:
-        return
+        return None
     (number,) = struct.unpack_from("=i", body)
     if not number:
-        return
-    error = NetlinkError(-number, name, subject)
-    if flags & _EXTENDED:
+        return None
+    error = NetlinkError(-number, "netlink")
+    if flags & _EXTENDED and len(body) >= 4 + _HEADER.size:
         # Behind the errno the header of what was asked, and all of it unless it was left out.
         (length,) = struct.unpack_from("=I", body, 4)
         start = 4 + (_HEADER.size if flags & _CAPPED else length + (-length % 4))
         error.detail = to_text(attributes(body, start).get(_ERROR_TEXT, b""))
-    raise error
+    return error
