@@ -606,11 +606,15 @@ def test_prune(store: Store) -> None:
     nameless = store.add("", OTHER)
     store.add("named", LOWER)
     assert store.images.prune({"label": "none"}) == {"ImagesDeleted": [], "SpaceReclaimed": 0}
-    size = store.snapshots.info(nameless.layers[0]).size
-    assert store.images.prune() == {
+    taken = store.on_disk()
+    said = {
         "ImagesDeleted": [{"Deleted": nameless.id}, {"Deleted": nameless.layers[0]}],
-        "SpaceReclaimed": size,
+        "SpaceReclaimed": store.images.prune(dry_run=True)["SpaceReclaimed"],
     }
+    assert store.images.prune(dry_run=True) == said
+    assert store.on_disk() == taken
+    assert store.images.prune() == said
+    assert taken - store.on_disk() == said["SpaceReclaimed"] > 0
     done = store.images.prune({"dangling": "false"})
     assert done["ImagesDeleted"][0] == {"Untagged": "named:latest"}
     assert [item["Id"] for item in store.images.list()] == [used.id]

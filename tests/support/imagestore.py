@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ from sampan.store.layout import Layout
 from sampan.store.overlay import OverlaySnapshotter
 from sampan.store.vfs import VfsSnapshotter
 
+from support.disk import du
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -36,6 +38,11 @@ class Users:
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         return [(c, runs) for c, (image, runs) in self.containers.items() if image.id == image_id]
+
+    def without(self, containers: Collection[str]) -> Users:
+        left = Users()
+        left.containers = {key: value for key, value in self.containers.items() if key not in containers}
+        return left
 
     def layers_in_use(self) -> set[str]:
         return {layer for image, _ in self.containers.values() for layer in image.layers}
@@ -76,6 +83,12 @@ class Store:
         layout = self.layout
         places = {"blob": layout.blobs, "ingest": layout.ingest, "name": layout.images, "layer": layout.layers}
         return sorted(f"{kind} {name}" for kind, place in places.items() for name in os.listdir(place))
+
+    def on_disk(self) -> int:
+        """What du(1) says of all that is content, a name or a layer."""
+        layout = self.layout
+        places = [Path(place) for place in (layout.blobs, layout.ingest, layout.images, layout.layers)]
+        return du(path for place in places for path in place.iterdir())
 
     def reachable(self) -> list[str]:
         """What `files` shows when nothing is left that no image leads to. All of it is verified by reading it."""

@@ -193,3 +193,13 @@ def test_ctrl_c_exits_with_130() -> None:
     code = "from sampan.cli import main, verbs; import os; verbs.load = lambda name: os.kill(os.getpid(), 2); raise SystemExit(main.run(['ps']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_flag_of_another_system_is_refused(sampan: Sampan) -> None:
+    done = sampan("run", "--cpu-count", "2", "--io-maxiops", "3", "base")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        '"--cpu-count" is only supported on windows, but this is linux\n'
+        '"--io-maxiops" is only supported on windows, but this is linux\n',
+    )

@@ -155,7 +155,7 @@ def test_files_come_before_flags(tmp_path: Path) -> None:
     assert build("-e", "A=flag", "--env-file", str(path), "base")["Env"] == ["A=file", "B=file", "A=flag"]
 
 
-@pytest.mark.parametrize("flag", ["-p", "--dns", "--format", "--filter"])
+@pytest.mark.parametrize("flag", ["--ip", "--link", "--format", "--filter"])
 def test_flags_of_later_issues_are_not_there_yet(flag: str) -> None:
     from sampan.cli.flags import UsageError
 
@@ -166,3 +166,47 @@ def test_flags_of_later_issues_are_not_there_yet(flag: str) -> None:
 def test_a_path_in_the_environment_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMPAN_BYTES", os.fsdecode(b"\xff"))
     assert build("-e", "SAMPAN_BYTES", "base")["Env"] == ["SAMPAN_BYTES=\udcff"]
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "value"),
+    [
+        (["--add-host", "a:1.2.3.4", "--add-host", "b=[::1]"], "ExtraHosts", ["a:1.2.3.4", "b:::1"]),
+        (["--annotation", "a=b=c", "--annotation", "d"], "Annotations", {"a": "b=c", "d": ""}),
+        (["--dns", "1.1.1.1", "--dns", "::1"], "Dns", ["1.1.1.1", "::1"]),
+        (["--dns-option", "ndots:1", "--dns-opt", "rotate"], "DnsOptions", ["ndots:1", "rotate"]),
+        (["--dns-search", "a.b"], "DnsSearch", ["a.b"]),
+        (["--isolation", "default"], "Isolation", "default"),
+        (["-P"], "PublishAllPorts", True),
+        (["-p", "8080:80"], "PortBindings", {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}),
+        (["--runtime", "sampan"], "Runtime", "sampan"),
+        (["--storage-opt", "size=1g"], "StorageOpt", {"size": "1g"}),
+        (["--gpus", "all"], "DeviceRequests", ["all"]),
+        (["--userns", "host"], "UsernsMode", "host"),
+    ],
+)
+def test_flags_of_the_host_config_that_came_later(args: list[str], key: str, value: Any) -> None:
+    assert build(*args, "base")["HostConfig"][key] == value
+
+
+def test_what_is_published_is_exposed_too() -> None:
+    assert build("--expose", "90/udp", "-p", "8080:80", "base")["ExposedPorts"] == {"80/tcp": {}, "90/udp": {}}
+    assert "ExposedPorts" not in build("base")
+    assert build("--platform", "linux/arm64", "--pull", "never", "base")["Platform"] == "linux/arm64"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--pull", "x"], "invalid pull option: 'x': must be one of \"always\", \"missing\" or \"never\""),
+        (["--pull", "always"], "--pull always cannot be had in this version of sampan: it pulls no images yet"),
+        (["--disable-content-trust=false"], "--disable-content-trust=false cannot be had in this version of sampan: it pulls no images yet"),
+        (["--use-api-socket"], "--use-api-socket cannot be had in this version of sampan: it has no API socket yet"),
+        (["--userns", "x"], "--userns: invalid USER mode"),
+        (["--storage-opt", "size"], "invalid storage option"),
+    ],
+)  # fmt: skip
+def test_flags_that_are_refused(args: list[str], message: str) -> None:
+    with pytest.raises(InvalidParameter) as told:
+        build(*args, "base")
+    assert str(told.value) == message

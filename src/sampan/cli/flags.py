@@ -34,6 +34,7 @@ class Flag(Struct):
     name: without its dashes. kind: a key of `KINDS`. usage: for the help, with the value's name in backquotes if it is not
     the kind's. short: one letter. alias_of: another name for that flag. hidden: not in the help. deprecated: what to use
     instead, told to whoever uses this one. default: the value that a flag has that was not given; None means the kind's.
+    system: the only system that has it, "" for all; here nothing but a refusal comes of it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Flag(Struct):
     hidden: bool = False
     deprecated: str = ""
     default: Any = None
+    system: str = ""
 
     def shown(self) -> str:
         """As messages name it: "-m, --memory"."""
@@ -74,6 +76,8 @@ KINDS = {
     "bool": Kind("", values.boolean, empty=False, implied="true"),
     "string": Kind("string", str),
     "int": Kind("int", values.integer, empty=0),
+    "network": Kind("network", str),
+    "platforms": Kind("strings", str, listed=True),
     "duration": Kind("duration", values.duration, empty=0),
     "bytes": Kind("bytes", values.size, empty=0),
     "bytes or -1": Kind("bytes", values.size_or_unlimited, empty=0),
@@ -89,6 +93,9 @@ KINDS = {
     "operations of disks": Kind("list", values.operations_rate, listed=True),
     "weights of disks": Kind("list", values.disk_weight, listed=True),
     "labels": Kind("list", values.label, listed=True),
+    "addresses": Kind("list", values.address, listed=True),
+    "domains": Kind("list", values.domain, listed=True),
+    "hosts": Kind("list", values.host, listed=True),
     "map": Kind("map", str, listed=True),
     "filters": Kind("filter", values.filter, listed=True),
     "mounts": Kind("mount", _mount, listed=True),
@@ -103,6 +110,7 @@ class Arguments:
         self._given: set[str] = set()
         self.words: list[str] = []
         self.notices: list[str] = []
+        self.refusals: list[str] = []
         for flag in flags:
             kind = KINDS[flag.kind]
             self._values[flag.name] = [] if kind.listed else kind.empty if flag.default is None else flag.default
@@ -124,6 +132,8 @@ class Arguments:
         name = flag.alias_of or flag.name
         if flag.deprecated:
             self.notices.append(f"Flag --{flag.name} has been deprecated, {flag.deprecated}")
+        if flag.system:
+            self.refusals.append(f'"--{flag.name}" is only supported on {flag.system}, but this is linux')
         self._given.add(name)
         if kind.listed:
             self._values[name].append(value)

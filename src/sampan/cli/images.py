@@ -146,8 +146,7 @@ def _rfc3339(created: int) -> str:
 
 def prune(context: Context, arguments: Arguments) -> int:
     """Remove the images without a name, or all that no container uses, after a question."""
-    from sampan.cli.prompt import confirmed
-    from sampan.cli.prune import report
+    from sampan.cli.prune import agreed, report
 
     filters = by_name(arguments["filter"])
     warning = "WARNING! This will remove all dangling images."
@@ -156,8 +155,8 @@ def prune(context: Context, arguments: Arguments) -> int:
             raise Failure("conflicting options: cannot specify both --all and --filter dangling")
         filters["dangling"] = ["false"]
         warning = "WARNING! This will remove all images without at least one container associated to them."
-    if arguments["force"] or confirmed(warning):
-        report(context.engine.images.prune(filters))
+    if agreed(arguments, warning):
+        report(context.engine.images.prune(filters, arguments["dry-run"]), arguments["dry-run"])
     return 0
 
 
@@ -173,9 +172,10 @@ def human_size(size: float) -> str:
 
 def remove(context: Context, arguments: Arguments) -> int:
     """Remove each image, and print what was untagged and deleted."""
+    platforms = [platform for text in arguments["platform"] for platform in text.split(",")]
 
     def one(name: str) -> None:
-        done = context.engine.images.remove(name, force=arguments["force"], prune=not arguments["no-prune"])
+        done = context.engine.images.remove(name, arguments["force"], not arguments["no-prune"], platforms)
         for step in done:
             for what, which in step.items():
                 out(f"{what}: {which}")
@@ -222,6 +222,7 @@ PRUNE = Command(
     prune,
     (
         Flag("all", "bool", "Remove all images that no container uses, not only those without a name", "a"),
+        Flag("dry-run", "bool", "Say what would be removed, and how many bytes that is, and remove nothing"),
         Flag("filter", "filters", "Remove only these: until=TIME or DURATION, label=, label!="),
         Flag("force", "bool", "Do not ask", "f"),
     ),
@@ -233,6 +234,7 @@ RMI = Command(
     (
         Flag("force", "bool", "Remove it although a stopped container uses it, or it has several names", "f"),
         Flag("no-prune", "bool", "Leave the images without a name that it was made from"),
+        Flag("platform", "platforms", "Only if it is for one of these platforms: os/architecture[/variant]"),
     ),
     at_least=1,
 )

@@ -35,6 +35,24 @@ def labels_text(labels: Mapping[str, str] | None) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted((labels or {}).items()))
 
 
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """A key by which "v10" comes behind "v9"."""
+    parts: list[tuple[bool, int, str]] = []
+    digits = letters = ""
+    for character in f"{name}\0":
+        if character.isdigit():
+            if letters:
+                parts.append((True, 0, letters))
+                letters = ""
+            digits += character
+        else:
+            if digits:
+                parts.append((False, int(digits), digits))
+                digits = ""
+            letters += character
+    return parts
+
+
 def show(
     items: Sequence[Item],
     columns: Mapping[str, str],

@@ -156,6 +156,9 @@ def _verb(flags: Arguments, above: str, verb: str, args: list[str], word: str = 
         out(help.of_verb(path, verb, command))
         return 0
     _check_count(path, command, len(arguments.words))
+    if arguments.refusals:
+        err("\n".join(arguments.refusals))
+        return 1
     context = Context(path, flags["root"] or None, flags["run-root"] or None, flags["config"] or None, flags["debug"])
     try:
         return command.action(context, arguments)
@@ -169,7 +172,9 @@ def _check_count(path: str, command: verbs.Command, count: int) -> None:
     least, most = command.at_least, command.at_most
     if least <= count and (most == -1 or count <= most):
         return
-    if least == most:
+    if least < most and least:
+        needs = f"requires at least {least} and at most {most} arguments"
+    elif least == most:
         needs = f"requires {least} argument{'s' * (least != 1)}" if least else "accepts no arguments"
     elif count < least:
         needs = f"requires at least {least} argument{'s' * (least != 1)}"

@@ -17,26 +17,31 @@ if TYPE_CHECKING:
 
 def prune_containers(context: Context, arguments: Arguments) -> int:
     """Remove the stopped containers, after a question."""
-    from sampan.cli.prompt import confirmed
-
-    if not arguments["force"] and not confirmed("WARNING! This will remove all stopped containers."):
-        return 0
-    report(context.engine.containers.prune(by_name(arguments["filter"])))
+    if agreed(arguments, "WARNING! This will remove all stopped containers."):
+        dry_run = arguments["dry-run"]
+        report(context.engine.containers.prune(by_name(arguments["filter"]), dry_run), dry_run)
     return 0
 
 
 def prune_all(context: Context, arguments: Arguments) -> int:
     """Remove what nobody uses, after a question that lists it."""
-    from sampan.cli.prompt import confirmed
-
     filters = by_name(arguments["filter"])
     if arguments["volumes"] and "until" in filters:
         raise Failure('ERROR: The "until" filter is not supported with "--volumes"')
     everything, volumes = arguments["all"], arguments["volumes"]
-    if not arguments["force"] and not confirmed(_warning(everything, volumes, arguments["filter"])):
-        return 0
-    report(context.engine.system.prune(all=everything, volumes=volumes, filters=filters))
+    if agreed(arguments, _warning(everything, volumes, arguments["filter"])):
+        dry_run = arguments["dry-run"]
+        report(context.engine.system.prune(everything, volumes, filters, dry_run), dry_run)
     return 0
+
+
+def agreed(arguments: Arguments, warning: str) -> bool:
+    """Whether to go on: nobody is asked with --force, and not for what only looks (--dry-run)."""
+    if arguments["force"] or arguments["dry-run"]:
+        return True
+    from sampan.cli.prompt import confirmed
+
+    return confirmed(warning)
 
 
 def _warning(everything: bool, volumes: bool, filters: list[str]) -> str:
@@ -54,16 +59,28 @@ def _warning(everything: bool, volumes: bool, filters: list[str]) -> str:
     return "\n".join(lines)
 
 
-def report(done: dict[str, Any]) -> None:
-    """What was deleted, by kinds, and the bytes that are free now."""
-    if ids := done.get("ContainersDeleted"):
-        out("\n".join(["Deleted Containers:", *ids, ""]))
-    if names := done.get("VolumesDeleted"):
-        out("\n".join(["Deleted Volumes:", *names, ""]))
-    if images := done.get("ImagesDeleted"):
-        lines = [f"{what.lower()}: {which}" for item in images for what, which in item.items()]
-        out("\n".join(["Deleted Images:", *lines, ""]))
-    out(f"Total reclaimed space: {human_size(done['SpaceReclaimed'])}")
+# The document's member -> what its things are called. In Docker's order, in which they are removed too.
+_KINDS = (
+    ("ContainersDeleted", "Containers"),
+    ("NetworksDeleted", "Networks"),
+    ("VolumesDeleted", "Volumes"),
+    ("ImagesDeleted", "Images"),
+)
+
+
+def report(done: dict[str, Any], dry_run: bool = False) -> None:
+    """What was deleted, by kinds, and the bytes that are free now; what would be, after a dry run."""
+    for member, kind in _KINDS:
+        if found := done.get(member):
+            heading = f"{kind} that would be deleted:" if dry_run else f"Deleted {kind}:"
+            out("\n".join([heading, *(line for item in found for line in _lines(item)), ""]))
+    size = human_size(done["SpaceReclaimed"])
+    out(f"Space that would be reclaimed: {size}" if dry_run else f"Total reclaimed space: {size}")
+
+
+def _lines(item: str | dict[str, str]) -> list[str]:
+    """An id or a name; of an image, what becomes of it: "untagged: base:latest"."""
+    return [item] if isinstance(item, str) else [f"{what.lower()}: {which}" for what, which in item.items()]
 
 
 def human_size(size: float) -> str:
@@ -78,13 +95,15 @@ def human_size(size: float) -> str:
 
 FILTER = Flag("filter", "filters", "Remove only these: until=TIME or DURATION, label=, label!=")
 FORCE = Flag("force", "bool", "Do not ask", "f")
+DRY_RUN = Flag("dry-run", "bool", "Say what would be removed, and how many bytes that is, and remove nothing")
 
-CONTAINERS = Command("[OPTIONS]", prune_containers, (FILTER, FORCE), at_most=0)
+CONTAINERS = Command("[OPTIONS]", prune_containers, (DRY_RUN, FILTER, FORCE), at_most=0)
 SYSTEM = Command(
     "[OPTIONS]",
     prune_all,
     (
         Flag("all", "bool", "Remove all images that no container uses, not only those without a name", "a"),
+        DRY_RUN,
         FILTER,
         FORCE,
         Flag("volumes", "bool", "Remove anonymous volumes that no container uses too"),

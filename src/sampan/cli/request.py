@@ -21,6 +21,8 @@ ENVIRONMENT_FLAGS = (
 
 CREATE_FLAGS = (
     *ENVIRONMENT_FLAGS,
+    Flag("add-host", "hosts", "Add a name to /etc/hosts (NAME:ADDRESS)"),
+    Flag("annotation", "map", "Add an annotation to the container's OCI configuration (NAME=VALUE)"),
     Flag("attach", "streams", "Attach to STDIN, STDOUT or STDERR", "a"),
     Flag("blkio-weight", "uint16", "Share of block I/O, 10 to 1000 (0: the default)"),
     Flag("blkio-weight-device", "weights of disks", "The same for one disk (`DISK:WEIGHT`)"),
@@ -29,6 +31,8 @@ CREATE_FLAGS = (
     Flag("cgroup-parent", "string", "Put the container's cgroup below this one"),
     Flag("cgroupns", "string", "Cgroup namespace: host or private (default: private with cgroup v2, else host)"),
     Flag("cidfile", "string", "Write the container's ID to a file that is not there yet"),
+    Flag("cpu-count", "int", "CPU count", hidden=True, system="windows"),
+    Flag("cpu-percent", "int", "CPU percent", hidden=True, system="windows"),
     Flag("cpu-period", "int", "CPU period in microseconds, that the quota is a part of"),
     Flag("cpu-quota", "int", "CPU time in microseconds that may be used in each period"),
     Flag("cpu-rt-period", "int", "Real-time period in microseconds"),
@@ -43,8 +47,15 @@ CREATE_FLAGS = (
     Flag("device-read-iops", "operations of disks", "Limit reading from a disk (DISK:OPERATIONS a second)"),
     Flag("device-write-bps", "bytes of disks", "Limit writing to a disk (DISK:BYTES a second)"),
     Flag("device-write-iops", "operations of disks", "Limit writing to a disk (DISK:OPERATIONS a second)"),
+    Flag("disable-content-trust", "bool", "No effect: nothing is pulled yet", default=True, hidden=True),
+    Flag("dns", "addresses", "Ask this DNS server"),
+    Flag("dns-opt", "list", alias_of="dns-option", hidden=True),
+    Flag("dns-option", "list", "Set an option of the resolver"),
+    Flag("dns-search", "domains", "Search names in this domain (. for none)"),
     Flag("domainname", "string", "NIS domain name of the container"),
     Flag("entrypoint", "string", "Run this instead of the image's ENTRYPOINT"),
+    Flag("expose", "list", "Expose a port or a range of ports (PORT[-PORT][/PROTOCOL])"),
+    Flag("gpus", "string", "Refused: there are no device drivers here", hidden=True),
     Flag("group-add", "list", "Add a supplementary group, by name or number"),
     Flag("health-cmd", "string", "Command that finds out whether the container is well"),
     Flag("health-interval", "duration", "Time between two checks (ms|s|m|h, default 30s)"),
@@ -55,7 +66,10 @@ CREATE_FLAGS = (
     Flag("hostname", "string", "Host name of the container", "h"),
     Flag("init", "bool", "Run an init as process 1 that forwards signals and reaps processes"),
     Flag("interactive", "bool", "Keep standard input open", "i"),
+    Flag("io-maxbandwidth", "bytes", "Bandwidth of the system drive", hidden=True, system="windows"),
+    Flag("io-maxiops", "int", "Operations of the system drive", hidden=True, system="windows"),
     Flag("ipc", "string", "IPC namespace: none, private, shareable, host or container:NAME"),
+    Flag("isolation", "string", "Kind of isolation: default"),
     Flag("kernel-memory", "bytes", "No effect", hidden=True),
     Flag("label", "labels", "Set a label (NAME or NAME=VALUE)", "l"),
     Flag("label-file", "list", "Read a file of labels, one NAME=VALUE a line"),
@@ -65,28 +79,36 @@ CREATE_FLAGS = (
     Flag("memory-swappiness", "int", "How readily memory is swapped, 0 to 100 (cgroup v1)", default=-1),
     Flag("mount", "mounts", "Mount a directory, a volume, an image or a tmpfs (type=...,source=...,target=...)"),
     Flag("name", "string", "Name of the container"),
-    Flag("net", "string", hidden=True, alias_of="network"),
-    Flag("network", "string", "Network: none, host or container:NAME", default="default"),
+    Flag("net", "network", hidden=True, alias_of="network"),
+    Flag("network", "network", "Network: none, host or container:NAME", default="default"),
     Flag("no-healthcheck", "bool", "Do without the image's health check"),
     Flag("no-pivot", "bool", "Change the root by chroot where pivot_root cannot (a ramdisk)", hidden=True),
     Flag("oom-kill-disable", "bool", "Let processes wait instead of killing them for memory (cgroup v1)"),
     Flag("oom-score-adj", "int", "What the OOM killer is to prefer, -1000 to 1000"),
     Flag("pid", "string", "PID namespace: host or container:NAME"),
     Flag("pids-limit", "int", "Limit of processes and threads (-1 for none)"),
+    Flag("platform", "string", "Only if the image is for this platform: os/architecture[/variant]"),
     Flag("privileged", "bool", "Give the container all capabilities and devices, and mask nothing"),
+    Flag("publish", "list", "Publish a port ([IP:][PORT:]PORT[/PROTOCOL]); not without a bridge network", "p"),
+    Flag("publish-all", "bool", "Publish all exposed ports; not without a bridge network", "P"),
+    Flag("pull", "string", "When to pull the image: missing or never", default="missing"),
     Flag("quiet", "bool", "No effect: nothing is pulled yet", "q"),
     Flag("read-only", "bool", "Make the root file system read-only"),
     Flag("restart", "string", "Restart policy: no, always, unless-stopped or on-failure[:N]", default="no"),
     Flag("rm", "bool", "Remove the container when it has exited"),
+    Flag("runtime", "string", "Runtime of the container: sampan, the only one"),
     Flag("security-opt", "list", "Security option: no-new-privileges, systempaths=unconfined"),
     Flag("shm-size", "bytes", "Size of /dev/shm (default 64m)"),
     Flag("stop-signal", "string", "Signal that stops the container"),
     Flag("stop-timeout", "int", "Seconds between that signal and SIGKILL"),
+    Flag("storage-opt", "list", "Refused: no storage here has options for a container", hidden=True),
     Flag("sysctl", "sysctls", "Set a kernel parameter of the container's own namespaces"),
     Flag("tmpfs", "list", "Mount a tmpfs (PATH or PATH:OPTIONS)"),
     Flag("tty", "bool", "Give the container a terminal", "t"),
     Flag("ulimit", "ulimits", "Set a resource limit of processes (NAME=SOFT[:HARD])"),
+    Flag("use-api-socket", "bool", "Refused: there is no API socket yet", hidden=True),
     Flag("user", "string", "Who runs the program: name or number, and a group behind a colon", "u"),
+    Flag("userns", "string", "User namespace: host"),
     Flag("uts", "string", "UTS namespace (host and domain name): host"),
     Flag("volume", "list", "Mount a directory or a volume (SOURCE:TARGET[:MODES], or TARGET for a new volume)", "v"),
     Flag("volume-driver", "string", "Driver of the volumes that are made"),
@@ -100,17 +122,20 @@ _MODES = (
     ("pid", ("host", "private"), "PID"),
     ("uts", ("host", "private"), "UTS"),
     ("cgroupns", ("host", "private"), "CGROUP"),
+    ("userns", ("host",), "USER"),
 )
 
 
 def build(arguments: Arguments) -> dict[str, Any]:
     """The request, as for a container that is attached to. Raises InvalidParameter in Docker's words."""
+    _check_pull(arguments)
     image, *command = arguments.words
     interactive = arguments["interactive"]
     attached = attached_streams(arguments)
     request: dict[str, Any] = {
         "Name": arguments["name"],
         "Image": image,
+        "Platform": arguments["platform"],
         "Hostname": arguments["hostname"],
         "Domainname": arguments["domainname"],
         "User": arguments["user"],
@@ -132,6 +157,11 @@ def build(arguments: Arguments) -> dict[str, Any]:
         from sampan.cli import mounts  # in here: most command lines have none
 
         request["HostConfig"]["Binds"], request["Volumes"] = mounts.volume_flags(arguments["volume"])
+    if arguments["expose"] or arguments["publish"]:
+        from sampan.oci import ports
+
+        request["HostConfig"]["PortBindings"] = published = ports.bindings(arguments["publish"])
+        request["ExposedPorts"] = {**{port: {} for port in published}, **ports.exposed(arguments["expose"])}
     if health := _health(arguments):
         request["Healthcheck"] = health
     if arguments.given("stop-signal"):
@@ -139,6 +169,17 @@ def build(arguments: Arguments) -> dict[str, Any]:
     if arguments.given("stop-timeout"):
         request["StopTimeout"] = arguments["stop-timeout"]
     return request
+
+
+def _check_pull(arguments: Arguments) -> None:
+    pull = arguments["pull"]
+    if pull not in ("always", "missing", "never"):
+        raise InvalidParameter(f'invalid pull option: \'{pull}\': must be one of "always", "missing" or "never"')
+    if pull == "always" or not arguments["disable-content-trust"]:
+        flag = "--pull always" if pull == "always" else "--disable-content-trust=false"
+        raise InvalidParameter(f"{flag} cannot be had in this version of sampan: it pulls no images yet")
+    if arguments["use-api-socket"]:
+        raise InvalidParameter("--use-api-socket cannot be had in this version of sampan: it has no API socket yet")
 
 
 def attached_streams(arguments: Arguments) -> set[str]:
@@ -181,6 +222,7 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         _check_namespace(flag, arguments[flag], allowed, kind)
     options, unmasked = _security_options(arguments["security-opt"])
     host: dict[str, Any] = {
+        "Annotations": dict(_pair(text) for text in arguments["annotation"]),
         "AutoRemove": arguments["rm"],
         "CapAdd": arguments["cap-add"],
         "CapDrop": arguments["cap-drop"],
@@ -203,8 +245,13 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "CpusetMems": arguments["cpuset-mems"],
         "DeviceCgroupRules": arguments["device-cgroup-rule"],
         "Devices": _devices(arguments["device"]),
+        "Dns": arguments["dns"],
+        "DnsOptions": arguments["dns-option"],
+        "DnsSearch": arguments["dns-search"],
+        "ExtraHosts": arguments["add-host"],
         "GroupAdd": arguments["group-add"],
         "IpcMode": arguments["ipc"],
+        "Isolation": arguments["isolation"],
         "KernelMemory": arguments["kernel-memory"],
         "Memory": arguments["memory"],
         "MemoryReservation": arguments["memory-reservation"],
@@ -216,17 +263,23 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "OomScoreAdj": arguments["oom-score-adj"],
         "PidMode": arguments["pid"],
         "Privileged": arguments["privileged"],
+        "PublishAllPorts": arguments["publish-all"],
         "ReadonlyRootfs": arguments["read-only"],
         "RestartPolicy": _restart_policy(arguments),
+        "Runtime": arguments["runtime"],
         "SecurityOpt": options,
         "ShmSize": arguments["shm-size"],
+        "StorageOpt": _storage_options(arguments["storage-opt"]),
         "Sysctls": dict(text.partition("=")[::2] for text in arguments["sysctl"]),
         "Ulimits": arguments["ulimit"],
         "Tmpfs": dict(_split(text) for text in arguments["tmpfs"]),
+        "UsernsMode": arguments["userns"],
         "UTSMode": arguments["uts"],
         "VolumeDriver": arguments["volume-driver"],
         "VolumesFrom": arguments["volumes-from"],
     }
+    if arguments["gpus"]:
+        host["DeviceRequests"] = [arguments["gpus"]]
     if arguments.given("init"):
         host["Init"] = arguments["init"]
     if arguments.given("oom-kill-disable"):
@@ -282,6 +335,17 @@ def _security_options(texts: list[str]) -> tuple[list[str], bool]:
             continue
         options.append(text)
     return options, unmasked
+
+
+def _storage_options(texts: list[str]) -> dict[str, str]:
+    if not all("=" in text for text in texts):
+        raise InvalidParameter("invalid storage option")
+    return dict(_pair(text) for text in texts)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
 
 
 def _split(text: str) -> tuple[str, str]:

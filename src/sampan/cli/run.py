@@ -60,8 +60,6 @@ def run(context: Context, arguments: Arguments) -> int:
             held.hold()
 
         container, attachment = context.engine.containers.launch(request, attach=True, created=created)
-        if not joined.outputs:
-            out(container.id)
         return session.stay(container, attachment, joined, held, arguments["sig-proxy"])
 
 

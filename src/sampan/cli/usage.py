@@ -43,8 +43,8 @@ def df(context: Context, arguments: Arguments) -> int:
 
 def _summary(facts: dict[str, Any]) -> list[dict[str, str]]:
     images, containers, volumes = facts["Images"], facts["Containers"], facts["Volumes"]
-    idle = [c["SizeRw"] for c in containers if c["State"] not in _RUNNING]
-    unused = [v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"]]
+    busy = [c["DiskSize"] for c in containers if c["State"] in _RUNNING]
+    used = [v["DiskSize"] for v in volumes if v["UsageData"]["RefCount"]]
     return [
         _line(
             "Images",
@@ -53,14 +53,10 @@ def _summary(facts: dict[str, Any]) -> list[dict[str, str]]:
             facts["LayersSize"],
             facts["ImagesReclaimable"],
         ),
-        _line("Containers", containers, len(containers) - len(idle), sum(c["SizeRw"] for c in containers), sum(idle)),
         _line(
-            "Local Volumes",
-            volumes,
-            len(volumes) - len(unused),
-            sum(v["UsageData"]["Size"] for v in volumes),
-            sum(unused),
+            "Containers", containers, len(busy), facts["ContainersSize"], max(0, facts["ContainersSize"] - sum(busy))
         ),
+        _line("Local Volumes", volumes, len(used), facts["VolumesSize"], max(0, facts["VolumesSize"] - sum(used))),
         _line("Build Cache", facts["BuildCache"], 0, 0, 0),
     ]
 
@@ -146,9 +142,9 @@ def _image(item: dict[str, Any]) -> dict[str, str]:
         "Tag": tag,
         "ID": item["Id"].removeprefix("sha256:")[:SHORT_ID],
         "CreatedSince": _ago(item["Created"]),
-        "Size": short_size(item["Size"]),
-        "SharedSize": human_size(item["SharedSize"]),
-        "UniqueSize": human_size(item["Size"] - item["SharedSize"]),
+        "Size": short_size(item["DiskSize"]),
+        "SharedSize": human_size(item["SharedDiskSize"]),
+        "UniqueSize": human_size(item["DiskSize"] - item["SharedDiskSize"]),
         "Containers": str(item["Containers"]),
     }
 
@@ -163,7 +159,7 @@ def _container(item: dict[str, Any]) -> dict[str, str]:
         "Image": item["Image"],
         "Command": quoted(shortened(item["Command"], COMMAND_WIDTH)),
         "LocalVolumes": str(sum(mount.get("Type") == "volume" for mount in item["Mounts"])),
-        "Size": short_size(item["SizeRw"]),
+        "Size": short_size(item["DiskSize"]),
         "RunningFor": _ago(item["Created"]),
         "Status": item["Status"],
         "Names": ",".join(name.removeprefix("/") for name in item["Names"]),
@@ -171,8 +167,11 @@ def _container(item: dict[str, Any]) -> dict[str, str]:
 
 
 def _volume(item: dict[str, Any]) -> dict[str, str]:
-    usage = item["UsageData"]
-    return {"Name": item["Name"], "Links": str(usage["RefCount"]), "Size": human_size(usage["Size"])}
+    return {
+        "Name": item["Name"],
+        "Links": str(item["UsageData"]["RefCount"]),
+        "Size": human_size(item["DiskSize"]),
+    }
 
 
 def _ago(created: int) -> str:

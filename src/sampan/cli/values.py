@@ -170,3 +170,24 @@ def disk_weight(text: str) -> dict[str, Any]:
     from sampan.oci.devices import parse_weight
 
     return parse_weight(text)
+
+
+def address(text: str) -> str:
+    """An IPv4 or IPv6 address."""
+    from sampan.oci.hosts import check_address
+
+    return check_address(text)
+
+
+def domain(text: str) -> str:
+    """A domain to search names in; "." for none."""
+    from sampan.oci.hosts import check_domain
+
+    return check_domain(text)
+
+
+def host(text: str) -> str:
+    """NAME:ADDRESS or NAME=ADDRESS, as the API has it: with a colon."""
+    from sampan.oci.hosts import parse_host
+
+    return parse_host(text)

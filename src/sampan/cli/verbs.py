@@ -60,6 +60,7 @@ VERBS = {
     "load": Entry("sampan.cli.archives", "LOAD", "Load images from an archive"),
     "logs": Entry("sampan.cli.logs", "LOGS", "Show what a container has written"),
     "pause": Entry("sampan.cli.containers", "PAUSE", "Freeze all processes of containers"),
+    "port": Entry("sampan.cli.port", "PORT", "Show where ports of a container are published"),
     "rename": Entry("sampan.cli.containers", "RENAME", "Give a container another name"),
     "restart": Entry("sampan.cli.containers", "RESTART", "Stop containers and start them again"),
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
@@ -80,7 +81,7 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename")},
+            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename")},
             **{v: v for v in ("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait")},
             "inspect": "container inspect",
             "ls": "ps",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.flags import Flag
-from sampan.cli.listing import Labels, labels_text, show
+from sampan.cli.listing import Labels, labels_text, natural, show
 from sampan.cli.output import Failure, err, out
 from sampan.cli.values import by_name
 from sampan.cli.verbs import Command
@@ -72,24 +72,6 @@ def _row(volume: Volume) -> dict[str, Any]:
     return {**dict.fromkeys(HEADS, NOT_KNOWN), **known, **labels}
 
 
-def natural(name: str) -> list[tuple[bool, int, str]]:
-    """A key by which "v10" comes behind "v9"."""
-    parts: list[tuple[bool, int, str]] = []
-    digits = letters = ""
-    for character in f"{name}\0":
-        if character.isdigit():
-            if letters:
-                parts.append((True, 0, letters))
-                letters = ""
-            digits += character
-        else:
-            if digits:
-                parts.append((False, int(digits), digits))
-                digits = ""
-            letters += character
-    return parts
-
-
 def remove(context: Context, arguments: Arguments) -> int:
     """Remove each volume and print its name."""
 
@@ -102,8 +84,7 @@ def remove(context: Context, arguments: Arguments) -> int:
 
 def prune(context: Context, arguments: Arguments) -> int:
     """Remove the volumes that no container uses, after a question."""
-    from sampan.cli.prompt import confirmed
-    from sampan.cli.prune import report
+    from sampan.cli.prune import agreed, report
 
     chosen = by_name(arguments["filter"])
     warning = "WARNING! This will remove anonymous local volumes not used by at least one container."
@@ -112,9 +93,8 @@ def prune(context: Context, arguments: Arguments) -> int:
             raise Failure("conflicting options: cannot specify both --all and --filter all=1")
         chosen["all"] = ["true"]
         warning = "WARNING! This will remove all local volumes not used by at least one container."
-    if not arguments["force"] and not confirmed(warning):
-        return 0
-    report(context.engine.volumes.prune(chosen))
+    if agreed(arguments, warning):
+        report(context.engine.volumes.prune(chosen, arguments["dry-run"]), arguments["dry-run"])
     return 0
 
 
@@ -152,6 +132,7 @@ PRUNE = Command(
     prune,
     (
         Flag("all", "bool", "Remove all volumes that no container uses, not only the anonymous ones", "a"),
+        Flag("dry-run", "bool", "Say what would be removed, and how many bytes that is, and remove nothing"),
         Flag("filter", "filters", "Remove only these: label=, label!="),
         Flag("force", "bool", "Do not ask", "f"),
     ),

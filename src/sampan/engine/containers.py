@@ -142,12 +142,13 @@ class Containers:
         return self._verbs.booter.boot()
 
     @told
-    def prune(self, filters: Mapping[str, str | Sequence[str]] | None = None) -> dict[str, Any]:
-        """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes}.
+    def prune(self, filters: Mapping[str, str | Sequence[str]] | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes of the disk}.
 
-        `filters`: until, label, label!, as `container prune --filter` has them. Raises InvalidParameter.
+        `filters`: until, label, label!, as `container prune --filter` has them. `dry_run`: say so and remove nothing.
+        Raises InvalidParameter.
         """
-        return self._verbs.pruner.containers(filters)
+        return self._verbs.pruner.containers(filters, dry_run)
 
     @told
     def get(self, reference: str) -> Container:

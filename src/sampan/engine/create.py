@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     class Images(Protocol):
         def hold(self) -> FileLock: ...
-        def resolve(self, reference: str) -> Image: ...
+        def resolve(self, reference: str, platform: str = ...) -> Image: ...
         def ensure_unpacked(self, image: Any) -> tuple[str, ...]: ...
 
     class Snapshots(Protocol):
@@ -102,7 +102,7 @@ class Creator:
         self._janitor.finish_leftovers()
         # Until the record is there, nothing says that the image's layers are in use.
         with self._images.hold():
-            image = self._images.resolve(config["Image"])
+            image = self._images.resolve(config["Image"], request.get("Platform") or "")
             config = self._merged(config, image.config)
             resolve_argv(config)
             self._images.ensure_unpacked(image)
@@ -167,7 +167,7 @@ class Creator:
         if _asks_for_mounts(config, host):
             self._mounts().check(config, host)
         validate.check_endpoints(request.get("NetworkingConfig") or {}, host["NetworkMode"])
-        warnings = resources.check(host, self._cgroups)
+        warnings = validate.port_warnings(host) + resources.check(host, self._cgroups)
         self._resolve_joins(host)
         # Settled here once: the configuration may be another one when the container is started or killed.
         host["CgroupParent"] = host["CgroupParent"] or self._settings.cgroup_parent

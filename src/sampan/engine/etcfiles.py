@@ -42,19 +42,6 @@ def make(config: dict[str, Any], host: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
-def is_address(text: str) -> bool:
-    """Whether this is an IPv4 or IPv6 address."""
-    import _socket  # the C half: the socket module imports selectors and enum
-
-    for family in (_socket.AF_INET, _socket.AF_INET6):
-        try:
-            _socket.inet_pton(family, text.partition("%")[0])
-            return True
-        except OSError:
-            continue
-    return False
-
-
 def _hosts(host: dict[str, Any]) -> str:
     # With the host's network, its names are the ones that lead somewhere (libnetwork, buildHostsFiles).
     text = _read(_HOST_HOSTS) if host["NetworkMode"] == "host" else _LOCAL_HOSTS

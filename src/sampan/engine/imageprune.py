@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from sampan.engine import accounting
 from sampan.engine.imagefilters import truth
 from sampan.engine.prunefilter import PruneFilter
 from sampan.errors import Conflict, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any, Protocol
 
-    from sampan.engine.images import ImageUsers, Snapshotter
+    from sampan.engine.images import Announcer, ImageUsers, Lock
 
     Filters = Mapping[str, str | bool | Sequence[str]]
 
@@ -24,34 +25,66 @@ if TYPE_CHECKING:
 class ImagePruner:
     """`POST /images/prune`."""
 
-    def __init__(self, images: Images, snapshots: Snapshotter, users: ImageUsers) -> None:
-        self._images = images
-        self._snapshots = snapshots
+    def __init__(
+        self,
+        content: Any,
+        names: Any,
+        layers: Any,
+        lock: Lock,
+        users: ImageUsers,
+        events: Announcer,
+        images: Callable[..., Images],
+    ) -> None:
+        """The stores of images, and what makes the images' service of views of them."""
+        self._stores = (content, names, layers)
+        self._lock = lock
         self._users = users
+        self._events = events
+        self._images = images
 
-    def run(self, filters: Filters) -> dict[str, Any]:
-        """{"ImagesDeleted": what was untagged and deleted, "SpaceReclaimed": bytes of the layers that went}.
+    def run(self, filters: Filters, dry_run: bool = False, without: Collection[str] = ()) -> dict[str, Any]:
+        """{"ImagesDeleted": what was untagged and deleted, "SpaceReclaimed": bytes of the disk that are free again}.
 
-        `filters`: until, label, label!, and dangling, which is true if it is not said. Raises InvalidParameter.
+        `filters`: until, label, label!, and dangling, which is true if it is not said. `dry_run`: what would be, as if the
+        containers `without` were gone. Raises InvalidParameter.
         """
         values = {
             name: [str(value)] if isinstance(value, (str, bool)) else list(value) for name, value in filters.items()
         }
         dangling = truth("dangling", values.pop("dangling", []))
         wanted = PruneFilter(values)
-        self._images.collect()
-        sizes = {chain_id: self._snapshots.info(chain_id).size for chain_id in self._snapshots.layers()}
+        account = accounting.Account(dry_run)
+        images, users, events = self._seen_by(account, without)
+        images.collect()
         deleted: list[dict[str, str]] = []
-        for item in self._images.list():
+        for item in images.list():
             names = item["RepoTags"] or item["RepoDigests"]
-            if (names and dangling is not False) or self._users.containers_using(item["Id"]):
+            if (names and dangling is not False) or users.containers_using(item["Id"]):
                 continue
             if not wanted.fits(item["Created"] * 1_000_000_000, item["Labels"]):
                 continue
             for name in names or [item["Id"]]:
                 try:
-                    deleted += self._images.remove(name)
+                    deleted += images.remove(name)
                 except (Conflict, NotFound):
                     continue  # A container came in between, or somebody else removes it.
-        freed = sum(sizes.get(step.get("Deleted", ""), 0) for step in deleted)
-        return {"ImagesDeleted": deleted, "SpaceReclaimed": freed}
+        events.pruned("image", account.freed)
+        return {"ImagesDeleted": deleted, "SpaceReclaimed": account.freed}
+
+    def collectable(self, without: Collection[str]) -> int:
+        """Bytes of what no image leads to, and no container but for those `without` stands on."""
+        account = accounting.Account(dry=True)
+        self._seen_by(account, without)[0].collect()
+        return account.freed
+
+    def _seen_by(self, account: accounting.Account, without: Collection[str]) -> tuple[Images, ImageUsers, Announcer]:
+        content, names, layers = self._stores
+        views = (
+            accounting.Content(content, account),
+            accounting.Names(names, account),
+            accounting.Layers(layers, account),
+        )
+        if not account.dry:
+            return self._images(*views, self._lock, self._users, self._events), self._users, self._events
+        users, events = self._users.without(without), accounting.Silence()
+        return self._images(*views, accounting.Looking(self._lock), users, events), users, events

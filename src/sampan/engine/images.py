@@ -21,10 +21,11 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.engine.imagefilters import Filters
+    from sampan.engine.imageprune import ImagePruner
     from sampan.engine.imageremoval import Removal
     from sampan.engine.imageviews import Views
     from sampan.engine.loading import Loaded
@@ -113,6 +114,9 @@ if TYPE_CHECKING:
         def layers_in_use(self) -> set[str]:
             """The chain ids of all layers that containers stand on."""
 
+        def without(self, containers: Collection[str]) -> ImageUsers:
+            """As it will be when the containers with these ids are gone."""
+
 
 BASE = "docker.io/library/base:latest"
 """The image that needs no download: made out of the machine's own programs when it is named and not there."""
@@ -160,10 +164,10 @@ class Images:
 
     # Finding
 
-    def resolve(self, name: str) -> Image:
+    def resolve(self, name: str, platform: str = "") -> Image:
         """The image that a name, a name with a digest, an id or the beginning of one means.
 
-        `base` is made if it is not there. Raises `NotFound` and `InvalidParameter` in Docker's words; the config is
+        `base` is made if it is not there; an image for another platform than `platform` is none. Raises `NotFound` and `InvalidParameter` in Docker's words; the config is
         verified against its digest, and `Damaged` raised if it is not what it was.
         """
         record = self.find(name)
@@ -172,7 +176,10 @@ class Images:
             record = self.find(name)
         if record is None:
             raise no_such_image(name)
-        return self.read(record)
+        image = self.read(record)
+        if platform:
+            _check_platform(name, image, (platform,))
+        return image
 
     def find(self, name: str) -> NameRecord | None:
         """The record that a name leads to, None if there is none. Raises `InvalidParameter` for what is no name."""
@@ -378,13 +385,17 @@ class Images:
 
     # Removing and telling: not on the way of a start
 
-    def remove(self, name: str, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
+    def remove(
+        self, name: str, force: bool = False, prune: bool = True, only: Sequence[str] = ()
+    ) -> list[dict[str, str]]:
         """Take a name away, and the image with its last one: Docker's `[{"Untagged": ...}, {"Deleted": ...}]`.
 
         `prune`: take along the images without a name that it was made from, as far as nothing else needs them.
-        Raises `NotFound` and `Conflict` in Docker's words.
+        `only`: the platforms that it may be for. Raises `NotFound` and `Conflict` in Docker's words.
         """
         with self._lock.exclusive():
+            if only and (record := self.find(name)) is not None:
+                _check_platform(name, self.read(record), only)
             return self._removal().remove(name, force, prune)
 
     def collect(self) -> None:
@@ -420,7 +431,7 @@ class Images:
 
     def inspect(self, name: str, platform: str = "") -> dict[str, Any]:
         """An image as `GET /images/{name}/json` shows it. Raises as `resolve`, `NotFound` if it is for another platform."""
-        return self._views().inspect(self._for(name, platform))
+        return self._views().inspect(self.resolve(name, platform))
 
     def list(
         self,
@@ -445,29 +456,45 @@ class Images:
 
     def history(self, name: str, platform: str = "") -> Sequence[dict[str, Any]]:
         """How an image came about, newest step first, as `GET /images/{name}/history` has it. Raises as `inspect`."""
-        return self._views().history(self._for(name, platform))
+        return self._views().history(self.resolve(name, platform))
 
-    def _for(self, name: str, platform: str) -> Image:
-        wanted = platforms.parse(platform) if platform else None
-        image = self.resolve(name)
-        found = documents.platform_of(image.document)
-        if wanted is not None and not wanted.runs(found):
-            raise NotFound(
-                f"image with reference {name} was found but its platform ({found}) does not match the specified "
-                f"platform ({wanted})"
-            )
-        return image
-
-    def prune(self, filters: Filters | None = None) -> dict[str, Any]:
+    def prune(
+        self, filters: Filters | None = None, dry_run: bool = False, without: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Remove images that no container uses: those without a name, with the filter dangling=false all of them.
 
-        `filters`: dangling, until, label, label!. Docker's {"ImagesDeleted": [...], "SpaceReclaimed": bytes}.
+        `filters`: dangling, until, label, label!. Docker's {"ImagesDeleted": [...], "SpaceReclaimed": bytes}. `dry_run`:
+        say what would be removed, as if the containers with the ids `without` were gone, and remove nothing.
         """
+        return self._pruner().run(filters or {}, dry_run, without)
+
+    def collectable(self, image_ids: Iterable[str], without: Collection[str]) -> int:
+        """Bytes that will be given back when these containers are removed, which were made of these images.
+
+        Nothing as long as their images are there; see `released`.
+        """
+        if all(self._names.get(image_id) is not None for image_id in set(image_ids) if image_id):
+            return 0
+        return self._pruner().collectable(without)
+
+    def _pruner(self) -> ImagePruner:
         from sampan.engine.imageprune import ImagePruner
 
-        done = ImagePruner(self, self._snapshots, self._users).run(filters or {})
-        self._events.pruned("image", done["SpaceReclaimed"])
-        return done
+        def images(content: Any, names: Any, layers: Any, lock: Any, users: ImageUsers, events: Announcer) -> Images:
+            return Images(content, names, layers, lock, users, events, self._trace, self._notify)
+
+        return ImagePruner(self._content, self._names, self._snapshots, self._lock, self._users, self._events, images)
+
+
+def _check_platform(name: str, image: Image, allowed: Sequence[str]) -> None:
+    """Raises `NotFound` if the image is for none of these platforms."""
+    wanted = [platforms.parse(text) for text in allowed]
+    found = documents.platform_of(image.document)
+    if not any(platform.runs(found) for platform in wanted):
+        raise NotFound(
+            f"image with reference {name} was found but its platform ({found}) does not match the specified "
+            f"platform ({', '.join(str(platform) for platform in wanted)})"
+        )
 
 
 def new_name(text: str) -> Reference:

@@ -9,7 +9,7 @@ from sampan.oci import lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.store.record import Record
@@ -23,17 +23,22 @@ if TYPE_CHECKING:
         def sweep(self) -> None: ...
         def observe(self, record: Record) -> Observation | None: ...
 
-    class Snapshots(Protocol):
-        def usage(self, record: Record) -> int: ...
+    class Space(Protocol):
+        def container(self, record: Record) -> int: ...
 
     class Remover(Protocol):
         def remove(self, record: Record) -> None: ...
 
     class Images(Protocol):
-        def prune(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
+        def prune(
+            self, filters: Mapping[str, Any], dry_run: bool = ..., without: Collection[str] = ...
+        ) -> dict[str, Any]: ...
+        def collectable(self, image_ids: Iterable[str], without: Collection[str]) -> int: ...
 
     class Volumes(Protocol):
-        def prune(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
+        def prune(
+            self, filters: Mapping[str, Any], dry_run: bool = ..., without: Collection[str] = ...
+        ) -> dict[str, Any]: ...
 
     class Announcer(Protocol):
         def pruned(self, kind: str, reclaimed: int) -> None: ...
@@ -45,67 +50,79 @@ _AT_REST = (lifecycle.CREATED, lifecycle.EXITED)
 
 
 class Pruner:
-    """`POST /containers/prune`, and all prunes one after the other."""
+    """`POST /containers/prune`, and all prunes one after the other.
+
+    Bytes are those of the disk, as `system df` tells them. A dry run says what a prune would say, and removes nothing.
+    """
 
     def __init__(
         self,
         records: Records,
         janitor: Janitor,
-        snapshots: Snapshots,
+        space: Space,
         remover: Remover,
         images: Callable[[], Images],
         volumes: Callable[[], Volumes],
-        measure: Callable[[], int],
         events: Announcer,
     ) -> None:
-        """`images` and `volumes` give those services when they are pruned too; `measure`, the bytes of all images."""
+        """`images` and `volumes` give those services when they are needed."""
         self._records = records
         self._janitor = janitor
-        self._snapshots = snapshots
+        self._space = space
         self._remover = remover
         self._images = images
         self._volumes = volumes
-        self._measure = measure
         self._events = events
 
-    def containers(self, filters: Filters | None = None) -> dict[str, Any]:
-        """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes written in them}.
+    def containers(self, filters: Filters | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """Remove all containers that do not run: {"ContainersDeleted": [ids], "SpaceReclaimed": bytes}.
 
         `filters`: until (a time or a duration), label and label! (KEY or KEY=VALUE). Raises InvalidParameter for others.
         Volumes stay, also anonymous ones, as with Docker.
         """
+        found = self._at_rest(filters)
+        freed = 0
+        if found:
+            # Layers of an image that was removed by force go with the last container that stands on them.
+            freed = self._images().collectable([record.image for record in found], [record.id for record in found])
+        return self._remove_containers(found, freed, dry_run)
+
+    def _at_rest(self, filters: Filters | None) -> list[Record]:
+        """The containers that do not run and fit the filters."""
         wanted = PruneFilter(filters or {})
         self._janitor.sweep()
-        deleted, freed = [], 0
+        found = []
         for container_id in self._records.ids():
             record = self._records.try_read(container_id)
             if record is None or record.broken or not wanted.matches(record):
                 continue  # A broken record does not say what it is a record of: it goes by `rm -f` only.
-            size = self._remove(record)
-            if size is not None:
+            seen = self._janitor.observe(record)
+            if seen is not None and seen.status in _AT_REST:
+                found.append(record)
+        return found
+
+    def _remove_containers(self, found: list[Record], freed: int, dry_run: bool) -> dict[str, Any]:
+        deleted = []
+        for record in found:
+            size = self._space.container(record)
+            if dry_run or self._remove(record):
                 deleted.append(record.id)
                 freed += size
-        self._events.pruned("container", freed)
+        if not dry_run:
+            self._events.pruned("container", freed)
         return {"ContainersDeleted": deleted, "SpaceReclaimed": freed}
 
-    def _remove(self, record: Record) -> int | None:
-        """Remove a container that is at rest; the bytes of its writable part, None if it stays or somebody else has it."""
-        seen = self._janitor.observe(record)
-        if seen is None or seen.status not in _AT_REST:
-            return None
-        try:
-            size = self._snapshots.usage(record)
-        except NotFound:
-            size = 0  # Its writable part was lost; `system check` tells.
+    def _remove(self, record: Record) -> bool:
+        """Remove a container; False if it was started meanwhile, or somebody else removes it."""
         try:
             self._remover.remove(record)
         except (Conflict, NotFound):
-            return None  # It was started meanwhile, or is being removed.
-        return size
+            return False
+        return True
 
     @told
     def everything(
-        self, all_images: bool = False, volumes: bool = False, filters: Filters | None = None
+        self, all_images: bool = False, volumes: bool = False, filters: Filters | None = None, dry_run: bool = False
     ) -> dict[str, Any]:
         """`system prune`: containers, then anonymous volumes if they are asked for, then images without a name.
 
@@ -115,16 +132,15 @@ class Pruner:
         filters = dict(filters or {})
         if volumes and "until" in filters:
             raise InvalidParameter('the "until" filter is not supported with "--volumes"')
-        PruneFilter(filters)  # What is wrong is told before anything is removed.
-        done = [self.containers(filters)]
+        if not dry_run:
+            done = [self.containers(filters)]
+        else:
+            # What these containers release is counted with the images, that are looked at as if they were gone.
+            done = [self._remove_containers(self._at_rest(filters), 0, dry_run)]
+        gone = done[0]["ContainersDeleted"] if dry_run else ()
+        # Networks will have their place here: before the volumes, as with Docker.
         if volumes:
-            done.append(self._volumes().prune(filters))
-        done.append(self._prune_images(filters, all_images))
+            done.append(self._volumes().prune(filters, dry_run, gone))
+        done.append(self._images().prune({**filters, "dangling": not all_images}, dry_run, gone))
         total = {key: value for one in done for key, value in one.items()}
         return {**total, "SpaceReclaimed": sum(one["SpaceReclaimed"] for one in done)}
-
-    def _prune_images(self, filters: Mapping[str, Any], all_images: bool) -> dict[str, Any]:
-        """Remove the images that no container uses: those without a name, or all."""
-        before = self._measure()  # Not the images' sizes: what they share is given back once, and blobs go too.
-        done = self._images().prune({**filters, "dangling": not all_images})
-        return {**done, "SpaceReclaimed": max(0, before - self._measure())}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     class Pruner(Protocol):
         def everything(
-            self, all_images: bool, volumes: bool, filters: Mapping[str, str | Sequence[str]] | None
+            self, all_images: bool, volumes: bool, filters: Mapping[str, str | Sequence[str]] | None, dry_run: bool
         ) -> dict[str, Any]: ...
 
     class Checker(Protocol):
@@ -81,16 +81,21 @@ class System:
         return self._checker().check(repair, deep)
 
     def df(self) -> dict[str, Any]:
-        """What takes how much of the disk: `GET /system/df`, with ImagesReclaimable beside LayersSize, in bytes."""
+        """What takes how much of the disk: `GET /system/df`, and in bytes of the disk what `engine.usage` has beside it."""
         return self._usage().df()
 
     def prune(
-        self, all: bool = False, volumes: bool = False, filters: Mapping[str, str | Sequence[str]] | None = None
+        self,
+        all: bool = False,
+        volumes: bool = False,
+        filters: Mapping[str, str | Sequence[str]] | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Remove stopped containers and images without a name (`all`: that no container uses), with `volumes` the
-        anonymous volumes that nobody uses. The ids and names by kinds, and SpaceReclaimed in bytes.
+        anonymous volumes that nobody uses. The ids and names by kinds, and SpaceReclaimed in bytes of the disk. `dry_run`:
+        say so and remove nothing.
         """
-        return self._pruner().everything(all, volumes, filters)
+        return self._pruner().everything(all, volumes, filters, dry_run)
 
     def version(self) -> dict[str, Any]:
         """`GET /version`."""

@@ -1,39 +1,35 @@
 """What takes how much of the disk: `GET /system/df`. Everything is looked up when it is asked for, nothing is counted along.
 
-Bytes are lengths of files, hard links once, as Docker counts; `du --apparent-size` says the same of the same places:
-
-    images       content/, layers/ and images/: packed and unpacked, what images share counted once
-    containers   snapshots/: what containers have written (their logs and records, in containers/, are not in it)
-    volumes      volumes/NAME/_data
+Docker's members (Size, SizeRw, UsageData) are lengths of files, as they are elsewhere. What the disk is really taken by is
+beside them, as `du` counts it: DiskSize of each image, container and volume, SharedDiskSize of an image, LayersSize,
+ContainersSize and VolumesSize of all of them. `engine.space` says what belongs to whom.
 """
 
 from __future__ import annotations
 
-import os
-
 from sampan.engine.failures import told
 from sampan.engine.imagegraph import blobs_of
 from sampan.errors import Damaged, InvalidParameter, NotFound
-from sampan.kernel.tree import disk_usage
+from sampan.kernel.tree import disk_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any, Protocol
 
     from sampan.oci.image import Descriptor
     from sampan.store.images import NameRecord
-    from sampan.store.layout import Layout
     from sampan.store.record import Record
     from sampan.store.states import Observation
     from sampan.store.volumes import VolumeRecord
 
     class Content(Protocol):
-        def list(self) -> list[str]: ...
-        def size(self, digest: str) -> int: ...
+        def path(self, digest: str) -> str: ...
         def exists(self, digest: str) -> bool: ...
         def read(self, digest: str, limit: int) -> bytes: ...
 
     class Names(Protocol):
+        def path(self, reference: str) -> str: ...
         def list(self) -> list[NameRecord]: ...
 
     class Image(Protocol):
@@ -43,14 +39,16 @@ if TYPE_CHECKING:
         def target(self) -> Descriptor: ...
 
     class Images(Protocol):
-        def list(self) -> list[dict[str, Any]]: ...
+        def list(self, *, all: bool) -> list[dict[str, Any]]: ...
         def read(self, record: Any) -> Image: ...
+        def prune(self, filters: dict[str, Any], dry_run: bool) -> dict[str, Any]: ...
 
     class Records(Protocol):
         def ids(self) -> list[str]: ...
         def try_read(self, container_id: str) -> Record | None: ...
 
     class Janitor(Protocol):
+        def sweep(self) -> None: ...
         def observe(self, record: Record) -> Observation | None: ...
 
     class Inspector(Protocol):
@@ -62,10 +60,18 @@ if TYPE_CHECKING:
 
     class Layers(Protocol):
         def info(self, chain_id: str) -> LayerInfo: ...
+        def layer_path(self, chain_id: str) -> str: ...
 
     class VolumeStore(Protocol):
         def list(self) -> list[VolumeRecord]: ...
         def usage(self, name: str) -> int: ...
+        def space(self, name: str) -> int: ...
+
+    class Space(Protocol):
+        def container(self, record: Record) -> int: ...
+        def images(self) -> int: ...
+        def containers(self) -> int: ...
+        def volumes(self) -> int: ...
 
 
 class Usage:
@@ -73,7 +79,6 @@ class Usage:
 
     def __init__(
         self,
-        layout: Layout,
         records: Records,
         janitor: Janitor,
         inspector: Inspector,
@@ -82,8 +87,8 @@ class Usage:
         content: Content,
         layers: Layers,
         volumes: VolumeStore,
+        space: Space,
     ) -> None:
-        self._layout = layout
         self._records = records
         self._janitor = janitor
         self._inspector = inspector
@@ -92,25 +97,23 @@ class Usage:
         self._content = content
         self._layers = layers
         self._volumes = volumes
+        self._space = space
 
     @told
     def df(self) -> dict[str, Any]:
-        """LayersSize (bytes of all images), ImagesReclaimable (of those that no container uses), Images, Containers, Volumes."""
+        """`GET /system/df`, and the bytes of the disk; ImagesReclaimable are those that `image prune -a` would give back."""
+        self._janitor.sweep()
         found = [r for i in self._records.ids() if (r := self._records.try_read(i)) is not None]
-        used = [record.image for record in found]
-        total, reclaimable = self._image_bytes(set(used))
         return {
-            "LayersSize": total,
-            "ImagesReclaimable": reclaimable,
-            "Images": self._image_items(used),
+            "LayersSize": self._space.images(),
+            "ImagesReclaimable": self._images.prune({"dangling": "false"}, dry_run=True)["SpaceReclaimed"],
+            "ContainersSize": self._space.containers(),
+            "VolumesSize": self._space.volumes(),
+            "Images": self._image_items([record.image for record in found]),
             "Containers": self._container_items(found),
             "Volumes": self._volume_items(found),
             "BuildCache": [],
         }
-
-    def image_bytes(self) -> int:
-        """Bytes of all that images take."""
-        return self._image_bytes(set())[0]
 
     def _container_items(self, found: list[Record]) -> list[dict[str, Any]]:
         items = []
@@ -119,10 +122,11 @@ class Usage:
             if seen is None:
                 continue
             try:
-                items.append(self._inspector.summary(record, seen, size=True))
+                item = self._inspector.summary(record, seen, size=True)
             except NotFound:
                 # It is being removed, or its writable part was lost (`system check` tells).
-                items.append({**self._inspector.summary(record, seen), "SizeRw": 0})
+                item = {**self._inspector.summary(record, seen), "SizeRw": 0}
+            items.append({**item, "DiskSize": self._space.container(record)})
         return sorted(items, key=lambda item: -item["Created"])
 
     def _volume_items(self, found: list[Record]) -> list[dict[str, Any]]:
@@ -133,25 +137,53 @@ class Usage:
             for name in record.volumes():
                 users[name] = users.get(name, 0) + 1
         return [
-            {**shown(v), "UsageData": {"Size": self._volumes.usage(v.name), "RefCount": users.get(v.name, 0)}}
-            for v in self._volumes.list()
+            {
+                **shown(volume),
+                "UsageData": {"Size": self._volumes.usage(volume.name), "RefCount": users.get(volume.name, 0)},
+                "DiskSize": self._volumes.space(volume.name),
+            }
+            for volume in self._volumes.list()
         ]
 
     # Images
 
     def _image_items(self, used: list[str]) -> list[dict[str, Any]]:
         """The items of `images`, with what an image shares with others and how many containers it has."""
-        layers = {r.image: self._layers_of(r) for r in self._names.list() if r.is_image}
-        owners: dict[str, int] = {}
-        for chain in layers.values():
-            for chain_id in set(chain):
-                owners[chain_id] = owners.get(chain_id, 0) + 1
+        records = self._names.list()
+        layers = {r.image: self._layers_of(r) for r in records if r.is_image}
+        parts = {
+            r.image: list(dict.fromkeys(self._parts_of(r, records, layers[r.image]))) for r in records if r.is_image
+        }
+        layer_owners, part_owners = _count(layers.values()), _count(parts.values())
+        sizes = {path: disk_blocks(path) for path in part_owners}
         items = []
-        for item in self._images.list():
-            chain = layers.get(item["Id"], ())
-            shared = sum(self._layer_size(chain_id) for chain_id in set(chain) if owners[chain_id] > 1)
-            items.append({**item, "SharedSize": shared, "Containers": used.count(item["Id"])})
+        for item in self._images.list(all=True):
+            image_id = item["Id"]
+            chain, own = layers.get(image_id, ()), parts.get(image_id, [])
+            shared = sum(self._layer_size(chain_id) for chain_id in set(chain) if layer_owners[chain_id] > 1)
+            items.append(
+                {
+                    **item,
+                    "SharedSize": shared,
+                    "Containers": used.count(image_id),
+                    "DiskSize": sum(sizes[path] for path in own),
+                    "SharedDiskSize": sum(sizes[path] for path in own if part_owners[path] > 1),
+                }
+            )
         return items
+
+    def _parts_of(self, record: NameRecord, records: list[NameRecord], layers: tuple[str, ...]) -> Iterator[str]:
+        """The paths of all that an image is made of on the disk."""
+        for name in records:
+            if name.image == record.image:
+                yield self._names.path(name.reference)
+        for chain_id in layers:
+            yield self._layers.layer_path(chain_id)
+        try:
+            for digest in sorted(blobs_of(self._content, record.target)):
+                yield self._content.path(digest)
+        except (NotFound, InvalidParameter):
+            pass  # It is damaged, and listed all the same with what is known to be its own.
 
     def _layers_of(self, record: NameRecord) -> tuple[str, ...]:
         try:
@@ -165,34 +197,11 @@ class Usage:
         except NotFound:
             return 0  # not unpacked
 
-    def _image_bytes(self, used: set[str]) -> tuple[int, int]:
-        """Bytes of all that images take, and of what would be free if all went that no container uses."""
-        layout = self._layout
-        # A layer's directory is its chain id's, with a suffix for the form that it is in.
-        layers = {name: _usage(layout.layers, name) for name in os.listdir(layout.layers)}
-        blobs = {digest: self._content.size(digest) for digest in self._content.list()}
-        names = _usage(layout.root, os.path.basename(layout.images))
-        kept_blobs: set[str] = set()
-        kept_layers: set[str] = set()
-        for record in self._names.list():
-            if record.image not in used:
-                continue
-            kept_layers |= {chain_id.removeprefix("sha256:") for chain_id in self._layers_of(record)}
-            try:
-                kept_blobs |= blobs_of(self._content, record.target)
-            except (NotFound, InvalidParameter):
-                kept_blobs |= blobs.keys()  # Nothing is deleted as long as it does not say what it needs.
-        total = sum(layers.values()) + sum(blobs.values()) + names
-        free = sum(size for digest, size in blobs.items() if digest not in kept_blobs)
-        free += sum(size for name, size in layers.items() if name.partition(".")[0] not in kept_layers)
-        return total, free
 
-
-def _usage(directory: str, name: str) -> int:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return disk_usage(fd, name)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0  # gone meanwhile, or a lock's file
-    finally:
-        os.close(fd)
+def _count(groups: Iterable[Iterable[str]]) -> dict[str, int]:
+    """In how many of the groups something is."""
+    counts: dict[str, int] = {}
+    for group in groups:
+        for one in set(group):
+            counts[one] = counts.get(one, 0) + 1
+    return counts

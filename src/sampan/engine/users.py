@@ -8,7 +8,7 @@ from sampan.store.record import parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import Protocol
 
     from sampan.store.layout import ContainerPaths
@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 class ImageUsers:
     """Every container counts, also one that is being made or removed."""
 
-    def __init__(self, records: Records, settler: Settler) -> None:
+    def __init__(self, records: Records, settler: Settler, without: Collection[str] = ()) -> None:
+        """`without`: ids of containers that do not count."""
         self._records = records
         self._settler = settler
+        self._without = frozenset(without)
+
+    def without(self, containers: Collection[str]) -> ImageUsers:
+        """As it will be when these containers are gone."""
+        return ImageUsers(self._records, self._settler, containers)
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         """The id of each container made from the image or with it mounted, and whether it runs."""
@@ -49,7 +55,7 @@ class ImageUsers:
     def _all(self) -> Iterator[Record]:
         for container_id in self._records.ids():
             record = self._records.try_read(container_id)
-            if record is not None:
+            if record is not None and record.id not in self._without:
                 yield record
         # After the others: a container moves from `.creating-` to its own name, and from there to `.removing-`.
         # One that is moved in between is seen twice, or is being removed, never overlooked while it is made: that

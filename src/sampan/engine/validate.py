@@ -159,6 +159,7 @@ def _joins(mode: str) -> bool:
 def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
     mode = host["NetworkMode"]
     if mode in ("", "default"):
+        _refuse_ports(host)
         # Docker's default is its bridge. Until there is one, the default is what is safe: no network but loopback.
         mode = host["NetworkMode"] = "none"
     if mode.startswith(JOIN) and not _joins(mode):
@@ -174,10 +175,28 @@ def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
             raise InvalidParameter("conflicting options: dns and the network mode")
         if host["ExtraHosts"]:
             raise InvalidParameter("conflicting options: custom host-to-IP mapping and the network mode")
+        if host["PortBindings"] or host["PublishAllPorts"]:
+            raise InvalidParameter("conflicting options: port publishing and the container type network mode")
         if config["ExposedPorts"]:
             raise InvalidParameter("conflicting options: port exposing and the container type network mode")
     elif mode not in ("none", "host"):
         raise InvalidParameter(f"network {mode} not found: {_NO_NETWORK}; bridges come in a later one")
+
+
+def _refuse_ports(host: dict[str, Any]) -> None:
+    """The default network is where published ports are expected to be reached: better no container than a deaf one."""
+    for field, flag in (("PortBindings", "-p"), ("PublishAllPorts", "-P")):
+        if host[field]:
+            raise InvalidParameter(
+                f"published ports ({flag}) cannot be had in this version of sampan (HostConfig.{field})"
+            )
+
+
+def port_warnings(host: dict[str, Any]) -> list[str]:
+    """What is said of ports that are recorded and lead nowhere; Docker says it of the host's network only."""
+    if (host["PortBindings"] or host["PublishAllPorts"]) and host["NetworkMode"] in ("host", "none"):
+        return [f"Published ports are discarded when using {host['NetworkMode']} network mode"]
+    return []
 
 
 def check_endpoints(networking: dict[str, Any], mode: str) -> None:
@@ -221,7 +240,8 @@ def _check_log(host: dict[str, Any]) -> None:
 
 def _check_resolver(host: dict[str, Any]) -> None:
     """Addresses and names that go into /etc/resolv.conf and /etc/hosts as they are."""
-    from sampan.engine.etcfiles import is_address
+    if host["Dns"] or host["ExtraHosts"]:
+        from sampan.oci.hosts import is_address  # in here: most requests have none
 
     for address in host["Dns"]:
         if not is_address(address):

@@ -13,7 +13,7 @@ from sampan.store.volumes import ANONYMOUS, VolumeRecord, check_name, damaged, n
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.files import FileLock
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         def add(self, record: VolumeRecord, durable: bool = ...) -> bool: ...
         def withdraw(self, name: str) -> str: ...
         def delete(self, aside: str) -> None: ...
-        def usage(self, name: str) -> int: ...
+        def space(self, name: str) -> int: ...
         def collect_garbage(self) -> None: ...
 
     class Lock(Protocol):
@@ -178,11 +178,14 @@ class Volumes:
         self._tidy()
 
     @told
-    def prune(self, filters: Filters | None = None) -> dict[str, Any]:
+    def prune(
+        self, filters: Filters | None = None, dry_run: bool = False, without: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Remove the anonymous volumes that no container uses, with the filter `all` the named ones too.
 
-        What was deleted as `POST /volumes/prune` tells it: VolumesDeleted, SpaceReclaimed (bytes). Raises Conflict if a
-        container's record cannot be read, for nobody knows what it uses.
+        What was deleted as `POST /volumes/prune` tells it: VolumesDeleted, SpaceReclaimed (bytes of the disk). `dry_run`:
+        say what would be deleted, as if the containers with the ids `without` were gone, and delete nothing. Raises
+        Conflict if a container's record cannot be read, for nobody knows what it uses.
         """
         from sampan.engine.volumefilters import VolumeFilter
 
@@ -192,11 +195,12 @@ class Volumes:
         for record in self._store.list():
             if record.broken or not (record.anonymous or wanted.all) or not wanted.matches(record, used=False):
                 continue
-            size = self._prune_one(record)
+            size = self._would_prune(record, without) if dry_run else self._prune_one(record)
             if size is not None:
                 deleted.append(record.name)
                 freed += size
-        self._events.pruned("volume", freed)
+        if not dry_run:
+            self._events.pruned("volume", freed)
         return {"VolumesDeleted": deleted, "SpaceReclaimed": freed}
 
     def _prune_one(self, record: VolumeRecord) -> int | None:
@@ -207,12 +211,18 @@ class Volumes:
                 return None
             # After this its content is its own, and not that of what is mounted there.
             self._mounts.unmount(record.name)
-            size = self._store.usage(record.name)
+            size = self._store.space(record.name)
             aside = self._store.withdraw(record.name)
             if aside:
                 self._announce("destroy", record.name)
         self._delete(aside)
         return size if aside else None
+
+    def _would_prune(self, record: VolumeRecord, without: Collection[str]) -> int | None:
+        """The bytes that `_prune_one` would give back, None if the volume would stay."""
+        self._users.require_readable()
+        used = set(self._users.all().get(record.name, ())) - set(without)
+        return None if used else self._store.space(record.name)
 
     def record(self, name: str) -> VolumeRecord:
         """The volume of that name. Raises NotFound, System if it is damaged."""

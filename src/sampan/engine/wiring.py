@@ -244,13 +244,17 @@ class Wiring:
         return Pruner(
             self.records,
             self.janitor,
-            self.snapshots,
+            self.space,
             self.remover,
             lambda: self.images,
             lambda: self.volumes,
-            lambda: self.usage.image_bytes(),
             self.events,
         )
+
+    def _space(self) -> Any:
+        from sampan.engine.space import Space
+
+        return Space(self.layout)
 
     def _usage(self) -> Any:
         from sampan.engine.usage import Usage
@@ -262,7 +266,8 @@ class Wiring:
         names, content = ImageNames(layout.images, trace), ContentStore(layout.content, trace)
         volumes = VolumeStore(layout.volumes, trace)
         layers = self.snapshots.layers
-        return Usage(layout, self.records, self.janitor, self.inspector, self.images, names, content, layers, volumes)
+        looks = (self.records, self.janitor, self.inspector)
+        return Usage(*looks, self.images, names, content, layers, volumes, self.space)
 
     def _checker(self) -> Any:
         from sampan.engine.check import Checker

@@ -45,6 +45,7 @@ def make_spec(
     return {
         "ociVersion": oci.VERSION,
         "process": _process(record, host, privileged, init),
+        "annotations": dict(host.get("Annotations") or {}),
         "root": {"path": "rootfs", "readonly": bool(host.get("ReadonlyRootfs"))},
         "hostname": "" if host.get("UTSMode") == "host" else record["config"].get("Hostname") or "",
         "domainname": "" if host.get("UTSMode") == "host" else record["config"].get("Domainname") or "",

@@ -178,6 +178,11 @@ class ContentStore:
                 dead.add(path)
         return living, dead
 
+    def abandoned(self) -> tuple[str, ...]:
+        """The paths that `collect_ingests` would remove now."""
+        paths = (f"{self._ingest}/{name}" for name in os.listdir(self._ingest))
+        return tuple(path for path in paths if not lock_is_held(path))
+
     def collect_ingests(self) -> int:
         """Remove what writers left that live no more; return how many that were."""
         removed = 0

@@ -125,12 +125,17 @@ class ImageNames:
                 good = (*good, record)
         return good, bad, dead
 
+    def leftovers(self) -> tuple[str, ...]:
+        """The paths of what killed writers left, and of what others are writing unless the store's lock is held."""
+        names = os.listdir(self.directory)
+        return tuple(f"{self.directory}/{name}" for name in names if name.startswith(_TEMPORARY))
+
     def collect(self) -> int:
         """Remove what killed writers left; return how many that were. Only under the store's exclusive lock."""
-        dead = [name for name in os.listdir(self.directory) if name.startswith(_TEMPORARY)]
-        for name in dead:
-            with self._trace.step("remove dead image name", f"{self.directory}/{name}"):
-                os.unlink(f"{self.directory}/{name}")
+        dead = self.leftovers()
+        for path in dead:
+            with self._trace.step("remove dead image name", path):
+                os.unlink(path)
         return len(dead)
 
     def _read(self, path: str) -> NameRecord | None:

@@ -71,6 +71,9 @@ class OverlaySnapshotter:
     def layers(self) -> list[str]:
         return self._layers.list()
 
+    def layer_path(self, chain_id: str) -> str:
+        return self._layers.path(chain_id)
+
     def remove_layer(self, chain_id: str) -> None:
         self._layers.remove(chain_id)
 
@@ -149,6 +152,9 @@ class OverlaySnapshotter:
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
         upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
         return export_layers(upper, self.root(container_id, chain_ids).lower, sink)
+
+    def leftovers(self) -> tuple[str, ...]:
+        return (*self._layers.staging.leftovers(), *self._parts.leftovers())
 
     def collect_garbage(self) -> None:
         self._layers.staging.collect_garbage()

@@ -67,6 +67,9 @@ if TYPE_CHECKING:
         def layers(self) -> list[str]:
             """The chain ids of all layers, unpacked or noted."""
 
+        def layer_path(self, chain_id: str) -> str:
+            """The directory that a layer has, or would have."""
+
         def remove_layer(self, chain_id: str) -> None:
             """Remove a layer that nothing uses any more (that is for the caller to know); nothing if it is gone."""
 
@@ -104,6 +107,9 @@ if TYPE_CHECKING:
 
             Stops now and then for the sink to be emptied. Raises `NotFound`, OSError.
             """
+
+        def leftovers(self) -> tuple[str, ...]:
+            """The paths of what killed processes left, by this moment."""
 
         def collect_garbage(self) -> None:
             """Delete what killed processes left."""
@@ -322,6 +328,9 @@ class WritableParts:
 
     def remove(self, container_id: str) -> None:
         self._staging.remove(os.path.basename(self.path(container_id)))
+
+    def leftovers(self) -> tuple[str, ...]:
+        return tuple(self._staging.leftovers())
 
     def collect_garbage(self) -> None:
         self._staging.collect_garbage()

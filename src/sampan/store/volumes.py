@@ -193,6 +193,12 @@ class VolumeStore:
         finally:
             os.close(fd)
 
+    def space(self, name: str) -> int:
+        """Bytes of the disk that are free again when the volume is removed: not of what is mounted on it."""
+        from sampan.kernel.tree import disk_blocks
+
+        return disk_blocks(self.path(name))
+
     def leftovers(self) -> tuple[str, ...]:
         """What killed commands left, by this moment; see `Staging.leftovers`."""
         from sampan.kernel.files import is_young
