@@ -63,7 +63,7 @@ HOST_CONFIG: dict[str, tuple[str, Any]] = {
     "Binds": (LIST, None),
     "ContainerIDFile": (TEXT, ""),
     "LogConfig": (OBJECT, {"Type": "json-file", "Config": {}}),
-    "NetworkMode": (TEXT, "none"),
+    "NetworkMode": (TEXT, "default"),
     "PortBindings": (OBJECT, {}),
     "RestartPolicy": (OBJECT, {"Name": "no", "MaximumRetryCount": 0}),
     "AutoRemove": (FLAG, False),
