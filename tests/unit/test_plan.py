@@ -15,6 +15,7 @@ from sampan.shim.protocol import ExecPlan, LaunchPlan, Stages, dumps, loads
 from sampan.steps import base, cgroups, changeroot, mounts, process, sources, terminal  # noqa: F401
 from sampan.steps import namespaces as namespace_steps  # noqa: F401
 from sampan.steps.base import Step
+from sampan.steps.process import BecomeUser, LoadFilter
 
 NEW = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET | namespaces.CLONE_NEWIPC
 NEW |= namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWTIME
@@ -163,6 +164,7 @@ stage2: chdir /
 stage2: drop all but 14 capabilities, setgroups, setresgid, setresuid
 stage2: chdir / as the user, unless root could
 stage2: prctl PR_SET_PDEATHSIG SIGKILL
+stage2: umask 022, signals to their defaults, descriptors from 3 on close-on-exec
 stage2: execve sh -c true"""
     )
 
@@ -227,6 +229,7 @@ prctl PR_SET_NO_NEW_PRIVS
 drop all but 0 capabilities, setgroups, setresgid, setresuid
 chdir /srv as the user, unless root could
 prctl PR_SET_PDEATHSIG SIGKILL
+umask 022, signals to their defaults, descriptors from 3 on close-on-exec
 execve /sbin/docker-init -- sh -c true as docker-init from its private copy"""
     )
 
@@ -303,6 +306,7 @@ def test_the_laws_of_the_child_side(variant: dict[str, Any]) -> None:
         "BecomeUser",
         "ChangeDirectory",
         "DieWithMonitor",
+        "ResetProcess",
         "Execute",
     ]
     assert "MakeCgroup" not in stage1[stage1.index("OpenCgroups") :]
@@ -315,6 +319,19 @@ def test_a_plan_survives_its_way_to_the_shim(variant: dict[str, Any]) -> None:
     assert lines(back) == lines(plan)
     assert back.to_json() == plan.to_json()
     assert len(dumps(plan.to_json())) < 64 << 10, "a plan is sent in one message"
+
+
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+def test_a_filter_is_loaded_last_and_by_who_may(no_new_privileges: bool) -> None:
+    """Behind everything that is ours; CAP_SYS_ADMIN is there until then, if it takes that, and not in the bounding set."""
+    given = {**PROCESS, "noNewPrivileges": no_new_privileges}
+    plan = make_exec_plan("e", given, "sampan/c", Version1(), load_filter=LoadFilter("00" * 16, 4))  # type: ignore[arg-type]
+    steps = Stages.from_text(plan.stages).stage2
+    assert [step.describe() for step in steps[-2:]] == ["seccomp: load a filter of 2 instructions", "execve id"]
+    assert [step.final for step in steps] == [False] * (len(steps) - 2) + [True, True]
+    (become,) = (step for step in steps if isinstance(step, BecomeUser))
+    assert tuple(become.until_execve) == (() if no_new_privileges else ("CAP_SYS_ADMIN",))
+    assert tuple(become.capabilities) == ("CAP_KILL",)
 
 
 # exec
@@ -355,6 +372,7 @@ def test_an_exec() -> None:
         "drop all but 1 capabilities, setgroups, setresgid, setresuid",
         "chdir /srv as the user, unless root could",
         "prctl PR_SET_PDEATHSIG SIGKILL",
+        "umask 022, signals to their defaults, descriptors from 3 on close-on-exec",
         "execve id",
     ]
     assert ExecPlan.from_json(loads(dumps(plan.to_json()))).to_json() == plan.to_json()

@@ -68,7 +68,7 @@ def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:
             Event(answer["stage"], answer["step"], pid, seconds, answer["errno"] or NO_ERRNO, answer["error"])
         )
     else:
-        events.append(Event("stage2", lists.stage2[-1].describe(), answer["pid"], 0.0))
+        events += [Event("stage2", step.describe(), answer["pid"], 0.0) for step in lists.stage2 if step.final]
     return events
 
 

@@ -46,7 +46,7 @@ class Launching(Struct):
     """The facts of one start that are in no OCI configuration.
 
     joined: kinds of namespaces that come as descriptors "ns.KIND", and "ns.mount" of the container whose /dev/shm is
-    shared. init: the host's program for pid 1, "" for none. group: the cgroup. The rest is as in `LaunchPlan`.
+    shared. init: the host's program for pid 1, "" for none. group: the cgroup. filter: made of `linux.seccomp`. The rest is as in `LaunchPlan`.
     """
 
     container: str
@@ -69,6 +69,7 @@ class Launching(Struct):
     health: str = ""
     journal: tuple[str, int] = ("", 0)
     events: tuple[str, ...] = ()
+    filter: process.LoadFilter | None = None
 
 
 def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
@@ -289,10 +290,10 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
             steps.append(setup.SetHostname(spec["hostname"]))
         if spec.get("domainname"):
             steps.append(setup.SetDomainname(spec["domainname"]))
-    return steps + _become(own, bool(facts.init))
+    return steps + _become(own, facts.filter, "init" if facts.init else "")
 
 
-def _become(own: dict[str, Any], init: bool) -> list[Step]:
+def _become(own: dict[str, Any], load_filter: process.LoadFilter | None, init: str = "") -> list[Step]:
     """The end of init and of an exec alike: from a root process of ours to the user's program."""
     steps: list[Step] = [
         # Who it is, before anything is handed over to that user.
@@ -308,13 +309,20 @@ def _become(own: dict[str, Any], init: bool) -> list[Step]:
     # As root, who may raise them, and as late as that: a step of ours may need what the program is not to have.
     if own.get("rlimits"):
         steps += _resource_limits(own["rlimits"])
-    return [
-        *steps,
-        process.BecomeUser(tuple(own["capabilities"]["bounding"])),
+    # What is loaded last must still be allowed then.
+    loads = ("CAP_SYS_ADMIN",) if load_filter and not own.get("noNewPrivileges") else ()
+    steps += [
+        process.BecomeUser(tuple(own["capabilities"]["bounding"]), loads),
         process.ChangeDirectory(own["cwd"], again=True),
         # After the last change of credentials, which would have cleared it.
         process.DieWithMonitor(),
-        process.Execute(tuple(own["args"]), tuple(own["env"]), "init" if init else ""),
+        process.ResetProcess(),
+    ]
+    # Behind all else: the filter is the program's, and is not to have to allow what only we do.
+    return [
+        *steps,
+        *([load_filter] if load_filter else []),
+        process.Execute(tuple(own["args"]), tuple(own["env"]), init),
     ]
 
 
@@ -388,6 +396,7 @@ def make_exec_plan(
     driver: CgroupDriver,
     open_stdin: bool = False,
     detach: bool = False,
+    load_filter: process.LoadFilter | None = None,
 ) -> ExecPlan:
     """The plan of another process in a running container. `process_spec` is an OCI process object."""
     joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
@@ -402,7 +411,7 @@ def make_exec_plan(
         cgroups.JoinCgroups(len(driver.join_files(group))),
         # setns(2) into a mount namespace has made its root ours.
         process.OpenRoot(),
-        *_become(process_spec, init=False),
+        *_become(process_spec, load_filter),
     )
     return ExecPlan(
         version=VERSION,

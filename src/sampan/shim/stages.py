@@ -86,6 +86,7 @@ def run_steps(stage: str, steps: tuple[Step, ...], ctx: Context, report: Reporte
 
 
 def _run_step(stage: str, index: int, step: Step, ctx: Context, report: Reporter) -> bool:
+    """Run one step and report it: its success, unless it is a final one."""
     begun = time.perf_counter()
     try:
         step.run(ctx)
@@ -93,7 +94,8 @@ def _run_step(stage: str, index: int, step: Step, ctx: Context, report: Reporter
         # Everything, whatever it is: a traceback would need modules that a sealed process cannot import.
         report.failed(stage, index, step, time.perf_counter() - begun, e)
         return False
-    report.done(stage, index, time.perf_counter() - begun)
+    if not step.final:
+        report.done(stage, index, time.perf_counter() - begun)
     return True
 
 
@@ -158,13 +160,20 @@ def _clone(flags: int, ctx: Context, report: Reporter) -> int:
 
 
 def stage2(steps: tuple[Step, ...], ctx: Context, report: Reporter) -> NoReturn:
-    """Become the container's program. Its last step is the execve, after which there is nobody to return."""
+    """Become the container's program. Its last step is the execve, after which there is nobody to return.
+
+    Everything is said before the final steps: behind the filter this process may do what the filter allows, and
+    that is for the program to use. Only a failure is reported from there, if that can be.
+    """
     try:
-        if run_steps("stage2", steps[:-1], ctx, report):
-            execve = len(steps) - 1
-            report.begin("stage2", execve)
+        final = next(index for index, step in enumerate(steps) if step.final)
+        if run_steps("stage2", steps[:final], ctx, report):
+            for index in range(final, len(steps)):
+                report.begin("stage2", index)
             # Behind the wait for leave: who is killed while it waits has not executed anything.
             report.last()
-            _run_step("stage2", execve, steps[execve], ctx, report)
+            for index in range(final, len(steps)):
+                if not _run_step("stage2", index, steps[index], ctx, report):
+                    break
     finally:
         os._exit(127)

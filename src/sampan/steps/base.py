@@ -63,6 +63,8 @@ class Step(Struct):
     """Base of all steps. Sub-classes are found by their name when a plan arrives as data."""
 
     kinds: ClassVar[dict[str, type[Step]]] = {}
+    final: ClassVar[bool] = False
+    """Whether nothing is said of its success: from here on the program's own filter may forbid to write (`shim.stages`)."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

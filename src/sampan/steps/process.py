@@ -7,7 +7,7 @@ import os
 import select
 import stat
 
-from sampan.kernel import capabilities, namespaces, paths, process, tty
+from sampan.kernel import capabilities, namespaces, paths, process, seccomp, tty
 from sampan.kernel.libc import KernelError
 from sampan.steps import users
 from sampan.steps.base import Context, Step, StepError
@@ -224,21 +224,25 @@ class BecomeUser(Step):
 
     The bounding set first, while CAP_SETPCAP is there; the user next, keeping what is permitted; the sets last. Ambient
     and inheritable stay empty for everybody (CVE-2022-29162, CVE-2016-8867): a user other than root loses all at execve.
+    `until_execve` is what the steps behind this one need: execve takes it away, for it is not in the bounding set.
     """
 
     capabilities: tuple[str, ...]
+    until_execve: tuple[str, ...] = ()
 
     def describe(self) -> str:
         return f"drop all but {len(self.capabilities)} capabilities, setgroups, setresgid, setresuid"
 
     def run(self, ctx: Context) -> None:
         # What this process itself lacks (an engine in a container, a machine without CAP_SYS_RESOURCE) cannot be given.
-        wanted = capabilities.mask(self.capabilities) & capabilities.get()[1]
+        permitted = capabilities.get()[1]
+        wanted = capabilities.mask(self.capabilities) & permitted
         capabilities.drop_bounding(wanted)
         process.keep_capabilities(True)
         process.set_credentials(ctx.uid, ctx.gid, ctx.groups)
         process.keep_capabilities(False)
         capabilities.clear_ambient()
+        wanted |= capabilities.mask(self.until_execve) & permitted
         capabilities.set_all(wanted, wanted, 0)
 
     def advice(self, errno_: int) -> str:
@@ -267,9 +271,54 @@ class DieWithMonitor(Step):
             os._exit(137)
 
 
+class ResetProcess(Step):
+    """What a new program expects of the process that executes it: the usual umask, no signal ignored or blocked, no descriptor of ours."""
+
+    def describe(self) -> str:
+        return "umask 022, signals to their defaults, descriptors from 3 on close-on-exec"
+
+    def run(self, ctx: Context) -> None:
+        os.umask(0o022)
+        process.default_signals()
+        process.close_on_exec_from(3)
+
+
+class LoadFilter(Step):
+    """Put the process, and what it becomes, under a seccomp filter: `program` in hexadecimal, `flags` of seccomp(2).
+
+    A filter without no-new-privileges needs CAP_SYS_ADMIN (seccomp(2)). The listener, if the flags ask for one, is "seccomp"
+    in the context.
+    """
+
+    final = True
+    program: str
+    flags: int
+
+    def describe(self) -> str:
+        return f"seccomp: load a filter of {len(self.program) // 16} instructions"
+
+    def run(self, ctx: Context) -> None:
+        listener = seccomp.load_filter(bytes.fromhex(self.program), self.flags)
+        if self.flags & seccomp.FLAG_NEW_LISTENER:
+            ctx.put("seccomp", listener)
+
+    def advice(self, errno: int) -> str:
+        return _FILTER_ADVICE.get(errno) or super().advice(errno)
+
+
+_NO_FILTERS = "this kernel takes no such seccomp filter (CONFIG_SECCOMP_FILTER, or too old for an action or a flag of the profile)"
+_FILTER_ADVICE = {
+    errno.EINVAL: f"{_NO_FILTERS}; --security-opt seccomp=unconfined does without one",
+    errno.ENOSYS: f"{_NO_FILTERS}; --security-opt seccomp=unconfined does without one",
+    errno.EACCES: "a filter needs CAP_SYS_ADMIN here, or --security-opt no-new-privileges",
+    errno.EBUSY: "this process has a filter with a listener already, and there can be one only",
+}
+
+
 class Execute(Step):
     """Become the container's program. Nothing of sampan is left in the process if it works."""
 
+    final = True
     argv: tuple[str, ...]
     env: tuple[str, ...]
     init: str = ""
@@ -282,9 +331,6 @@ class Execute(Step):
         if not any(e.startswith(b"HOME=") and e != b"HOME=" for e in env):
             env = [e for e in env if e != b"HOME="] + [b"HOME=" + os.fsencode(ctx.home)]
         argv = [os.fsencode(a) for a in self.argv]
-        os.umask(0o022)
-        process.default_signals()
-        process.close_on_exec_from(3)
         if self.init:
             process.execve_at(ctx.fds[self.init], b"docker-init", argv, env)
         _execute(argv, env)
