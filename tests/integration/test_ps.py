@@ -71,11 +71,21 @@ def test_ps_shows_what_filters_and_templates_ask_for(root: Root) -> None:
 
 
 def test_a_root_is_made_by_the_first_command_that_opens_it(tmp_path: Path) -> None:
-    """Also by one that only reads, as dockerd makes its data root when it starts; below the caller's directory if it is relative."""
-    argv = [SAMPAN, "--root", "store/root", "--run-root", "store/run"]
+    """Also by one that only reads, as dockerd makes its data root when it starts."""
+    argv = [SAMPAN, "--root", f"{tmp_path}/store/root", "--run-root", f"{tmp_path}/store/run"]
     subprocess.run([*argv, "version"], cwd=tmp_path, check=True, capture_output=True)
     assert not (tmp_path / "store").exists(), "what needs no store makes none"
     subprocess.run([*argv, "ps", "--no-such-flag"], cwd=tmp_path, check=False, capture_output=True)
     assert not (tmp_path / "store").exists(), "nor does a wrong command line"
     subprocess.run([*argv, "ps"], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "store/root/containers").is_dir()
+
+
+def test_a_relative_root_is_refused_and_not_made(tmp_path: Path) -> None:
+    for flag in ("root", "run-root"):
+        done = subprocess.run(
+            [SAMPAN, f"--{flag}", "rel", "ps"], cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+        words = flag.replace("-", " ")
+        assert (done.returncode, done.stderr) == (1, f"Error: the {words} must be an absolute path, not 'rel'\n")
+    assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ def test_a_verb_that_is_not_there(sampan: Sampan) -> None:
     done = sampan("container", "foo")
     assert (done.returncode, done.stderr) == (
         1,
-        "sampan: unknown command: sampan container foo\n\nUsage:  sampan container COMMAND\n\n"
+        "sampan: unknown command: sampan container foo\n\nUsage:  sampan container\n\n"
         "Run 'sampan container --help' for more information\n",
     )
 

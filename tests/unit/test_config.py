@@ -56,9 +56,15 @@ def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.M
     assert config.load().root == "/named"
 
 
-def test_relative_roots_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert config.load(written(tmp_path, ""), root="here").root == str(tmp_path / "here")
+def test_relative_roots_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They would be another store in every directory, made there without a word."""
+    path = written(tmp_path, "")
+    with pytest.raises(InvalidParameter, match=r"^the root must be an absolute path, not 'here'$"):
+        config.load(path, root="here")
+    assert config.load(path, root="/a/../b", run_root="/c").root == "/b"
+    monkeypatch.setenv("SAMPAN_RUN_ROOT", "./run")
+    with pytest.raises(InvalidParameter, match=r"^the run root must be an absolute path, not '\./run'$"):
+        config.load(path)
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,38 @@ def _dispatch(flags: Arguments) -> int:
         out(f"sampan version {__version__}")
         return 0
     words = flags.words
+    if words and words[0] == "__complete":
+        from sampan.cli import completing
+
+        return completing.complete(flags, GLOBAL_FLAGS)
     if words and words[0] == "help":
-        words = [*words[1:], "--help"]
+        words = [*_topic(words[1:]), "--help"]
     if not words or words[0] == "--help":
         from sampan.cli import help
 
         out(help.general(GLOBAL_FLAGS))
         return 0
     return _group(flags, words) if words[0] in verbs.GROUPS else _verb(flags, "sampan", words[0], words[1:])
+
+
+def _topic(words: list[str]) -> list[str]:
+    """The verb or the group that help is wanted of, under any of its names. Raises `_Told` for what is none."""
+    if words[:1] == ["--help"]:
+        return []
+    for at, word in enumerate(words):
+        if at == 0:
+            known = word in verbs.VERBS or word in verbs.GROUPS
+        else:
+            group = words[0]
+            known = at == 1 and group in verbs.GROUPS and _word_of(group, word) in verbs.GROUPS[group][1]
+        if not known:
+            err(f"unknown help topic: {word}")
+            raise _Told(1)
+    return words
+
+
+def _word_of(group: str, word: str) -> str:
+    return verbs.ALIASES.get((group, word), word)
 
 
 def _group(flags: Arguments, words: list[str]) -> int:
@@ -132,10 +156,12 @@ def _group(flags: Arguments, words: list[str]) -> int:
 
         out(help.of_group(group))
         return 0
-    word = verbs.ALIASES.get((group, rest[0]), rest[0])
+    word = _word_of(group, rest[0])
     verb = verbs.GROUPS[group][1].get(word, "")
     if not verb:
-        _unknown(f"sampan {group}", rest[0], f"\nUsage:  sampan {group} COMMAND\n")
+        # A group has no flags of its own: this one is told.
+        _read(f"sampan {group}", "", (), rest[:1], interspersed=True)
+        _unknown(f"sampan {group}", rest[0], f"\nUsage:  sampan {group}\n")
     return _verb(flags, f"sampan {group}", verb, rest[1:], word)
 
 

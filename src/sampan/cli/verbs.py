@@ -98,6 +98,7 @@ GROUPS = {
             "rm": "rmi",
         },
     ),
+    "completion": ("Print what makes a shell complete command lines of sampan", {v: f"completion {v}" for v in ("bash", "fish", "zsh")}),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
     "system": (
         "Manage sampan",
@@ -118,6 +119,9 @@ ALIASES = {
 
 # Verbs that exist in a group only.
 GROUP_VERBS = {
+    "completion bash": Entry("sampan.cli.completion", "BASH", "Print the script for bash"),
+    "completion fish": Entry("sampan.cli.completion", "FISH", "Print the script for fish"),
+    "completion zsh": Entry("sampan.cli.completion", "ZSH", "Print the script for zsh"),
     "container inspect": Entry(
         "sampan.cli.inspect", "CONTAINER_INSPECT", "Show everything known of containers as JSON"
     ),

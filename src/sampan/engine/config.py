@@ -52,17 +52,24 @@ def load(path: str | None = None, root: str | None = None, run_root: str | None 
     """The configuration: arguments before SAMPAN_ROOT and SAMPAN_RUN_ROOT before the file before the defaults.
 
     A file that is named, by `path` or SAMPAN_CONFIG, must exist. Raises InvalidParameter naming the file, and the key
-    if it is one.
+    if it is one, and for a relative path.
     """
     path = path or os.environ.get("SAMPAN_CONFIG") or None
     config = _read(path or DEFAULT_PATH, required=path is not None)
     root = root or os.environ.get("SAMPAN_ROOT")
     run_root = run_root or os.environ.get("SAMPAN_RUN_ROOT")
     if root:
-        config = config.replace(root=os.path.abspath(root))
+        config = config.replace(root=_absolute("root", root))
     if run_root:
-        config = config.replace(run_root=os.path.abspath(run_root))
+        config = config.replace(run_root=_absolute("run root", run_root))
     return config
+
+
+def _absolute(what: str, path: str) -> str:
+    """A relative path would be another store in every directory, made there without a word."""
+    if not path.startswith("/"):
+        raise InvalidParameter(f"the {what} must be an absolute path, not '{path}'")
+    return os.path.abspath(path)
 
 
 def _read(path: str, required: bool) -> Config:

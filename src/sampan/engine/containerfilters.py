@@ -31,7 +31,7 @@ NAMES = frozenset(
     )
 )
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
-_HEALTH = ("starting", "healthy", "unhealthy", "none")
+HEALTH = ("starting", "healthy", "unhealthy", "none")
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -47,7 +47,7 @@ class ContainerFilter:
             if status not in STATES:
                 raise InvalidParameter(f"invalid filter 'status={status}'")
         for health in self._of("health"):
-            if health not in _HEALTH:
+            if health not in HEALTH:
                 raise InvalidParameter(f"unrecognized filter value for health: {health}")
         self._exited = [_number(code) for code in self._of("exited")]
         self._publish = [port for text in self._of("publish") for port in _ports("publish", text)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _NAMED = ("container", "volume", "network", "daemon", "plugin", "service", "node", "secret", "config")
 """Filters by the beginning of an id or of a name."""
-_KEYS = (*_NAMED, "event", "image", "label", "scope", "type")
+NAMES = (*_NAMED, "event", "image", "label", "scope", "type")
 _BEGINNINGS = frozenset(("health_status", "exec_create", "exec_start"))
 """Actions that go on with ": STATUS" or ": COMMAND"; who asks for one of these means them all."""
 
@@ -25,7 +25,7 @@ class EventFilter:
         """Raises InvalidParameter for a filter that there is not."""
         self._values = {name: [value] if isinstance(value, str) else list(value) for name, value in filters.items()}
         for name in self._values:
-            if name not in _KEYS:
+            if name not in NAMES:
                 raise InvalidParameter(f"invalid filter '{name}'")
 
     def matches(self, entry: Entry) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Filters = Mapping[str, str | bool | Sequence[str]]
 
-_KNOWN = ("before", "dangling", "label", "reference", "since", "until")
+NAMES = ("before", "dangling", "label", "reference", "since", "until")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 
@@ -22,7 +22,7 @@ class ImageFilter:
         """`created` gives the time of an image by its name. Raises `InvalidParameter` and `NotFound` in Docker's words."""
         values = {name: _listed(value) for name, value in filters.items()}
         for name in values:
-            if name not in _KNOWN:
+            if name not in NAMES:
                 raise InvalidParameter(f"invalid filter '{name}'")
         self.dangling = truth("dangling", values.get("dangling", []))
         self.references = values.get("reference", [])

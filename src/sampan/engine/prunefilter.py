@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     Filters = Mapping[str, str | Sequence[str]]
 
 
+NAMES = ("label", "label!", "until")
+
+
 class PruneFilter:
     """until, label and label!, as the prunes of containers take them."""
 
@@ -21,7 +24,7 @@ class PruneFilter:
         """Raises InvalidParameter, in Docker's words."""
         values = {name: [value] if isinstance(value, str) else list(value) for name, value in filters.items()}
         for name in values:
-            if name not in ("until", "label", "label!"):
+            if name not in NAMES:
                 raise InvalidParameter(f"invalid filter '{name}'")
         until = values.get("until", [])
         if len(until) > 1:

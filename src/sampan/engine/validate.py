@@ -31,6 +31,11 @@ _TRUTH = dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), "true") | dict.f
 )
 
 
+def capability_names() -> tuple[str, ...]:
+    """All that `--cap-add` takes but ALL."""
+    return NAMES
+
+
 def check_config(config: dict[str, Any]) -> None:
     """The checks of a container's own Config; makes WorkingDir and the commands canonical in place.
 

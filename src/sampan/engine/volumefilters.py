@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     from sampan.store.volumes import VolumeRecord
 
+LISTED = ("dangling", "driver", "label", "name")
+PRUNED = ("all", "label", "label!")
+
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 

@@ -147,9 +147,9 @@ class Volumes:
     @told
     def list(self, filters: Filters | None = None) -> list[Volume]:
         """All volumes by name; `filters` as `GET /volumes` takes them: dangling, driver, label, name."""
-        from sampan.engine.volumefilters import VolumeFilter
+        from sampan.engine.volumefilters import LISTED, VolumeFilter
 
-        wanted = VolumeFilter(filters or {}, ("dangling", "driver", "label", "name"))
+        wanted = VolumeFilter(filters or {}, LISTED)
         self._tidy()
         users = self._users.all() if wanted.dangling is not None else {}
         records = self._store.list()
@@ -187,9 +187,9 @@ class Volumes:
         say what would be deleted, as if the containers with the ids `without` were gone, and delete nothing. Raises
         Conflict if a container's record cannot be read, for nobody knows what it uses.
         """
-        from sampan.engine.volumefilters import VolumeFilter
+        from sampan.engine.volumefilters import PRUNED, VolumeFilter
 
-        wanted = VolumeFilter(filters or {}, ("all", "label", "label!"))
+        wanted = VolumeFilter(filters or {}, PRUNED)
         deleted, freed = [], 0
         self._tidy()
         for record in self._store.list():
