@@ -48,6 +48,10 @@ def test_a_command_without_an_engine_imports_what_is_approved(name: str, args: l
 )
 def test_a_command_imports_what_is_approved(root: Root, name: str, args: list[str]) -> None:
     # Without the configuration file of the tests: reading one costs tomllib, for those who have one.
+    if args == ["ps"]:
+        # One that runs, and one that does not.
+        root.cli("run", "-d", "--network", "none", "base", "sleep", "1000").ok()
+        root.cli("create", "base", "true").ok()
     if args[0] == "run":
         args = [*args[:1], "--cgroup-parent", f"/{root.cgroup_parent}", *args[1:]]
     check(name, imported([SAMPAN, *args], env=root.cli.environment))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import fields, times
+from sampan.engine import times
 from sampan.oci import lifecycle
-from sampan.runtime import defaults
 from sampan.store import states
 from sampan.structs import Struct
 
@@ -74,6 +73,8 @@ class Inspector:
 
     def inspect(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
         """`GET /containers/{id}/json`; with `size`, the bytes of its writable layer (SizeRw) too."""
+        from sampan.engine import fields  # in here: listings need none of the tables
+
         paths = self._records.paths(record.id)
         life = self._life(record, seen)
         return {
@@ -249,6 +250,9 @@ def _log_driver(record: Record) -> str:
 
 
 def _host_config(record: Record) -> dict[str, Any]:
+    from sampan.engine import fields
+    from sampan.runtime import defaults
+
     shown = fields.shown_host_config(record.host_config)
     if not shown["Privileged"]:
         # Docker writes the defaults out, so that a reader sees what holds.

@@ -11,8 +11,8 @@ import time
 
 from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
+from sampan.kernel.clock import boot_id
 from sampan.kernel.files import FileLock, lock_is_held
-from sampan.kernel.process import boot_id
 from sampan.oci import lifecycle, restart
 from sampan.store import states
 from sampan.store.layout import CREATING

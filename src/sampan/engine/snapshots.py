@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from sampan.kernel import mount
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +113,7 @@ def fitting(directory: str) -> str:
 
     In a user namespace nobody may write the trusted xattrs by which an overlay marks what it hides.
     """
-    from sampan.kernel import namespaces  # in here: a listing comes by this module without asking
+    from sampan.kernel import mount, namespaces  # in here: a listing comes by this module without asking
 
     if namespaces.in_user_namespace() or not mount.has_filesystem("overlay"):
         return "vfs"

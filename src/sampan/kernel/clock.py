@@ -1,4 +1,4 @@
-"""Time as Docker writes it: RFC 3339 in UTC with nanoseconds."""
+"""Time as Docker writes it, RFC 3339 in UTC with nanoseconds; and which boot of the machine it is."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def rfc3339(nanoseconds: int) -> str:
 def now() -> str:
     """The time of day."""
     return rfc3339(time.time_ns())
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        return f.read().strip()

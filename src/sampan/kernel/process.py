@@ -263,9 +263,3 @@ def kill_process(pid: int, started: int, patience: float) -> None:
         pass
     finally:
         os.close(fd)
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id") as f:
-        return f.read().strip()

@@ -11,7 +11,7 @@ import select
 
 from sampan import jsontext
 from sampan.errors import Conflict, StartFailed, System
-from sampan.kernel import cgroup, files, process
+from sampan.kernel import cgroup, clock, files, process
 from sampan.shim import protocol
 
 TYPE_CHECKING = False
@@ -171,7 +171,7 @@ class Handle:
     def open_init(self) -> int:
         """A pidfd of init. Raises `ProcessLookupError` if it has ended."""
         started = self.started()
-        if started is None or started["boot"] != process.boot_id():
+        if started is None or started["boot"] != clock.boot_id():
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         return process.open_process(started["pid"], started["pid_start"])
 

@@ -184,7 +184,7 @@ class Monitor:
             "monitor_start": process.start_time(os.getpid()),
             "pid": outcome.pid,
             "pid_start": process.start_time(outcome.pid),
-            "boot": process.boot_id(),
+            "boot": clock.boot_id(),
             "started": clock.now(),
         }
         _write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
@@ -392,7 +392,7 @@ class Monitor:
         policy = record.get("host_config", {}).get("RestartPolicy") or {}
         intent, before = _read(f"{self.plan.start}/stopping"), _read(f"{self.plan.start}/restarted")
         due = restart.due(policy, code, intent, before, time.monotonic() - self.began)
-        return None if due is None else {**due, "boot": process.boot_id()}
+        return None if due is None else {**due, "boot": clock.boot_id()}
 
     def _rest(self, delay: float) -> bool:
         """Wait until it is time for the restart; False if it is not for us to make (a stop, or `restart` itself).

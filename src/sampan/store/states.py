@@ -11,8 +11,8 @@ import os
 
 from sampan import jsontext
 from sampan.kernel import clock
+from sampan.kernel.clock import boot_id
 from sampan.kernel.files import lock_is_held, read_small, write_all, write_atomic
-from sampan.kernel.process import boot_id
 from sampan.oci import lifecycle, restart
 from sampan.structs import Struct
 
