@@ -268,6 +268,17 @@ def map_ids(fd: int, user_namespace_fd: int) -> None:
     _setattr(fd, recursive=False, set_=MOUNT_ATTR_IDMAP, userns_fd=user_namespace_fd)
 
 
+def clone_mapped(source: str, user_namespace_fd: int) -> int:
+    """A detached bind mount whose owners are shown as a user namespace maps them. Raises `KernelError`."""
+    fd = clone_tree_with(source, 0)
+    try:
+        map_ids(fd, user_namespace_fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"))
 """Set always: a host's module parameters must not decide how layers look on disk, and hostile layers may carry metacopy xattrs."""
 

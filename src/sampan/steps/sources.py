@@ -13,22 +13,44 @@ from sampan.kernel.libc import KernelError, kernel_version
 from sampan.steps.base import Context, Step, StepError
 from sampan.steps.terminal import options_text
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class BuildOverlay(Step):
-    """Join read-only layers and a writable one into a detached overlay mount, kept as `name`."""
+    """Join read-only layers and a writable one into a detached overlay mount, kept as `name`.
+
+    ids: the descriptor of a user namespace by whose map the layers' owners are shown (they are everybody's, and belong to
+    the ids of the image); the writable one belongs to the mapped ids themselves, for an overlay takes none that is mapped.
+    """
 
     name: str
     lower: tuple[str, ...]
     upper: str
     work: str
+    ids: str = ""
 
     def describe(self) -> str:
-        return f"fsopen overlay of {len(self.lower)} lower layers, upper {self.upper}"
+        mapped = f", id-mapped by {self.ids}" if self.ids else ""
+        return f"fsopen overlay of {len(self.lower)} lower layers{mapped}, upper {self.upper}"
 
     def run(self, ctx: Context) -> None:
-        def build() -> int:
-            return mount.overlay(self.lower, self.upper, self.work)
+        opened: list[int] = []
 
+        def build() -> int:
+            if self.ids:
+                opened.extend(mount.clone_mapped(path, ctx.fds[self.ids]) for path in self.lower)
+            lower = [f"/proc/self/fd/{fd}" for fd in opened] or self.lower
+            return mount.overlay(lower, self.upper, self.work)
+
+        try:
+            self._build(ctx, build)
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def _build(self, ctx: Context, build: Callable[[], int]) -> None:
         # The fallback for older kernels attaches the mount for a moment: not in the host's namespace. And back, for a
         # bind that shares its mounts with the host is taken from the host's namespace.
         ctx.put(self.name, build() if kernel_version() >= (6, 7) else namespaces.apart(build))
@@ -38,6 +60,8 @@ class BuildOverlay(Step):
             return (
                 "the kernel has no overlay file system: load the module (modprobe overlay) or use the vfs snapshotter"
             )
+        if errno_ == errno.EINVAL and self.ids:
+            return "layers can be id-mapped from Linux 5.19 on, on ext4, xfs, btrfs and tmpfs (since 6.3)"
         if errno_ == errno.EINVAL:
             return "the store may lie on a file system that cannot hold an upper layer (another overlay): set --root to one that can, or use the vfs snapshotter"
         return super().advice(errno_)
