@@ -49,10 +49,17 @@ def test_ps_shows_what_filters_and_templates_ask_for(root: Root) -> None:
     assert {text: names("-a", "-f", text) for text in wanted} == wanted
     assert names("-f", "status=exited") == ["two"]
     assert names("-n", "1", "-f", "name=one") == ["one"]
+    assert names("-l") == ["two"]
+    assert names("-l", "-n", "2") == names("-n", "2", "-l") == ["two", "one"]
     assert names("-a", "-f", "name=one", "-f", "name=two", "-f", "label=a.b") == ["one"]
     for text, message in (
         ("foo=bar", "Error: invalid filter 'foo'"),
         ("status=x", "Error: invalid filter 'status=x'"),
+        ("publish=80-70", "Error: error while looking up for publish 80-70: invalid range specified for port: 80-70"),
+        (
+            "expose=x/udp",
+            'Error: error while looking up for expose x/udp: strconv.ParseUint: parsing "x": invalid syntax',
+        ),
         ("exited=x", 'Error: strconv.Atoi: parsing "x": invalid syntax'),
         ("before=none-such", "Error: No such container: none-such"),
     ):

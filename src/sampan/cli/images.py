@@ -58,7 +58,7 @@ def images(context: Context, arguments: Arguments) -> int:
     items = context.engine.images.list(filters=filters, all=arguments["all"])
     format = arguments["format"]
     digests = arguments["digests"] or ".Digest" in format
-    rows = [row for item in items for row in _rows(item, arguments["no-trunc"], digests)]
+    rows = [row for item in items for row in rows(item, arguments["no-trunc"], digests)]
     for item in items:
         # Listed as far as it is known; what is wrong with it is said beside the list.
         if "Damaged" in item:
@@ -71,7 +71,8 @@ def images(context: Context, arguments: Arguments) -> int:
     return 0
 
 
-def _rows(item: dict[str, Any], long: bool, digests: bool = False) -> Iterator[dict[str, object]]:
+def rows(item: dict[str, Any], long: bool, digests: bool = False) -> Iterator[dict[str, object]]:
+    """A line of the listing for each name of an image."""
     for repository, tag, digest in _names(item):
         yield {
             "Containers": "N/A",
@@ -134,7 +135,7 @@ def history(context: Context, arguments: Arguments) -> int:
         for row in rows:
             out(row["ID"])
         return 0
-    show(rows, _HISTORY_COLUMNS, _HISTORY_TABLE, arguments["format"], type="formatter.historyContext")
+    show(rows, _HISTORY_COLUMNS, _HISTORY_TABLE, arguments["format"], type="image.historyContext")
     return 0
 
 

@@ -51,7 +51,8 @@ def ps(context: Context, arguments: Arguments) -> int:
     """Print the running containers, newest first; all of them with -a, -n or -l."""
     format = arguments["format"]
     size = arguments["size"] or (bool(format) and not arguments["quiet"] and _asks_for_size(format))
-    last = 1 if arguments["latest"] else arguments["last"]
+    # As with Docker, of the two --last counts.
+    last = 1 if arguments["latest"] and not arguments.given("last") else arguments["last"]
     items = context.engine.containers.summaries(
         arguments["all"], by_name(arguments["filter"]), last=max(last, 0), size=size
     )

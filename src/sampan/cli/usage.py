@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from sampan.cli.flags import Flag
-from sampan.cli.listing import show
+from sampan.cli.listing import labels_text, show
 from sampan.cli.output import out
 from sampan.cli.prune import human_size
 from sampan.cli.verbs import Command
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
 
-SHORT_ID = 12
 _RUNNING = ("running", "paused", "restarting")
 _SUMMARY = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
 _SUMMARY_HEADS = {
@@ -33,9 +30,9 @@ def df(context: Context, arguments: Arguments) -> int:
     """Print a line for each kind of thing, or with -v a table of each."""
     facts = context.engine.system.df()
     if not arguments["verbose"]:
-        show(_summary(facts), _SUMMARY_HEADS, _SUMMARY, arguments["format"])
+        show(_summary(facts), _SUMMARY_HEADS, _SUMMARY, arguments["format"], "*formatter.diskUsageImagesContext")
     elif arguments["format"] not in ("", "table"):
-        show([_details(facts)], {}, "{{json .}}", arguments["format"])
+        show([_details(facts, long=True)], {}, "{{json .}}", arguments["format"])
     else:
         _print_details(facts)
     return 0
@@ -107,7 +104,7 @@ _CACHE_HEADS = {
 
 
 def _print_details(facts: dict[str, Any]) -> None:
-    details = _details(facts)
+    details = _details(facts, long=False)
     out("Images space usage:\n")
     show(details["Images"], _IMAGE_HEADS, _table(_IMAGE_HEADS))
     out("\nContainers space usage:\n")
@@ -122,62 +119,54 @@ def _table(heads: dict[str, str]) -> str:
     return "table " + "\t".join(f"{{{{.{field}}}}}" for field in heads)
 
 
-def _details(facts: dict[str, Any]) -> dict[str, Any]:
+def _details(facts: dict[str, Any], long: bool) -> dict[str, Any]:
+    """The items of the tables, with all fields that the listings of each kind have; `long`: ids whole, as in Docker's JSON."""
     return {
-        "Images": [_image(item) for item in facts["Images"]],
-        "Containers": [_container(item) for item in facts["Containers"]],
+        "Images": [_image(item, long) for item in facts["Images"]],
+        "Containers": [_container(item, long) for item in facts["Containers"]],
         "Volumes": [_volume(item) for item in facts["Volumes"]],
         "BuildCache": [],
     }
 
 
-def _image(item: dict[str, Any]) -> dict[str, str]:
-    from sampan.cli.images import NONE
+def _image(item: dict[str, Any], long: bool) -> dict[str, object]:
     from sampan.cli.images import human_size as short_size
+    from sampan.cli.images import rows
 
-    names = item["RepoTags"] or [f"{name.partition('@')[0]}:{NONE}" for name in item["RepoDigests"] or ()]
-    repository, _, tag = (names[0] if names else f"{NONE}:{NONE}").rpartition(":")
+    # One line for each image, whatever number of names it has.
     return {
-        "Repository": repository,
-        "Tag": tag,
-        "ID": item["Id"].removeprefix("sha256:")[:SHORT_ID],
-        "CreatedSince": _ago(item["Created"]),
+        **next(rows(item, long)),
+        "Digest": "",
         "Size": short_size(item["DiskSize"]),
+        "VirtualSize": human_size(item["DiskSize"]),
         "SharedSize": human_size(item["SharedDiskSize"]),
         "UniqueSize": human_size(item["DiskSize"] - item["SharedDiskSize"]),
         "Containers": str(item["Containers"]),
     }
 
 
-def _container(item: dict[str, Any]) -> dict[str, str]:
+def _container(item: dict[str, Any], long: bool) -> dict[str, object]:
     from sampan.cli.images import human_size as short_size
-    from sampan.cli.output import shortened
-    from sampan.cli.ps import COMMAND_WIDTH, quoted
+    from sampan.cli.ps import fields
 
+    found = {**fields(item, long=False), "Size": short_size(item["DiskSize"])}
+    if long:
+        found["ID"] = item["Id"]
+    del found["Label"]  # a method of templates, which these items are nested too deep for
+    return {name: value() if callable(value) else value for name, value in found.items()}
+
+
+def _volume(item: dict[str, Any]) -> dict[str, object]:
     return {
-        "ID": item["Id"][:SHORT_ID],
-        "Image": item["Image"],
-        "Command": quoted(shortened(item["Command"], COMMAND_WIDTH)),
-        "LocalVolumes": str(sum(mount.get("Type") == "volume" for mount in item["Mounts"])),
-        "Size": short_size(item["DiskSize"]),
-        "RunningFor": _ago(item["Created"]),
-        "Status": item["Status"],
-        "Names": ",".join(name.removeprefix("/") for name in item["Names"]),
-    }
-
-
-def _volume(item: dict[str, Any]) -> dict[str, str]:
-    return {
-        "Name": item["Name"],
+        **dict.fromkeys(("Availability", "Group", "Status"), "N/A"),
+        "Driver": item["Driver"],
+        "Labels": labels_text(item["Labels"]),
         "Links": str(item["UsageData"]["RefCount"]),
+        "Mountpoint": item["Mountpoint"],
+        "Name": item["Name"],
+        "Scope": item["Scope"],
         "Size": human_size(item["DiskSize"]),
     }
-
-
-def _ago(created: int) -> str:
-    from sampan.engine.times import human_duration
-
-    return f"{human_duration(time.time() - created)} ago" if created else "N/A"
 
 
 DF = Command(

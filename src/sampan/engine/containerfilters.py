@@ -188,15 +188,14 @@ def _number(text: str) -> int:
 
 def _ports(filter: str, text: str) -> list[str]:
     """ "80", "80-90/tcp" as ports with their protocol."""
-    ports, _, protocol = text.partition("/")
-    numbers = ports.split("-", 1)
-    for number in numbers:
-        if not (number.isascii() and number.isdigit() and int(number) < 1 << 16):
-            error = "value out of range" if number.isascii() and number.isdigit() else "invalid syntax"
-            raise InvalidParameter(
-                f'error while looking up for {filter} {text}: strconv.ParseUint: parsing "{number}": {error}'
-            )
-    return [f"{port}/{protocol or 'tcp'}" for port in range(int(numbers[0]), int(numbers[-1]) + 1)]
+    from sampan.oci import ports  # in here: few listings ask for ports
+
+    numbers, _, protocol = text.partition("/")
+    try:
+        first, last = ports.range_of(numbers)
+    except ValueError as e:
+        raise InvalidParameter(f"error while looking up for {filter} {text}: {e}") from None
+    return [f"{port}/{protocol or 'tcp'}" for port in range(first, last + 1)]
 
 
 def _published(ports: Iterable[Mapping[str, Any]]) -> set[str]:
