@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import time
@@ -234,6 +235,22 @@ def test_system_df_is_what_du_says(new_root: Root) -> None:
         f"\n\nLocal Volumes space usage:\n\nVOLUME NAME   LINKS     SIZE\ndata          0         {volumes}\n"
         in details
     )
+
+
+def test_system_df_in_json_has_the_fields_of_the_listings(root: Root) -> None:
+    cli = root.cli
+    cli("create", "--name", "box", "-v", "data:/data", "base", "true").ok()
+    facts = json.loads(cli("system", "df", "-v", "--format", "json").ok().out)
+    listings = {"Images": ("images",), "Containers": ("ps", "-a"), "Volumes": ("volume", "ls")}
+    for kind, words in listings.items():
+        listed = json.loads(cli(*words, "--format", "json").ok().out.splitlines()[0])
+        assert facts[kind][0].keys() == listed.keys(), kind
+    assert facts["BuildCache"] == []
+    assert (
+        cli("system", "df", "-v", "--format", "{{range .Volumes}}{{.Name}} {{.Links}};{{end}}").ok().out == "data 1;\n"
+    )
+    cli("rm", "box").ok()
+    cli("volume", "rm", "data").ok()
 
 
 # Dry runs

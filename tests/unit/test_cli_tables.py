@@ -81,7 +81,7 @@ def test_a_command_cannot_write_to_the_terminal(text: str, shown: str) -> None:
 def cells(item: dict[str, Any], long: bool) -> list[tuple[object, ...]]:
     return [
         tuple(row[field] for field in ("Repository", "Tag", "ID", "CreatedSince", "Size"))
-        for row in images._rows(item, long)
+        for row in images.lines_of(item, long)
     ]
 
 

@@ -6,7 +6,9 @@ import os
 
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, out, write
+from sampan.cli.progress import Bar
 from sampan.cli.verbs import Command
+from sampan.engine.progress import WatchedSink, WatchedSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ def load(context: Context, arguments: Arguments) -> int:
     source = arguments["input"]
     if not source and os.isatty(0):
         raise Failure("requested load from stdin, but stdin is empty")
-    with _opened(source) as stream:
-        loaded = context.engine.images.load(stream, arguments["platform"])
+    with Bar() as bar, _opened(source) as stream:
+        bar.shown = bar.shown and not arguments["quiet"]
+        # A file is read where it is; what comes through a pipe is waited for.
+        watched = stream if _is_file(stream) else WatchedSource(stream, bar, "Reading")
+        loaded = context.engine.images.load(watched, arguments["platform"], bar if bar.shown else None)
     for image in loaded:
         if image.replaced:
             old = image.replaced
@@ -40,7 +45,7 @@ def save(context: Context, arguments: Arguments) -> int:
     if not target:
         if os.isatty(1):
             raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        context.engine.images.save(arguments.words, _Output(1), arguments["platform"])
+        _write_to(1, context, arguments)
         return 0
     _save_to(target, context, arguments)
     return 0
@@ -56,13 +61,13 @@ def _save_to(target: str, context: Context, arguments: Arguments) -> None:
     if os.path.exists(target) and not os.path.isfile(target):
         # A pipe or a device is written to and not replaced.
         with open(target, "wb", buffering=0) as stream:
-            context.engine.images.save(arguments.words, _Output(stream.fileno()), arguments["platform"])
+            _write_to(stream.fileno(), context, arguments)
         return
     temporary = os.path.join(directory, f".sampan-{name[:64]}-{os.urandom(6).hex()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            context.engine.images.save(arguments.words, _Output(fd), arguments["platform"])
+            _write_to(fd, context, arguments)
         finally:
             os.close(fd)
         os.rename(temporary, target)
@@ -74,6 +79,11 @@ def _save_to(target: str, context: Context, arguments: Arguments) -> None:
         if isinstance(e, OSError):
             raise Failure(f"failed to save image: {target}: {(e.strerror or str(e)).lower()}") from None
         raise
+
+
+def _write_to(fd: int, context: Context, arguments: Arguments) -> None:
+    with Bar() as bar:
+        context.engine.images.save(arguments.words, WatchedSink(_Output(fd), bar, "Saving"), arguments["platform"])
 
 
 class _Output:
@@ -98,15 +108,31 @@ def import_(context: Context, arguments: Arguments) -> int:
     # As for Docker, what is neither of these is the name of a file.
     is_url = source.startswith(("http://", "https://"))
     with _fetched(source) if is_url else _opened("" if source == "-" else source) as stream:
-        out(
-            context.engine.images.import_(
-                stream, name[0] if name else "", arguments["change"], message, arguments["platform"]
+        with Bar() as bar:
+            watched = WatchedSource(stream, bar, "Importing", _length(stream))
+            image = context.engine.images.import_(
+                watched, name[0] if name else "", arguments["change"], message, arguments["platform"]
             )
-        )
+        out(image)
     return 0
 
 
-def _opened(source: str) -> Stream:
+def _is_file(stream: BinaryIO) -> bool:
+    import stat
+
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+
+
+def _length(stream: Stream) -> int:
+    """Bytes that a stream has, as far as it says; 0 if nobody knows."""
+    from sampan.engine.download import Download
+
+    if isinstance(stream, Download):
+        return stream.length
+    return os.fstat(stream.fileno()).st_size if _is_file(stream) else 0
+
+
+def _opened(source: str) -> BinaryIO:
     """Standard input for "", else a file. Raises `Failure`."""
     if not source:
         return open(0, "rb", closefd=False)
@@ -132,7 +158,7 @@ LOAD = Command(
     (
         Flag("input", "string", "Read from a file instead of standard input", "i"),
         Flag("platform", "string", PLATFORM),
-        Flag("quiet", "bool", "No effect: no progress is shown here", "q"),
+        Flag("quiet", "bool", "Do not show how far it is", "q"),
     ),
     at_most=0,
 )

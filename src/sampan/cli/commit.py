@@ -6,11 +6,12 @@ import os
 
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, out, write
+from sampan.cli.progress import Bar
 from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
@@ -22,15 +23,16 @@ def commit(context: Context, arguments: Arguments) -> int:
     """Make an image of a container and print its id."""
     container, *name = arguments.words
     found = context.engine.containers.get(container)
-    out(
-        found.commit(
+    with Bar() as bar:
+        image = found.commit(
             name[0] if name else "",
             author=arguments["author"],
             message=arguments["message"],
             changes=arguments["change"],
             pause=arguments["pause"],
+            progress=bar if bar.shown else None,
         )
-    )
+    out(image)
     return 0
 
 
@@ -50,12 +52,22 @@ def export(context: Context, arguments: Arguments) -> int:
     if target:
         _check_output(target)
     archive = context.engine.containers.get(arguments.words[0]).export()
-    if target:
-        _write_file(target, archive)
-    else:
-        for data in archive:
-            write(1, data)
+    with Bar() as bar:
+        pieces = _watched(archive, bar)
+        if target:
+            _write_file(target, pieces)
+        else:
+            for data in pieces:
+                write(1, data)
     return 0
+
+
+def _watched(archive: Iterable[bytes], bar: Bar) -> Iterator[bytes]:
+    done = 0
+    for data in archive:
+        yield data
+        done += len(data)
+        bar("Exporting", done, 0)
 
 
 def _check_output(path: str) -> None:

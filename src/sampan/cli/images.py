@@ -58,7 +58,7 @@ def images(context: Context, arguments: Arguments) -> int:
     items = context.engine.images.list(filters=filters, all=arguments["all"])
     format = arguments["format"]
     digests = arguments["digests"] or ".Digest" in format
-    rows = [row for item in items for row in rows(item, arguments["no-trunc"], digests)]
+    rows = [row for item in items for row in lines_of(item, arguments["no-trunc"], digests)]
     for item in items:
         # Listed as far as it is known; what is wrong with it is said beside the list.
         if "Damaged" in item:
@@ -71,7 +71,7 @@ def images(context: Context, arguments: Arguments) -> int:
     return 0
 
 
-def rows(item: dict[str, Any], long: bool, digests: bool = False) -> Iterator[dict[str, object]]:
+def lines_of(item: dict[str, Any], long: bool, digests: bool = False) -> Iterator[dict[str, object]]:
     """A line of the listing for each name of an image."""
     for repository, tag, digest in _names(item):
         yield {

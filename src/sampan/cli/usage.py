@@ -131,11 +131,11 @@ def _details(facts: dict[str, Any], long: bool) -> dict[str, Any]:
 
 def _image(item: dict[str, Any], long: bool) -> dict[str, object]:
     from sampan.cli.images import human_size as short_size
-    from sampan.cli.images import rows
+    from sampan.cli.images import lines_of
 
     # One line for each image, whatever number of names it has.
     return {
-        **next(rows(item, long)),
+        **next(lines_of(item, long)),
         "Digest": "",
         "Size": short_size(item["DiskSize"]),
         "VirtualSize": human_size(item["DiskSize"]),

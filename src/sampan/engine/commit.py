@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.engine.images import Content, Image, Lock
+    from sampan.engine.progress import Progress
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.oci.image import Manifest
     from sampan.oci.reference import Reference
@@ -115,7 +116,16 @@ class Committer:
         self._events = events
         self._trace = trace
 
-    def commit(self, record: Record, name: str, author: str, message: str, changes: Sequence[str], pause: bool) -> str:
+    def commit(
+        self,
+        record: Record,
+        name: str,
+        author: str,
+        message: str,
+        changes: Sequence[str],
+        pause: bool,
+        progress: Progress | None = None,
+    ) -> str:
         """Make the image and return its id. What is wrong in the arguments is told before anything is read.
 
         Raises `InvalidParameter` in Docker's words, `NotFound` if the container or its image is gone, `Conflict` if its
@@ -129,7 +139,7 @@ class Committer:
         self._parent(record)
         self._content.collect_ingests()
         with self._content.writer() as ingest:
-            layer = self._read(record, ingest, before.number, pause)
+            layer = self._read(record, ingest, before.number, pause, progress)
             try:
                 with self._lock.shared():
                     # Once more: as long as the lock was not held, it could be removed.
@@ -151,8 +161,14 @@ class Committer:
         self._events.container(record, "commit", {"comment": message, "imageID": image.id, "imageRef": name})
         return image.id
 
-    def _read(self, record: Record, ingest: Ingest, start: int, pause: bool) -> LayerInfo:
+    def _read(self, record: Record, ingest: Ingest, start: int, pause: bool, progress: Progress | None) -> LayerInfo:
         from contextlib import nullcontext
+
+        sink: Any = ingest
+        if progress is not None:
+            from sampan.engine.progress import WatchedSink
+
+            sink = WatchedSink(ingest, progress, "Committing")
 
         still: AbstractContextManager[object] = nullcontext()
         if pause:
@@ -160,7 +176,7 @@ class Committer:
         paths = self._records.paths(record.id)
         try:
             with self._trace.step("read writable layer", record.id):
-                layer = self._snapshots.commit(record, ingest, still)
+                layer = self._snapshots.commit(record, sink, still)
             # Its files go after its name: as long as that is there, all of them were.
             number = paths.newest_start()
         except (OSError, NotFound) as e:

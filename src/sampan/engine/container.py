@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sampan.engine.inspect import Inspector
     from sampan.engine.logs import LogEntry, LogReader
     from sampan.engine.pause import Pauser
+    from sampan.engine.progress import Progress
     from sampan.engine.prune import Pruner
     from sampan.engine.reconcile import Janitor
     from sampan.engine.remove import Remover
@@ -167,15 +168,22 @@ class Container:
 
     @told
     def commit(
-        self, name: str = "", *, author: str = "", message: str = "", changes: Sequence[str] = (), pause: bool = True
+        self,
+        name: str = "",
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        progress: Progress | None = None,
     ) -> str:
         """Make an image of it as it is now, and return the image's id ("sha256:...").
 
         `name` is a repository with or without a tag, `changes` are Dockerfile instructions. With `pause` its processes
-        stand still while its files are read. What is in volumes is not in the image. Raises InvalidParameter, Conflict,
+        stand still while its files are read, of which `progress` is told. What is in volumes is not in the image. Raises InvalidParameter, Conflict,
         NotFound (also if the image that it was made from is gone), System; nothing is left behind then.
         """
-        return self._verbs.committer.commit(self._record, name, author, message, changes, pause)
+        return self._verbs.committer.commit(self._record, name, author, message, changes, pause, progress)
 
     @told
     def diff(self) -> list[dict[str, Any]]:

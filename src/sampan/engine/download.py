@@ -78,6 +78,11 @@ class Download:
             raise System(f'Get "{self._url}": unexpected EOF: {self._answer.length} bytes are missing')
         return data
 
+    @property
+    def length(self) -> int:
+        """Bytes that the server has announced and that were not read yet; 0 if it has announced nothing."""
+        return self._answer.length or 0
+
     def close(self) -> None:
         self._answer.close()
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sampan.engine.imageremoval import Removal
     from sampan.engine.imageviews import Views
     from sampan.engine.loading import Loaded
+    from sampan.engine.progress import Progress
     from sampan.kernel.files import FileLock
     from sampan.oci.reference import Reference
     from sampan.steps.trace import Trace
@@ -344,16 +345,16 @@ class Images:
         self._events.image(image.id, "import", image.id, image.config.get("Labels"))
         return image.id
 
-    def load(self, stream: Source, platform: str = "") -> Sequence[Loaded]:
+    def load(self, stream: Source, platform: str = "", progress: Progress | None = None) -> Sequence[Loaded]:
         """Add the images of an archive as `docker save` and the OCI image layout have it, plain or compressed.
 
-        `platform`: of images for several the one to take. A name that another image had is taken over. Raises
-        `InvalidParameter` for what is wrong with the archive; all of it is loaded or nothing.
+        `platform`: of images for several the one to take. A name that another image had is taken over. `progress` is
+        told how much of each layer is there. Raises `InvalidParameter` for what is wrong with the archive; all of it is loaded or nothing.
         """
         from sampan.engine.loading import Loader
 
         loader = Loader(self._content, self._names, self._snapshots, self._lock, self)
-        loaded = loader.run(stream, platforms.parse(platform) if platform else None)
+        loaded = loader.run(stream, platforms.parse(platform) if platform else None, progress)
         for image_id in dict.fromkeys(one.id for one in loaded):
             self._events.image(image_id, "load", image_id, self._labels(image_id))
         return loaded

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.engine.images import Content, Image, Lock, Names, Snapshotter
+    from sampan.engine.progress import Progress
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
     from sampan.store.imagearchive import Source
@@ -58,8 +59,8 @@ class Loader:
         self._lock = lock
         self._images = images
 
-    def run(self, stream: Source, wanted: Platform | None = None) -> list[Loaded]:
-        """Load every image of an archive; with a platform those of it alone.
+    def run(self, stream: Source, wanted: Platform | None = None, progress: Progress | None = None) -> list[Loaded]:
+        """Load every image of an archive; with a platform those of it alone. `progress` is told of each layer.
 
         Raises `InvalidParameter` for what is wrong with the archive, `System` for a full disk; all images are loaded
         or none, and nothing is left behind then.
@@ -67,17 +68,17 @@ class Loader:
         try:
             with ImageArchive.open(stream, self._content.spool) as archive:
                 found = Reader(archive, self._content, wanted).images()
-                return self._load(archive, found)
+                return self._load(archive, found, progress)
         except OSError as e:
             raise System(f"error processing tar file: {told(e)}") from e
 
-    def _load(self, archive: ImageArchive, found: Sequence[Found]) -> list[Loaded]:
+    def _load(self, archive: ImageArchive, found: Sequence[Found], progress: Progress | None) -> list[Loaded]:
         self._content.collect_ingests()
         try:
             # Shared from the first blob to the last record: none of it is garbage meanwhile. A pipe was spooled
             # before, so that it is the disk alone that is waited for.
             with self._lock.shared():
-                records = [self._add_content(archive, image) for image in found]
+                records = [self._add_content(archive, image, progress) for image in found]
                 loaded: list[Loaded] = []
                 for image, record in zip(found, records, strict=True):
                     loaded += self._outcome(image)
@@ -98,10 +99,10 @@ class Loader:
 
     # Content
 
-    def _add_content(self, archive: ImageArchive, image: Found) -> NameRecord:
+    def _add_content(self, archive: ImageArchive, image: Found, progress: Progress | None) -> NameRecord:
         chain = documents.chain_ids(image.parsed.diff_ids)
         blobs = tuple(
-            self._add_layer(archive, layer, chain[: i + 1], diff_id)
+            self._add_layer(archive, layer, chain[: i + 1], diff_id, progress)
             for i, (layer, diff_id) in enumerate(zip(image.layers, image.parsed.diff_ids, strict=True))
         )
         self._content.add(image.config)
@@ -112,21 +113,23 @@ class Loader:
         target = Descriptor(image.media_type, self._content.add(manifest), len(manifest))
         return NameRecord(image.id, target, image.id, clock.now())
 
-    def _add_layer(self, archive: ImageArchive, layer: Layer, chain: Sequence[str], diff_id: str) -> Descriptor:
+    def _add_layer(
+        self, archive: ImageArchive, layer: Layer, chain: Sequence[str], diff_id: str, progress: Progress | None
+    ) -> Descriptor:
         """The blob of one layer, stored and unpacked as far as it is not."""
         expected = layer.blob.digest if layer.blob else diff_id
         unpacked = self._snapshots.has(chain[-1])
         if not (unpacked and self._content.exists(expected)) and archive.has(layer.member):
             try:
-                self._read_layer(archive, layer, chain, diff_id, unpacked)
+                section: Source = archive.open_member(layer.member)
+                if progress is not None:
+                    section = _watched(section, progress, diff_id, archive.size(layer.member))
+                self._read_layer(section, layer, chain, diff_id, unpacked)
             except InvalidParameter as e:
                 raise InvalidParameter(f"layer {layer.member}: {e}") from None
         return layer.blob or Descriptor(documents.OCI_LAYER, expected, self._content.size(expected))
 
-    def _read_layer(
-        self, archive: ImageArchive, layer: Layer, chain: Sequence[str], diff_id: str, unpacked: bool
-    ) -> None:
-        section: Source = archive.open_member(layer.member)
+    def _read_layer(self, section: Source, layer: Layer, chain: Sequence[str], diff_id: str, unpacked: bool) -> None:
         with self._content.writer() as ingest:
             # What OCI names is kept as it came, packed or not: its digest is that of the packed bytes.
             tee = Tee(section if layer.blob else decompress(section, self._content.directory), ingest)
@@ -136,6 +139,12 @@ class Loader:
                 self._snapshots.unpack(chain[:-1], tee, diff_id)
             tee.drain()
             ingest.commit(layer.blob.digest if layer.blob else diff_id)
+
+
+def _watched(section: Source, progress: Progress, diff_id: str, size: int) -> Source:
+    from sampan.engine.progress import WatchedSource  # in here: only a person at a terminal wants to know
+
+    return WatchedSource(section, progress, f"{diff_id.removeprefix('sha256:')[:12]}: Loading layer", size)
 
 
 def _check_plain(stream: Source, diff_id: str) -> None:
