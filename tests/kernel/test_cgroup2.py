@@ -166,7 +166,7 @@ def test_kill_as_before_linux_5_14(driver: CgroupDriver, program: Callable[[], N
         directory = driver.clone_directory(group.name)
         assert directory
         cgroupfs.kill_until_empty(
-            lambda: driver.processes(group.name), driver.live(group.name).strike_frozen_v2, patience(10)
+            lambda: driver.processes(group.name), driver.live(group.name).strike_frozen_v2, patience(10), patience(10)
         )
         assert group.processes() == []
         assert (Path(directory) / "cgroup.freeze").read_text() == "0\n"
@@ -179,7 +179,7 @@ def test_kill_waits_no_longer_than_it_may(driver: CgroupDriver) -> None:
     try:
         pid = group.run(sleep)
         with pytest.raises(TimeoutError, match=f"processes do not die: {pid}") as failure:
-            cgroupfs.kill_until_empty(group.processes, lambda: None, timeout=0.05)
+            cgroupfs.kill_until_empty(group.processes, lambda: None, timeout=0.05, stuck_timeout=0.05)
         assert failure.value.errno == errno.ETIMEDOUT
     finally:
         group.delete()

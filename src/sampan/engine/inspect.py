@@ -214,7 +214,8 @@ def status_text(life: Life, health: dict[str, Any] | None = None) -> str:
         return "Dead"
     if life.status == "created":
         return "Created"
-    return f"Exited ({life.exit_code}) {times.since(life.finished)} ago"
+    since = times.since(life.finished)  # one that was lost has no end yet, as long as it cannot be settled
+    return f"Exited ({life.exit_code})" + (f" {since} ago" if since else "")
 
 
 def command_line(record: Record) -> str:

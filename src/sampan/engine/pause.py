@@ -50,7 +50,8 @@ class Pauser:
                 with self._trace.step("freeze cgroup", group):
                     self._cgroups.freeze(group)
             except OSError as e:
-                raise System(f"Cannot pause container {record.id}: {e}") from None
+                why = e.strerror if isinstance(e, TimeoutError) else e
+                raise System(f"Cannot pause container {record.id}: {why}") from None
             self._events.container(record, "pause")
 
     def unpause(self, record: Record) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sampan.engine.failures import told
 from sampan.engine.prunefilter import PruneFilter
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.engine.settle import BRIEF
+from sampan.errors import Conflict, InvalidParameter, NotFound, System
 from sampan.oci import lifecycle
 
 TYPE_CHECKING = False
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.settle import Patience
     from sampan.store.record import Record
     from sampan.store.states import Observation
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
         def container(self, record: Record) -> int: ...
 
     class Remover(Protocol):
-        def remove(self, record: Record) -> None: ...
+        def remove(self, record: Record, *, patience: Patience) -> None: ...
 
     class Images(Protocol):
         def prune(
@@ -113,10 +115,10 @@ class Pruner:
         return {"ContainersDeleted": deleted, "SpaceReclaimed": freed}
 
     def _remove(self, record: Record) -> bool:
-        """Remove a container; False if it was started meanwhile, or somebody else removes it."""
+        """Remove a container; False if it was started meanwhile, somebody else removes it, or a process of it does not die."""
         try:
-            self._remover.remove(record)
-        except (Conflict, NotFound):
+            self._remover.remove(record, patience=BRIEF)
+        except (Conflict, NotFound, System):
             return False
         return True
 

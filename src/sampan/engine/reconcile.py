@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.engine.settle import BRIEF
 from sampan.errors import NotFound, SampanError
 from sampan.oci import lifecycle
 from sampan.store.record import parse_record
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from sampan.engine.settle import Patience
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, Layout
     from sampan.store.locks import RecordLock
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
-        def settle(self, record: Record, patience: float = ...) -> Observation | None: ...
+        def settle(self, record: Record, patience: Patience = ...) -> Observation | None: ...
         def dismantle(
-            self, paths: ContainerPaths, record: Record | None, patience: float = ..., resumed: bool = ...
+            self, paths: ContainerPaths, record: Record | None, patience: Patience = ..., resumed: bool = ...
         ) -> None: ...
         def drop_parts(self, paths: ContainerPaths) -> None: ...
 
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
 
 
 _ID_LENGTH = 64
-
-_PATIENCE = 1.0
-"""Seconds that killed processes may take to be gone before somebody who came for something else goes on."""
 
 
 class Janitor:
@@ -92,7 +91,7 @@ class Janitor:
                 record = _record_in(paths)
                 nameless = nameless or record is None
                 try:
-                    self._settler.dismantle(paths, record, _PATIENCE, resumed=True)
+                    self._settler.dismantle(paths, record, BRIEF, resumed=True)
                 except (SampanError, OSError):
                     continue
         if nameless:
@@ -105,8 +104,8 @@ class Janitor:
         """A container's state, what is due being done: a lost one is settled, an exited `--rm` one is removed (None), a restart
         whose monitor was killed is begun.
 
-        For listings: what cannot be put right now (a process in uninterruptible sleep, a lock that is held)
-        is shown as it is, so that one bad container does not hide the others.
+        For listings: what cannot be put right now (a process in uninterruptible sleep, a lock that is held, a monitor that is
+        at its end) is shown as it is, so that one bad container neither hides the others nor keeps them waiting.
         """
         try:
             seen = self._settler.observe(record)
@@ -116,7 +115,7 @@ class Janitor:
         if not due:
             return seen
         try:
-            return self._settler.settle(record, _PATIENCE)
+            return self._settler.settle(record, BRIEF)
         except SampanError:
             return seen
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.engine.settle import await_monitor
+from sampan.engine.settle import FULL, await_monitor
 from sampan.errors import Conflict, NotFound
 from sampan.oci import lifecycle
 
@@ -10,20 +10,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from sampan.engine.settle import Patience
     from sampan.store.layout import ContainerPaths
     from sampan.store.locks import RecordLock
     from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):
-        def lock(self, container_id: str) -> RecordLock: ...
+        def lock(self, container_id: str, patience: float = ...) -> RecordLock: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
         def leftovers(self) -> list[ContainerPaths]: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
-        def recover(self, record: Record, lock: RecordLock) -> Observation: ...
-        def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = ...) -> None: ...
+        def recover(self, record: Record, lock: RecordLock, patience: Patience = ...) -> Observation: ...
+        def remove_locked(
+            self, record: Record, lock: RecordLock, volumes: bool = ..., patience: Patience = ...
+        ) -> None: ...
 
     class Killer(Protocol):
         def kill_and_wait(self, record: Record) -> None: ...
@@ -40,13 +43,20 @@ class Remover:
         self._settler = settler
         self._killer = killer
 
-    def remove(self, record: Record, force: bool = False, volumes: bool = False, reference: str = "") -> None:
+    def remove(
+        self,
+        record: Record,
+        force: bool = False,
+        volumes: bool = False,
+        reference: str = "",
+        patience: Patience = FULL,
+    ) -> None:
         """Remove a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
 
         `reference` is what the caller knows it by, for messages.
 
         Raises NotFound if it is not there, Conflict if its state or another command forbids it: also if somebody else
-        removes it in this moment.
+        removes it in this moment; System if processes of it do not die.
         """
         name = reference or record.name
         self._require(record, name)
@@ -61,9 +71,9 @@ class Remover:
                     # Without the record lock: it is not held while a process is waited for.
                     killed = True
                     self._kill(record)
-                await_monitor(self._records.paths(record.id))
-                with self._records.lock(record.id) as lock:
-                    if self._remove_locked(record, lock, force, volumes):
+                await_monitor(self._records.paths(record.id), patience.others)
+                with self._records.lock(record.id, patience.others) as lock:
+                    if self._remove_locked(record, lock, force, volumes, patience):
                         return
             except NotFound:
                 if killed and record.auto_remove:
@@ -81,14 +91,14 @@ class Remover:
                 raise _in_progress(name) from None
             raise NotFound(f"No such container: {name}") from None
 
-    def _remove_locked(self, record: Record, lock: RecordLock, force: bool, volumes: bool) -> bool:
+    def _remove_locked(self, record: Record, lock: RecordLock, force: bool, volumes: bool, patience: Patience) -> bool:
         """Remove the container if its state allows it; False if it has to be killed (once more) first."""
-        seen = self._settler.recover(record, lock)
+        seen = self._settler.recover(record, lock, patience)
         if force and seen.running:
             return False
         verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
         lifecycle.check(verb, seen.status, record.id, record.name)
-        self._settler.remove_locked(record, lock, volumes)
+        self._settler.remove_locked(record, lock, volumes, patience)
         return True
 
     def _kill(self, record: Record) -> None:

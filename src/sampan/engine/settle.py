@@ -16,6 +16,7 @@ from sampan.kernel.files import FileLock, lock_is_held
 from sampan.oci import lifecycle, restart
 from sampan.store import states
 from sampan.store.layout import CREATING
+from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     class Records(Protocol):
         def read(self, container_id: str) -> Record: ...
-        def lock(self, container_id: str) -> RecordLock: ...
+        def lock(self, container_id: str, patience: float = ...) -> RecordLock: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
         def begin_removal(self, lock: RecordLock, with_volumes: bool | None = ...) -> ContainerPaths: ...
         def finish_removal(self, paths: ContainerPaths) -> None: ...
@@ -57,11 +58,21 @@ if TYPE_CHECKING:
         def released(self, image_id: str) -> None: ...
 
 
-KILL_PATIENCE = 10.0
-"""Seconds that killed processes may take to be gone (they may be in uninterruptible sleep)."""
+class Patience(Struct):
+    """How many seconds are waited for what: for killed processes to be gone; for those of them that are in uninterruptible
+    sleep; for others who are at work on the container (its monitor at its end, a command that has its record lock).
+    """
 
-MONITOR_PATIENCE = 10.0
-"""Seconds that a monitor may take between its exit file and its end: it flushes a log and removes a cgroup there."""
+    killed: float
+    stuck: float
+    others: float
+
+
+FULL = Patience(killed=10.0, stuck=10.0, others=10.0)
+"""Of a command that was given for this container."""
+
+BRIEF = Patience(killed=1.0, stuck=0.05, others=0.0)
+"""Of a command that came for something else and met it on the way: one container that is stuck must not hold up the others."""
 
 
 class Settler:
@@ -91,12 +102,12 @@ class Settler:
         self._revive = revive
         self._trace = trace
 
-    def settle(self, record: Record, patience: float = KILL_PATIENCE) -> Observation | None:
+    def settle(self, record: Record, patience: Patience = FULL) -> Observation | None:
         """Do what an exit leaves to do; the container's state afterwards, None if that was its removal (`--rm`).
 
         A restart that is due and that nobody is at work on, for its monitor was killed, is begun, and not waited for.
-        Idempotent, and safe to be called by everybody who sees an exit: the first one does it. `patience` is how many
-        seconds the processes of a lost container may take to die.
+        Idempotent, and safe to be called by everybody who sees an exit: the first one does it. Raises Conflict if others are
+        at work on it for longer than `patience` has for them, System if a lost one's processes do not die.
         """
         paths = self._records.paths(record.id)
         try:
@@ -108,8 +119,8 @@ class Settler:
             if seen.status == lifecycle.EXITED and not record.auto_remove:
                 self.release_volumes(record)
                 return seen
-            await_monitor(paths)
-            with self._records.lock(record.id) as lock:
+            await_monitor(paths, patience.others)
+            with self._records.lock(record.id, patience.others) as lock:
                 seen = self.recover(record, lock, patience)
                 if seen.status == lifecycle.EXITED and record.auto_remove:
                     self.remove_locked(record, lock, volumes=True)
@@ -127,7 +138,7 @@ class Settler:
         with self._trace.step("begin restart", record.id):
             self._revive(record.id, seen.number)
 
-    def recover(self, record: Record, lock: RecordLock, patience: float = KILL_PATIENCE) -> Observation:
+    def recover(self, record: Record, lock: RecordLock, patience: Patience = FULL) -> Observation:
         """The state of a container whose lock we hold; if it was lost, kill what is left of it and write its exit.
 
         Raises System if processes of it cannot be killed: it stays lost then.
@@ -190,20 +201,20 @@ class Settler:
             self._events().container_once(record, "die", began, extra)
         self._events().volumes(record, "unmount")
 
-    def drop_processes(self, record: Record, patience: float = KILL_PATIENCE) -> None:
+    def drop_processes(self, record: Record, patience: Patience = FULL) -> None:
         """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
         group = cgroup.container_group(record.id, record.host_config)
         try:
             with self._trace.step("kill cgroup", group):
-                self._cgroups.kill(group, patience)
+                self._cgroups.kill(group, patience.killed, patience.stuck)
             with self._trace.step("remove cgroup", group):
                 self._cgroups.remove(group)
             if self._cgroups.version == cgroup.NONE:
                 self._kill_init(record, patience)
         except TimeoutError as e:
-            raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
+            raise unkillable(record.id, e) from None
 
-    def _kill_init(self, record: Record, patience: float) -> None:
+    def _kill_init(self, record: Record, patience: Patience) -> None:
         """Without a cgroup its pid namespace holds its processes together: they end with its init. Raises TimeoutError."""
         from sampan.kernel.process import kill_process  # in here: few machines are without cgroups
 
@@ -214,17 +225,17 @@ class Settler:
             return  # it is being removed, and was ended before
         if started is not None and started["boot"] == boot_id():
             with self._trace.step("kill init", str(started["pid"])):
-                kill_process(started["pid"], started["pid_start"], patience)
+                kill_process(started["pid"], started["pid_start"], patience.killed)
 
     def dismantle(
-        self, paths: ContainerPaths, record: Record | None, patience: float = KILL_PATIENCE, resumed: bool = False
+        self, paths: ContainerPaths, record: Record | None, patience: Patience = FULL, resumed: bool = False
     ) -> None:
         """Take away every part of a container that nobody sees any more (`.creating-`, `.removing-`). Idempotent.
 
-        `resumed`: another command was killed over it. The directory goes last: as long as it is there, the next command
+        `resumed`: another command was killed over it, and nobody knows how far that had come. The directory goes last: as long as it is there, the next command
         knows that there is something to finish.
         """
-        if record is not None and not record.broken:
+        if resumed and record is not None and not record.broken:
             self.drop_processes(record, patience)
         self.drop_parts(paths)
         self._drop_volumes(paths, record)
@@ -292,11 +303,17 @@ class Settler:
     def _frozen(self, record: Record) -> Callable[[], bool]:
         return lambda: self._cgroups.frozen(cgroup.container_group(record.id, record.host_config))
 
-    def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = False) -> None:
-        """Remove a container whose lock we hold and whose state allows it, with `volumes` its anonymous volumes too."""
+    def remove_locked(self, record: Record, lock: RecordLock, volumes: bool = False, patience: Patience = FULL) -> None:
+        """Remove a container whose lock we hold and whose state allows it, with `volumes` its anonymous volumes too.
+
+        Raises System if a process of it does not die (an exec may outlive its container): nothing is removed then.
+        """
         # Once more, under the lock: it may have been renamed since the caller read it, and its name goes with it.
         record = self._records.read(record.id)
         with_volumes = volumes if record.volumes(anonymous=True) else None
+        # Before the rename, after which nobody could see what does not go away.
+        if not record.broken:
+            self.drop_processes(record, patience)
         self.dismantle(self._records.begin_removal(lock, with_volumes), record)
 
     def _drop_run_directory(self, paths: ContainerPaths) -> None:
@@ -311,8 +328,18 @@ class Settler:
             os.rmdir(paths.run_directory)
 
 
-def await_monitor(paths: ContainerPaths) -> None:
+def unkillable(container_id: str, error: TimeoutError) -> System:
+    """What is told of processes that SIGKILL does not end."""
+    return System(
+        f"container {container_id}: some of its processes cannot be killed: {error.strerror} (in uninterruptible sleep a "
+        "process waits for a disk or a file system, and goes when that answers or is unmounted: then try again)"
+    )
+
+
+def await_monitor(paths: ContainerPaths, patience: float = FULL.others) -> None:
     """Wait for the end of a monitor that has written its exit file already; do nothing for one that has not.
+
+    It flushes a log and removes a cgroup there.
 
     Raises Conflict if it takes too long.
     """
@@ -320,7 +347,7 @@ def await_monitor(paths: ContainerPaths) -> None:
         number = paths.newest_start()
     except FileNotFoundError:
         return
-    deadline = time.monotonic() + MONITOR_PATIENCE
+    deadline = time.monotonic() + patience
     pause = 0.0005
     while lock_is_held(paths.monitor_lock) and os.path.exists(paths.start(number).exit):
         if time.monotonic() > deadline:

@@ -80,7 +80,8 @@ class Standstill:
         except OSError as e:
             if e.errno == errno.ENOENT:
                 return  # Its cgroup has gone: it has ended in this moment, and nothing of it moves any more.
-            raise System(f"Cannot pause container {self._record.id}: {e}") from None
+            why = e.strerror if isinstance(e, TimeoutError) else e
+            raise System(f"Cannot pause container {self._record.id}: {why}") from None
         self._keeper = keeper
 
     def _thaw(self, keeper: Keeper) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sampan.engine.settle import unkillable
 from sampan.errors import Conflict, System
 from sampan.kernel import cgroup
 from sampan.oci import lifecycle, signals
@@ -187,7 +188,7 @@ class Stopper:
             with self._trace.step("kill cgroup", group):
                 self._cgroups.kill(group)
         except TimeoutError as e:
-            raise System(f"container {record.id}: some of its processes cannot be killed: {e}") from None
+            raise unkillable(record.id, e) from None
 
     def _conclude(self, record: Record, handle: Handle, again: bool = False) -> None:
         """Wait until the monitor has written the exit down, and settle it, unless a start follows that does more.
@@ -213,6 +214,7 @@ class Stopper:
                 handle.cancel_restart()
             if handle.wait_monitor(min(left, _CANCEL_SECONDS)):
                 return True
+            handle.wake_monitor()  # it has the exit code, and nobody else: stopped by a signal, it could not tell it
         return False
 
     def _handle(self, record: Record, seen: Observation) -> Handle:

@@ -283,15 +283,20 @@ def _remove_children(path: str) -> None:
                 return  # the caller tries again, and tells what is in the way
 
 
-def kill_until_empty(processes: Callable[[], list[int]], strike: Callable[[], None], timeout: float) -> None:
+def kill_until_empty(
+    processes: Callable[[], list[int]], strike: Callable[[], None], timeout: float, stuck_timeout: float
+) -> None:
     """Strike again and again until no process is left. Raises `TimeoutError` after `timeout` seconds.
+
+    After `stuck_timeout` seconds already if all that are left are in uninterruptible sleep: SIGKILL waits for its end.
 
     One blow is not enough where a process joins from outside at the same time (`exec`), and death takes a moment.
     """
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     delay = 0.0002
     while left := processes():
-        if time.monotonic() > deadline:
+        spent = time.monotonic() - begun
+        if spent > timeout or (spent > stuck_timeout and all(map(_is_stuck, left))):
             raise TimeoutError(errno.ETIMEDOUT, f"processes do not die: {' '.join(map(str, sorted(left)[:8]))}")
         strike()
         time.sleep(delay)
@@ -309,6 +314,12 @@ def kill_each(ids: set[int]) -> None:
             os.kill(pid, SIGKILL)
         except ProcessLookupError:
             pass
+
+
+def _is_stuck(pid: int) -> bool:
+    """Whether it is in uninterruptible sleep (proc_pid_stat(5)), or has gone."""
+    stat = get(f"/proc/{pid}/stat")
+    return stat is None or stat.rpartition(")")[2].startswith(" D")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:

@@ -189,10 +189,11 @@ class CgroupDriver(Protocol):
     def processes(self, group: str) -> list[int]:
         """The ids of all processes in the group and below it, in no order; [] when there is no such group."""
 
-    def kill(self, group: str, timeout: float = 10.0) -> None:
+    def kill(self, group: str, timeout: float = 10.0, stuck_timeout: float = 10.0) -> None:
         """SIGKILL every process of the group and below it, and wait until none is left.
 
-        Raises `TimeoutError` when some are left after `timeout` seconds (uninterruptible sleep).
+        Raises `TimeoutError` when some are left after `timeout` seconds, or after `stuck_timeout` seconds none but such
+        as are in uninterruptible sleep.
         """
 
     def remove(self, group: str, timeout: float = 2.0) -> None:

@@ -33,12 +33,13 @@ class LiveGroup(Struct):
             found |= cgroupfs.processes_below(directory)
         return list(found)
 
-    def kill(self, timeout: float = 10.0) -> None:
+    def kill(self, timeout: float = 10.0, stuck_timeout: float = 10.0) -> None:
         """SIGKILL every process of the group and below it, and wait until none is left.
 
-        Raises `TimeoutError` when some are left after `timeout` seconds (uninterruptible sleep).
+        Raises `TimeoutError` when some are left after `timeout` seconds, or after `stuck_timeout` seconds none but such
+        as are in uninterruptible sleep.
         """
-        cgroupfs.kill_until_empty(self.processes, self._strike, timeout)
+        cgroupfs.kill_until_empty(self.processes, self._strike, timeout, stuck_timeout)
 
     def _strike(self) -> None:
         """One blow; a process that joins later survives it."""
@@ -167,8 +168,8 @@ class GroupVerbs:
     def processes(self, group: str) -> list[int]:
         return self.live(group).processes()
 
-    def kill(self, group: str, timeout: float = 10.0) -> None:
-        self.live(group).kill(timeout)
+    def kill(self, group: str, timeout: float = 10.0, stuck_timeout: float = 10.0) -> None:
+        self.live(group).kill(timeout, stuck_timeout)
 
     def remove(self, group: str, timeout: float = 2.0) -> None:
         self.live(group).remove(timeout)

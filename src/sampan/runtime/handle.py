@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import select
+import struct
+import time
 
 from sampan import jsontext
 from sampan.errors import Conflict, StartFailed, System
@@ -32,6 +34,13 @@ else:
     import _socket
 
 STDOUT, STDERR, EXIT, REPLY, FAILED = protocol.STDOUT, protocol.STDERR, protocol.EXIT, protocol.REPLY, protocol.FAILED
+
+_SIGKILL, _SIGCONT = 9, 18  # the `signal` module imports enum
+_ASK_AGAIN = 1.0
+_STOPPED_SECONDS = 3.0
+"""After which nobody waits for the answer of a monitor that is stopped: it was not for a moment."""
+_ANSWER_SECONDS = 60.0
+"""After which nobody waits for any. It starts one exec after the other, and a program may come from a slow disk."""
 
 
 def frames_of(connection: Any) -> Iterator[tuple[int, bytes]]:
@@ -114,12 +123,16 @@ class Attachment:
         except (BrokenPipeError, ConnectionResetError):
             pass
 
-    def request(self, kind: int, fields: dict[str, Any]) -> dict[str, Any]:
+    def request(self, kind: int, fields: dict[str, Any], silent: Callable[[float], None]) -> dict[str, Any]:
         """Ask something and take the answer; frames behind it are kept for `receive`.
 
-        Raises `StartFailed`, and `System` if the shim ended or turned us away.
+        `silent` is told once a second for how long no answer has come, and may raise. Raises `StartFailed`, and `System`
+        if the shim ended or turned us away.
         """
         self._quietly(protocol.frame(kind, protocol.dumps(fields)))
+        begun = time.monotonic()
+        while not _poll(self.fileno(), _ASK_AGAIN):
+            silent(time.monotonic() - begun)
         # One byte less than a frame's header could hold would split it: read exactly the answer.
         header = self._exactly(protocol.HEADER_SIZE)
         size = int.from_bytes(header[1:], "big")
@@ -215,6 +228,13 @@ class Handle:
 
     def kill_monitor(self) -> None:
         """SIGKILL to a monitor that does not come to its end; nothing if it has gone."""
+        self._signal_monitor(_SIGKILL)
+
+    def wake_monitor(self) -> None:
+        """SIGCONT to a monitor that somebody may have stopped; any other does not notice it."""
+        self._signal_monitor(_SIGCONT)
+
+    def _signal_monitor(self, number: int) -> None:
         started = self.started()
         if started is None:
             return
@@ -223,7 +243,7 @@ class Handle:
         except ProcessLookupError:
             return
         try:
-            process.signal_process(pidfd, 9)
+            process.signal_process(pidfd, number)
         except ProcessLookupError:
             pass  # it came to its end in this moment
         finally:
@@ -241,8 +261,10 @@ class Handle:
             os.close(pidfd)
 
     def connect(self) -> Attachment:
-        """A fresh connection to the monitor. Raises `Conflict` if nobody is there."""
+        """A fresh connection to the monitor. Raises `Conflict` if nobody is there, `System` if it does not let us in."""
         s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        # Where a hundred others have come before us and were not let in, this would wait without end (unix(7)).
+        s.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, struct.pack("ll", int(_ANSWER_SECONDS), 0))
         try:
             # Through a descriptor of the directory: the path may be longer than the 107 bytes of a sun_path.
             directory = os.open(self._paths.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -254,7 +276,10 @@ class Handle:
             s.close()
             if e.errno in (errno.ENOENT, errno.ECONNREFUSED):
                 raise Conflict(f"container {self._paths.id} is not running") from None
+            if e.errno == errno.EAGAIN:
+                raise System(f"container {self._paths.id}: its shim lets nobody in, it is stopped or hangs") from None
             raise
+        s.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
         return Attachment(s)
 
     def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
@@ -280,13 +305,31 @@ class Handle:
         """A connection whose first request was answered. Raises `Conflict` too if the container ended meanwhile."""
         attachment = self.connect()
         try:
-            attachment.request(kind, fields)
+            attachment.request(kind, fields, self._check_monitor)
         except BaseException as e:
             attachment.close()
             if isinstance(e, System) and (self.exited() is not None or not self.alive()):
                 raise Conflict(f"container {self._paths.id} is not running") from None
             raise
         return attachment
+
+    def _check_monitor(self, seconds: float) -> None:
+        """Raise `System` if no answer is to be expected any more of a monitor that has been silent for that long."""
+        from sampan.kernel import processinfo  # in here: mostly the answer is there at once
+
+        started = self.started()
+        if started is None:
+            return
+        info = processinfo.look(started["monitor"])
+        if info is not None and info.state in "Tt" and seconds > _STOPPED_SECONDS:
+            words = f"it is stopped, kill -CONT {info.pid} lets it go on"
+        elif seconds > _ANSWER_SECONDS:
+            words = "it may wait for a disk or a file system, or the machine is overloaded: try again"
+        else:
+            return
+        raise System(
+            f"container {self._paths.id}: its shim, process {started['monitor']}, has not answered for {seconds:.0f} s: {words}"
+        )
 
     def kill_group(self, group: str) -> None:
         """Kill whatever is left in the container's cgroup and remove that."""

@@ -36,6 +36,7 @@ else:
     import _signal  # without the enums of `signal`
 
 DRAIN_SECONDS = 2.0
+STUCK_MILLISECONDS = 2000
 MAX_DESCRIPTORS = 64
 """That one plan may bring along."""
 
@@ -265,7 +266,7 @@ class Monitor:
             else:
                 client.join(self.session, kinds, bool(body.get("stdin")))
             client.send(protocol.message(protocol.REPLY, pid=self.session.pid))
-        elif kind == protocol.EXEC and client.session is None:
+        elif kind == protocol.EXEC and client.session is None and not client.gone:
             self._exec(client, protocol.ExecPlan.from_json(body))
         else:
             raise protocol.ProtocolError(f"message {kind}")
@@ -351,7 +352,7 @@ class Monitor:
         code = process.reap(session.pid)
         group = self.plan.cgroup
         if self.plan.shared_pid:
-            _try(group.kill)  # init was no pid 1: the others of the container are still there
+            _try(lambda: group.kill(5, 1))  # init was no pid 1: the others of the container are still there
         for other in list(self.execs.values()):
             self._end_killed_exec(other)
         self._end_prober()
@@ -424,6 +425,10 @@ class Monitor:
         """An exec whose container has ended: killed with it, where init was pid 1 or its cgroup was killed."""
         if session not in self.ended:
             _try(lambda: process.signal_process(session.pidfd, 9))
+            if not _has_ended(session.pidfd, STUCK_MILLISECONDS):
+                session.exit_code = 128 + 9  # as it will be: in uninterruptible sleep it holds up nobody's exit code
+                self.loop.forget(session.pidfd)
+                session.begin_draining(0)
             self.ended.append(session)
         self._end_exec(session)
         while session in self.ended:

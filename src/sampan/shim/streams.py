@@ -295,6 +295,8 @@ class Client:
         self.kinds: set[int] = set()
         self.feeds_stdin = False
         self.closed = False
+        self.gone = False
+        """It waits for no answer any more, though it may have said something before."""
         self._socket.setblocking(False)
         self._loop.watch(self._socket.fileno(), self._events, self._ready)
 
@@ -353,6 +355,7 @@ class Client:
             self._loop.watch(self._socket.fileno(), events, self._ready)
 
     def _ready(self, events: int) -> None:
+        self.gone = bool(events & select.POLLHUP)
         if events & select.POLLOUT:
             self._flush()
             if self.session is not None:

@@ -14,7 +14,7 @@ import os
 from sampan.errors import InvalidParameter, NotFound, Unavailable
 from sampan.kernel.files import FileLock, is_young, lock_is_held, read_small, sync_directory, write_atomic
 from sampan.store.layout import CREATING, REMOVING
-from sampan.store.locks import RecordLock
+from sampan.store.locks import PATIENCE, RecordLock
 from sampan.store.record import broken_record, check_name, is_hex, is_id, is_name, name_conflict, parse_record
 
 TYPE_CHECKING = False
@@ -85,9 +85,9 @@ class Records:
     def paths(self, container_id: str) -> ContainerPaths:
         return self._layout.container(container_id)
 
-    def lock(self, container_id: str) -> RecordLock:
-        """Take the record lock. Raises NotFound, or Conflict after 10 seconds."""
-        return RecordLock.acquire(self._layout.container(container_id))
+    def lock(self, container_id: str, patience: float = PATIENCE) -> RecordLock:
+        """Take the record lock. Raises NotFound, or Conflict after `patience` seconds."""
+        return RecordLock.acquire(self._layout.container(container_id), patience)
 
     # Making
 
