@@ -8,7 +8,7 @@ pytest := $(bin)/python -m pytest
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
 vm_seconds := 1800
 
-.PHONY: help run test test-long check check-format check-lint check-types check-unit-1 check-unit-2 bench clean
+.PHONY: help run test test-long check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -54,6 +54,12 @@ bench: ## start, many, import and commit against other engines on this machine, 
 	@scripts/packages bench
 	@scripts/venv test
 	@PYTHONPATH=tests $(bin)/python -m bench $(BENCH)
+
+soak: ## thousands of starts and stops while processes of the engine are killed, then a look at what is left (root; STARTS=2000, SECONDS=, SEED=, WORKERS=4)
+	@scripts/packages test
+	@scripts/venv test
+	@cd tests && ../$(bin)/python -m support.soak $(if $(STARTS),--starts $(STARTS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS))
 
 clean: ## what was built and cached here; containers and images stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

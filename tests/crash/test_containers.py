@@ -414,7 +414,7 @@ def test_recovery_itself(ready: Root) -> None:
         engine.containers.create("base", SLEEP, name="third")
         child(ready, Killer(8, of_the_engine), make)
         child(ready, Killer(3, of_the_engine), lambda e: e.containers.get("third").start())
-        child(ready, Killer(2, of_the_engine), lambda e: e.containers.get("second").remove())
+        child(ready, Killer(6, of_the_engine), lambda e: e.containers.get("second").remove())
 
     def listing(engine: sampan.Engine) -> None:
         engine.containers.list(all=True)

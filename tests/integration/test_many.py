@@ -62,3 +62,26 @@ def test_listings_while_containers_come_and_go(cli: Command) -> None:
             if listed < 12:
                 running.append(cli.start("run", "--rm", "--network", "none", "base", "true", stdout=subprocess.DEVNULL))
     assert listed >= 3
+
+
+@pytest.mark.patience(900)
+@pytest.mark.parametrize(
+    ("times", "at_once"), [pytest.param(1, 50, id="some"), pytest.param(10, 100, id="all", marks=pytest.mark.long)]
+)
+def test_many_runs_at_the_same_time(root: Root, cli: Command, times: int, at_once: int) -> None:
+    """Every one gives its own output and exit code, and nothing of any is left."""
+    before = root.state()
+    for _ in range(times):
+        running = [
+            cli.start(
+                "run", "--rm", "--network", "none", "base", "sh", "-c", f"echo {n}; exit {n}",
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for n in range(at_once)
+        ]  # fmt: skip
+        for n, process in enumerate(running):
+            out, err = process.communicate(timeout=patience(120))
+            assert (process.returncode, out.decode(), err.decode()) == (n, f"{n}\n", "")
+    assert cli("ps", "-aq").ok().out == ""
+    cli("system", "check").ok()
+    before.check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.engine.settle import FULL, await_monitor
+from sampan.engine.settle import FULL, await_monitor, kill_monitor
 from sampan.errors import Conflict, NotFound
 from sampan.oci import lifecycle
 
@@ -95,6 +95,10 @@ class Remover:
         """Remove the container if its state allows it; False if it has to be killed (once more) first."""
         seen = self._settler.recover(record, lock, patience)
         if force and seen.running:
+            return False
+        if force and seen.status == lifecycle.STARTING:
+            # Its command was killed, and it has not come to an end for as long as one waits for that.
+            kill_monitor(lock.paths)
             return False
         verb = lifecycle.FORCE_REMOVE if force else lifecycle.REMOVE
         lifecycle.check(verb, seen.status, record.id, record.name)

@@ -12,7 +12,7 @@ import time
 from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
 from sampan.kernel.clock import boot_id
-from sampan.kernel.files import FileLock, lock_is_held
+from sampan.kernel.files import FileLock, lock_holder, lock_is_held
 from sampan.oci import lifecycle, restart
 from sampan.store import states
 from sampan.store.layout import CREATING
@@ -73,6 +73,9 @@ FULL = Patience(killed=10.0, stuck=10.0, others=10.0)
 
 BRIEF = Patience(killed=1.0, stuck=0.05, others=0.0)
 """Of a command that came for something else and met it on the way: one container that is stuck must not hold up the others."""
+
+
+_START_PAUSE = 0.01
 
 
 class Settler:
@@ -141,11 +144,16 @@ class Settler:
     def recover(self, record: Record, lock: RecordLock, patience: Patience = FULL) -> Observation:
         """The state of a container whose lock we hold; if it was lost, kill what is left of it and write its exit.
 
-        Raises System if processes of it cannot be killed: it stays lost then.
+        A start whose command was killed is waited for: it is its monitor's now, and over in a moment. Raises System if
+        processes of it cannot be killed: it stays lost then.
         """
         if record.broken:
             return states.Observation(lifecycle.DEAD)
+        deadline = time.monotonic() + patience.others
         seen = states.observe(lock.paths, holding=True, frozen=self._frozen(record))
+        while seen.status == lifecycle.STARTING and time.monotonic() < deadline:
+            time.sleep(_START_PAUSE)
+            seen = states.observe(lock.paths, holding=True, frozen=self._frozen(record))
         if seen.status != lifecycle.LOST:
             return seen
         self.drop_processes(record, patience)
@@ -354,3 +362,24 @@ def await_monitor(paths: ContainerPaths, patience: float = FULL.others) -> None:
             raise Conflict(f"container {paths.id}: its monitor has not ended, try again")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def kill_monitor(paths: ContainerPaths) -> None:
+    """SIGKILL to a monitor that has not written yet who it is: the holder of its lock. What it began is lost then."""
+    from sampan.kernel import process  # in here: monitors are killed once in a blue moon
+
+    holder = lock_holder(paths.monitor_lock)
+    if holder is None or holder <= 0:
+        return
+    try:
+        pidfd = os.pidfd_open(holder)
+    except ProcessLookupError:
+        return
+    try:
+        # Now that the number cannot become another's: is it still the one?
+        if lock_holder(paths.monitor_lock) == holder:
+            process.signal_process(pidfd, 9)
+    except ProcessLookupError:
+        pass  # it came to its end in this moment
+    finally:
+        os.close(pidfd)

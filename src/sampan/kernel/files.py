@@ -326,15 +326,23 @@ def lock_is_held(path: str) -> bool:
     Asks by F_OFD_GETLK, which sees open file description locks and POSIX record locks alike. The process that
     holds a *POSIX* lock on the file must not call this: closing any of its descriptors drops such a lock.
     """
+    return lock_holder(path) is not None
+
+
+def lock_holder(path: str) -> int | None:
+    """The pid of the process that holds a lock on `path`, -1 for an open file description lock, which is no process'; None
+    if nobody does, or the file is not there. As `lock_is_held`.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return False
+        return None
     try:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:
         os.close(fd)
-    return int(_FLOCK.unpack(answer)[0]) != fcntl.F_UNLCK
+    kind, _, _, _, pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def lock_directory(path: str) -> int:

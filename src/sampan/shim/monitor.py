@@ -20,7 +20,7 @@ import time
 from sampan.kernel import appendlog, clock, process
 from sampan.kernel.libc import give_memory_back
 from sampan.oci import restart
-from sampan.shim import launch, protocol, seal, stages, streams
+from sampan.shim import launch, placement, protocol, seal, stages, streams
 from sampan.shim.logs import JsonFile
 from sampan.shim.streams import Client, Loop, Session
 from sampan.steps.base import Context, StepError
@@ -569,16 +569,6 @@ def _write_whole(path: str, data: bytes, sync: bool) -> None:
     os.rename(temporary, path)
 
 
-def _be_spared() -> None:
-    """Ask the out-of-memory killer to take others first; needs CAP_SYS_RESOURCE, and does without."""
-    try:
-        with open("/proc/self/oom_score_adj", "w") as f:
-            f.write("-500")
-    except OSError as e:
-        if e.errno not in (errno.EACCES, errno.EPERM):
-            raise
-
-
 def main(control_fd: int) -> None:
     """The monitor from its first moment; the process is this and nothing else."""
     os.setsid()
@@ -588,7 +578,7 @@ def main(control_fd: int) -> None:
         _signal.signal(number, _signal.SIG_IGN)  # the container's signals come as messages; ours end us only by SIGKILL
     process.set_name("sampan-shim")
     process.set_dumpable(False)
-    _be_spared()
+    placement.be_spared()
     monitor = Monitor(_socket.socket(fileno=control_fd))
     try:
         reaper = monitor.run()

@@ -1,7 +1,8 @@
-"""Where a shim lives: in a cgroup of its own, forked away from whoever asked for it."""
+"""Where a shim lives: in a cgroup of its own, forked away from whoever asked for it, and last in line for the out-of-memory killer."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.kernel import cgroupfs, process
@@ -32,3 +33,13 @@ def _fork(birthplace: str) -> int:
         except OSError:
             pass  # the group takes no processes, as below a cgroup that is not ours to arrange
     return process.fork()
+
+
+def be_spared() -> None:
+    """Ask the out-of-memory killer to take others first; needs CAP_SYS_RESOURCE, and does without."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as f:
+            f.write("-500")
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EPERM):
+            raise
