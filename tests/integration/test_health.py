@@ -305,14 +305,14 @@ def test_a_probe_that_cannot_be_killed_counts_and_delays_nobody(engine: sampan.E
     held = freezer / f"sampan-test-held-{os.getpid()}"
     held.mkdir()
     box = probed(
-        engine, "sleep 555", command=["sh", "-c", "while :; do echo tick; sleep 0.05; done"], health_timeout="300ms"
+        engine, "sleep 555", command=["sh", "-c", "while :; do echo tick; sleep 0.05; done"], health_timeout="2s"
     )
     try:
         pid = eventually(lambda: children(monitor(box))[1:], what="the probe runs")[0]
         (held / "cgroup.procs").write_text(str(pid))
         (held / "freezer.state").write_text("FROZEN")
         becomes(box, "unhealthy")
-        assert log(box)[0] == (-1, "Health check exceeded timeout (300ms)")
+        assert log(box)[0] == (-1, "Health check exceeded timeout (2s)")
         assert children(monitor(box))[1:] == [pid], "no other is begun beside it"
         before = len(list(box.logs()))
         eventually(lambda: len(list(box.logs())) > before, what="the log goes on")
