@@ -85,7 +85,14 @@ def test_rm_of_several_takes_what_it_can(root: Root) -> None:
     with root.engine() as engine:
         for name in ("one", "two"):
             engine.containers.create("base", SLEEP, name=name)
-    result = root.cli("rm", "-l", "one", "nosuch", "two")
+    refused = root.cli("rm", "-l", "one", "nosuch", "one/alias")
+    assert (refused.out, refused.code) == ("", 1)
+    assert refused.err == (
+        "Error: Conflict, cannot remove the default link name of the container\n"
+        "Error: No such container: nosuch\n"
+        "Error: No such container: one/alias\n"
+    )
+    result = root.cli("rm", "one", "nosuch", "two")
     assert (result.out, result.code) == ("one\ntwo\n", 1)
     assert result.err == "Error: No such container: nosuch\n"
 

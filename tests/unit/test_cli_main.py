@@ -37,8 +37,8 @@ def sampan(capfd: pytest.CaptureFixture[str]) -> Sampan:
     return Sampan(capfd)
 
 
-def usage_error(message: str, path: str, usage: str) -> str:
-    return f"{message}\n\n{f'Usage:  {path} {usage}'.rstrip()}\n\nRun '{path} --help' for more information\n"
+def usage_error(message: str, path: str, usage: str, word: str = "Run") -> str:
+    return f"{message}\n\n{f'Usage:  {path} {usage}'.rstrip()}\n\n{word} '{path} --help' for more information\n"
 
 
 RUN = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
@@ -76,6 +76,7 @@ def test_flags_that_cannot_be_read_exit_with_125(
         (["exec", "x"], "'sampan exec' requires at least 2 arguments", "sampan exec", "[OPTIONS] CONTAINER COMMAND [ARG...]"),
         (["ps", "x"], "'sampan ps' accepts no arguments", "sampan ps", "[OPTIONS]"),
         (["version", "x"], "'sampan version' accepts no arguments", "sampan version", "[OPTIONS]"),
+        (["port"], "'sampan port' requires at least 1 and at most 2 arguments", "sampan port", "CONTAINER [PRIVATE_PORT[/PROTO]]"),
         (["logs"], "'sampan logs' requires 1 argument", "sampan logs", "[OPTIONS] CONTAINER"),
         (["logs", "a", "b"], "'sampan logs' requires 1 argument", "sampan logs", "[OPTIONS] CONTAINER"),
         (["tag", "a"], "'sampan tag' requires 2 arguments", "sampan tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]"),
@@ -88,7 +89,8 @@ def test_a_wrong_number_of_words_exits_with_1(
     sampan: Sampan, args: list[str], message: str, path: str, usage: str
 ) -> None:
     done = sampan(*args)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "sampan: " + usage_error(message, path, usage))
+    word = "See" if "at least" in message and "at most" not in message else "Run"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "sampan: " + usage_error(message, path, usage, word))
 
 
 def test_a_verb_that_is_not_there(sampan: Sampan) -> None:

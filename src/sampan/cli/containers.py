@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, out
 from sampan.cli.verbs import Command
-from sampan.errors import NotFound, NotModified, SampanError
+from sampan.errors import Conflict, NotFound, NotModified, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def unpause(context: Context, arguments: Arguments) -> int:
 def remove(context: Context, arguments: Arguments) -> int:
     """Remove the containers and print their names; with -f one that is not there is told, and is no failure."""
     force = arguments["force"]
+    if arguments["link"]:
+        return context.each(arguments.words, lambda name: _refuse_link(context, name))
 
     def one(name: str) -> str | None:
         try:
@@ -87,6 +89,12 @@ def remove(context: Context, arguments: Arguments) -> int:
         return name
 
     return context.each_at_once(arguments.words, one)
+
+
+def _refuse_link(context: Context, name: str) -> None:
+    """What Docker says of what is no link: nothing is, here, and a container is not what was to be removed."""
+    context.engine.containers.get(name)
+    raise Conflict("Conflict, cannot remove the default link name of the container")
 
 
 def rename(context: Context, arguments: Arguments) -> int:
@@ -130,7 +138,7 @@ RM = Command(
     remove,
     (
         Flag("force", "bool", "Kill the container first if it runs", "f"),
-        Flag("link", "bool", "No effect: there are no links between containers", "l"),
+        Flag("link", "bool", "Remove a link and not a container; there is none yet", "l"),
         Flag("volumes", "bool", "Remove its anonymous volumes too", "v"),
     ),
     at_least=1,

@@ -206,7 +206,8 @@ def _check_count(path: str, command: verbs.Command, count: int) -> None:
         needs = f"requires at least {least} argument{'s' * (least != 1)}"
     else:
         needs = f"requires at most {most} argument{'s' * (most != 1)}"
-    err(f"sampan: '{path}' {needs}\n\n{_usage(path, command.usage)}\n\nRun '{path} --help' for more information")
+    word = "See" if "at least" in needs and "at most" not in needs else "Run"  # as Docker has it
+    err(f"sampan: '{path}' {needs}\n\n{_usage(path, command.usage)}\n\n{word} '{path} --help' for more information")
     raise _Told(1)
 
 
