@@ -153,6 +153,15 @@ def make_dead_name(damage: Damage) -> Path:
     return path
 
 
+def make_half_copy(damage: Damage) -> Path:
+    """As a process leaves it that is killed while it copies what an image has into a volume."""
+    damage.root.cli("volume", "create", "half").ok()
+    path = damage.place / "volumes/half/.sampan-filling"
+    (path / "tree").mkdir(parents=True)
+    (path / "tree/file").write_bytes(b"x" * 5000)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
@@ -167,6 +176,7 @@ def make_dead_name(damage: Damage) -> Path:
         (make_layer_of_another_form, "layer"),
         (make_ingest, "ingest"),
         (make_dead_name, "ingest"),
+        (make_half_copy, "volume"),
     ],
 )
 def test_garbage_is_found_and_removed(damage: Damage, make: Callable[[Damage], Path], kind: str) -> None:
@@ -183,6 +193,21 @@ def test_garbage_is_found_and_removed(damage: Damage, make: Callable[[Damage], P
     assert damage.root.cli("system", "check", "--repair").ok().out.endswith("1 found, 1 repaired, 0 left\n")
     assert not path.exists()
     assert damage.check(deep=True) == []
+
+
+def test_a_copy_into_a_volume_that_was_whole_is_completed(damage: Damage) -> None:
+    damage.root.cli("volume", "create", "full").ok()
+    filled = damage.place / "volumes/full/.sampan-filled"
+    for name in ("tree", "top"):
+        (filled / name).mkdir(parents=True)
+    (filled / "top").chmod(0o750)
+    (filled / "subpath").write_bytes(b"")
+    (filled / "tree/file").write_bytes(b"content")
+    damage.expect("volume", "garbage")
+    data = damage.place / "volumes/full/_data"
+    assert (data / "file").read_bytes() == b"content"
+    assert data.stat().st_mode & 0o7777 == 0o750
+    assert not filled.exists()
 
 
 def test_a_container_whose_monitor_was_killed_is_settled(damage: Damage) -> None:

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
         def list(self) -> list[VolumeRecord]: ...
         def leftovers(self) -> tuple[str, ...]: ...
 
+    class Copy(Protocol):
+        def leftovers(self) -> list[str]: ...
+        def finish(self) -> None: ...
+
     class VolumeUsers(Protocol):
         def running(self, names: list[str]) -> set[str]: ...
 
@@ -96,13 +100,16 @@ class Checker:
         volumes: Volumes,
         volume_store: VolumeStore,
         volume_users: VolumeUsers,
+        copy_of: Callable[[VolumeRecord], Copy],
     ) -> None:
+        """`copy_of`: the copying of an image's content into a volume."""
         self._layout = layout
         self._containers = containers
         self._images = images
         self._volumes = volumes
         self._volume_store = volume_store
         self._volume_users = volume_users
+        self._copy_of = copy_of
 
     @told
     def check(self, repair: bool = False, deep: bool = False) -> list[Finding]:
@@ -138,6 +145,13 @@ class Checker:
         for record in self._volume_store.list():
             if record.broken:
                 yield found(ERROR, "volume", os.path.dirname(record.path), record.broken)
+                continue
+            copy = self._copy_of(record)
+            for path in copy.leftovers():
+                what = f"the command that was filling volume {record.name} was killed"
+                yield found(
+                    GARBAGE, "volume", path, what, "complete what was copied whole, else remove it", copy.finish
+                )
         for path in self._volume_store.leftovers():
             yield found(GARBAGE, "volume", path, "a killed command left it", "remove it", self._volumes.collect_garbage)
         yield from self._mounts_left()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.config import Config
     from sampan.steps.trace import Trace
+    from sampan.store.volumes import VolumeRecord
 
 
 class Wiring:
@@ -275,6 +276,7 @@ class Wiring:
         from sampan.engine.checkimages import ImageCheck
         from sampan.engine.volumeusers import VolumeUsers
         from sampan.store.content import ContentStore
+        from sampan.store.copyup import CopyUp
         from sampan.store.images import ImageNames, StoreLock
         from sampan.store.staging import Staging
         from sampan.store.volumes import VolumeStore
@@ -288,7 +290,11 @@ class Wiring:
         lock = StoreLock(layout.images_lock)
         images = ImageCheck(layout, content, names, self.images, self.snapshots.layers, staging, lock, records)
         volumes = VolumeStore(layout.volumes, trace)
-        return Checker(layout, containers, images, self.volumes, volumes, VolumeUsers(records))
+
+        def copy_of(volume: VolumeRecord) -> CopyUp:
+            return CopyUp(volume.path, bool(volume.options), trace)
+
+        return Checker(layout, containers, images, self.volumes, volumes, VolumeUsers(records), copy_of)
 
     def _system(self) -> Any:
         from sampan.engine.system import System

@@ -12,7 +12,7 @@ import errno
 import os
 
 from sampan.kernel import mount, namespaces, paths
-from sampan.kernel.files import FileLock, read_bounded, sync_filesystem, write_all
+from sampan.kernel.files import FileLock, lock_is_held, read_bounded, sync_filesystem, write_all
 from sampan.kernel.libc import KernelError
 from sampan.kernel.tree import copy_metadata, copy_tree, remove_tree
 
@@ -84,6 +84,15 @@ class CopyUp:
         if any(os.path.lexists(f"{self._staging}/{name}") for name in (FILLING, FILLED)):
             with self._lock():
                 self._finish_locked()
+
+    def leftovers(self) -> list[str]:
+        """What a killed process left, by this moment: the paths that `finish` would complete or remove."""
+        found = [f"{self._staging}/{name}" for name in (FILLING, FILLED)]
+        # In this order: whoever copies has the lock before anything is there, and until all of it is gone.
+        found = [path for path in found if os.path.lexists(path)]
+        if not found or lock_is_held(self._lock_path):
+            return []
+        return [path for path in found if os.path.lexists(path)]
 
     def _lock(self) -> FileLock:
         return FileLock.acquire(self._lock_path, _PATIENCE)
