@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from support import imagearchives as made
 from support import web
 from support.command import Command
-from support.imagestore import archive
+from support.imagestore import archive, disk
 from support.roots import Root
 from support.web import Web
 
@@ -78,7 +79,7 @@ def test_load_with_a_platform(empty: Command) -> None:
     done = empty("load", "--platform", "linux/arm64", input=data)
     assert (done.code, done.out) == (1, "")
     assert done.err == "Error: no matching image for linux/arm64 in the archive\n"
-    assert "is an invalid platform" in empty("load", "--platform", "a/b/c/d", input=data).err
+    assert "cannot parse platform specifier" in empty("load", "--platform", "a/b/c/d", input=data).err
 
 
 def test_load_from_a_terminal(root: Root) -> None:
@@ -140,12 +141,28 @@ def test_save_to_a_terminal(root: Root) -> None:
 
 def test_save_that_cannot_be(empty: Command, tmp_path: Path) -> None:
     image(empty, "a:1")
+    tmp_path /= "outputs"
+    tmp_path.mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "kept").write_bytes(b"kept")
+    os.mkfifo(tmp_path / "fifo")
     for target, message in (
-        ("/no/such/directory/x", 'invalid output path: directory "/no/such/directory" does not exist'),
-        (str(tmp_path), f'invalid output path: "{tmp_path}" is a directory'),
+        ("/no/such/directory/x", "invalid output path: stat /no/such/directory: no such file or directory"),
+        (f"{tmp_path}/kept/x", f"invalid output path: stat {tmp_path}/kept: not a directory"),
+        (str(tmp_path), "cannot write to a directory"),
+        (f"{tmp_path}/fifo", "cannot write to a named pipe (FIFO)"),
+        ("/dev/null", "cannot write to a character device file"),
+        # A link is not exchanged for a file: /dev/stdout is one.
+        (f"{tmp_path}/link", "cannot write to a symbolic link directly"),
     ):
         done = empty("save", "-o", target, "a:1")
         assert (done.code, done.out, done.err) == (1, "", f"failed to save image: {message}\n")
+    assert (tmp_path / "kept").read_bytes() == b"kept"
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "kept", "link"]
+    with disk(tmp_path / "small", "16k") as small:
+        done = empty("save", "-o", f"{small}/x", "a:1")
+        assert (done.code, done.err) == (1, f"failed to save image: {small}/x: no space left on device\n")
+        assert os.listdir(small) == []
     done = empty("save", "--platform", "linux/s390x", "a:1")
     assert (done.code, done.out) == (1, "")
     assert "was found but does not provide the specified platform (linux/s390x)" in done.err
@@ -234,7 +251,7 @@ def test_import_from_a_url_that_cannot_be(empty: Command, server: Web, tmp_path:
         assert "Traceback" not in done.err
     assert "/12" not in server.asked
     done = empty("import", "http://127.0.0.1:1/x")
-    assert (done.code, "onnection refused" in done.err) == (1, True)
+    assert (done.code, done.err) == (1, 'Error: Get "http://127.0.0.1:1/x": connection refused\n')
     # As for Docker the name of a file.
     done = empty("import", f"file://{tmp_path}/file")
     assert (done.code, done.err) == (1, f"open file://{tmp_path}/file: no such file or directory\n")
@@ -263,6 +280,8 @@ def test_images_and_their_filters(empty: Command) -> None:
     assert names("-f", "reference=*/new", "-f", "label=of=old") == []
     assert sorted(names("x/*")) == ["x/new:1", "x/old:1"]
     assert names("x/new:2") == []
+    assert names("-f", "until=1h") == []
+    assert len(names("-f", f"until={time.time() + 100:.0f}")) == 4
     assert empty("images", "-q", "--no-trunc", "x/new").ok().out == f"{new}\n"
     assert set(empty("images", "-aq").ok().out.split()) == {i[7:19] for i in (old, new, nameless)}
     heads, *rows = empty("images", "--digests", "x/old").ok().out.splitlines()
@@ -272,6 +291,7 @@ def test_images_and_their_filters(empty: Command) -> None:
         ("colour=blue", "invalid filter 'colour'"),
         ("dangling=maybe", "invalid filter 'dangling=[maybe]'"),
         ("before=nothing", "No such image: nothing:latest"),
+        ("until=nowhen", 'failed to parse value as time or duration: "nowhen"'),
         ("since", "bad format of filter (expected name=value)"),
     ):
         done = empty("images", "--filter", wrong)
@@ -350,6 +370,22 @@ def test_rmi_of_several(empty: Command) -> None:
     done = empty("image", "rm", "-f", one).ok()
     assert done.out.splitlines()[:3] == ["Untagged: c:1", "Untagged: d:latest", f"Deleted: {one}"]
     assert empty("images", "-qa").ok().out == ""
+    # None is no failure with -f, but it is told, as with Docker.
+    done = empty("rmi", "-f", "nothing").ok()
+    assert (done.out, done.err) == ("", "Error: No such image: nothing:latest\n")
+
+
+def test_rmi_of_an_image_for_a_platform(empty: Command) -> None:
+    empty("load", input=made.tar(made.layout("a:1", ONE, architecture="arm", variant="v6"))).ok()
+    done = empty("rmi", "--platform", "linux/arm64", "--platform", "linux/arm/v5", "a:1")
+    assert (done.code, done.out) == (1, "")
+    assert "does not match the specified platform (linux/arm64, linux/arm/v5)" in done.err
+    assert empty("rmi", "--platform", "linux/arm64", "nothing").err == "Error: No such image: nothing:latest\n"
+    assert (
+        empty("rmi", "--platform", "linux/amd64", "--platform", "linux/arm/v7", "a:1")
+        .ok()
+        .out.startswith("Untagged: a:1\nDeleted: sha256:")
+    )
 
 
 # image prune

@@ -227,8 +227,12 @@ def test_images_tag_and_rmi(root: Root) -> None:
     ("args", "message"),
     [
         (["tag", "nothing", "x"], "No such image: nothing:latest"),
-        (["tag", "base", "FOO"], "invalid reference format: repository name (library/FOO) must be lowercase"),
-        (["tag", "a b", "x"], "invalid reference format"),
+        (
+            ["tag", "base", "FOO"],
+            'parsing reference: "FOO" is not a valid repository/tag: '
+            "invalid reference format: repository name (library/FOO) must be lowercase",
+        ),
+        (["tag", "a b", "x"], 'parsing reference: "a b" is not a valid repository/tag: invalid reference format'),
         (["import", "-", "FOO"], "invalid reference format: repository name (library/FOO) must be lowercase"),
         (["import", "-c", "FOO bar", "-"], "FOO is not a valid change command"),
     ],

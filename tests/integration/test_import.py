@@ -131,8 +131,14 @@ def test_a_bad_archive_leaves_nothing(store: Store, data: bytes, message: str) -
         (("a", ["RUN x"]), "RUN is not a valid change command"),
         (
             ("a", [], "", "a/b/c/d"),
-            "'a/b/c/d' is an invalid platform: use os/architecture[/variant], as in linux/amd64",
+            '"a/b/c/d": cannot parse platform specifier: use os/architecture[/variant], as in linux/amd64',
         ),
+        (
+            ("a", [], "", "a b/c"),
+            '"a b" is an invalid component of "a b/c": platform specifier component must match '
+            '"^[A-Za-z0-9_.-]+$": use os/architecture[/variant], as in linux/amd64',
+        ),
+        (("a", [], "", "plan9/amd64"), "operating system is not supported"),
     ],
 )
 def test_bad_arguments_are_told_before_anything_is_read(store: Store, args: tuple[str], message: str) -> None:

@@ -398,6 +398,8 @@ def test_the_library_takes_docker_pys_shapes(volumes: Root, place: Path) -> None
         (("--mount", "type=bind,src=/tmp,dst=/y,bind-propagation=x"), "invalid propagation mode: x"),
         (("-v", "/tmp:/proc"), '"/proc" cannot be mounted because it is not of type proc'),
         (("-v", "/etc/passwd:/proc/version"), '"/proc/version" cannot be mounted because it is inside /proc'),
+        (("-v", "/tmp:/proc/none"), '"/proc/none" cannot be mounted because it is inside /proc'),
+        (("-v", "/etc/passwd:/proc/none"), '"/proc/none" cannot be mounted because it is inside /proc'),
         (("--uts", "host", "--domainname", "x"), "conflicting options: domainname and the UTS mode"),
         (("--uts", "host", "--hostname", "x"), "conflicting options: hostname and the UTS mode"),
     ],

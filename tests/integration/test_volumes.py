@@ -64,6 +64,14 @@ def test_create_inspect_list_and_remove(new_root: Root) -> None:
     assert cli("volume", "ls").ok().out == (
         "DRIVER    VOLUME NAME\nlocal     data\nlocal     data9\nlocal     data10\n"
     )
+    for name in ("zeta", "alpha1", "data-x", "data09", "beta"):
+        cli("volume", "create", name).ok()
+    # As Docker sorts: numbers by their value, and before everything else.
+    assert cli("volume", "ls", "-q").ok().out.split() == [
+        "alpha1", "beta", "data", "data9", "data09", "data10", "data-x", "zeta",
+    ]  # fmt: skip
+    for name in ("zeta", "alpha1", "data-x", "data09", "beta"):
+        cli("volume", "rm", name).ok()
     assert cli("volume", "ls", "-q", "-f", "name=9$").ok().out == "data9\n"
     assert cli("volume", "ls", "-q", "--filter", "label=a=1").ok().out == "data\n"
     assert cli("volume", "ls", "-q", "--filter", "driver=other").ok().out == ""

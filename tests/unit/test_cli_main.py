@@ -80,6 +80,7 @@ def test_flags_that_cannot_be_read_exit_with_125(
         (["logs"], "'sampan logs' requires 1 argument", "sampan logs", "[OPTIONS] CONTAINER"),
         (["logs", "a", "b"], "'sampan logs' requires 1 argument", "sampan logs", "[OPTIONS] CONTAINER"),
         (["tag", "a"], "'sampan tag' requires 2 arguments", "sampan tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]"),
+        (["commit"], "'sampan commit' requires at least 1 and at most 2 arguments", "sampan commit", "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]"),
         (["images", "a", "b"], "'sampan images' requires at most 1 argument", "sampan images", "[OPTIONS] [REPOSITORY[:TAG]]"),
         (["image", "rm"], "'sampan image rm' requires at least 1 argument", "sampan image rm", "[OPTIONS] IMAGE [IMAGE...]"),
         (["inspect"], "'sampan inspect' requires at least 1 argument", "sampan inspect", "[OPTIONS] NAME|ID [NAME|ID...]"),

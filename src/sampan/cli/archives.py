@@ -12,6 +12,7 @@ from sampan.engine.progress import WatchedSink, WatchedSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from sampan.cli.context import Context
@@ -45,60 +46,30 @@ def save(context: Context, arguments: Arguments) -> int:
     if not target:
         if os.isatty(1):
             raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        _write_to(1, context, arguments)
+        _write_to(1, write, context, arguments)
         return 0
-    _save_to(target, context, arguments)
+    from sampan.cli.outputfile import NewFile, write_all
+
+    with NewFile(target, "failed to save image") as fd:
+        _write_to(fd, write_all, context, arguments)
     return 0
 
 
-def _save_to(target: str, context: Context, arguments: Arguments) -> None:
-    """A temporary file beside the target, which takes its place at the end: an error leaves what was there."""
-    directory, name = os.path.split(target)
-    if directory and not os.path.isdir(directory):
-        raise Failure(f'failed to save image: invalid output path: directory "{directory}" does not exist')
-    if os.path.isdir(target):
-        raise Failure(f'failed to save image: invalid output path: "{target}" is a directory')
-    if os.path.exists(target) and not os.path.isfile(target):
-        # A pipe or a device is written to and not replaced.
-        with open(target, "wb", buffering=0) as stream:
-            _write_to(stream.fileno(), context, arguments)
-        return
-    temporary = os.path.join(directory, f".sampan-{name[:64]}-{os.urandom(6).hex()}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _write_to(fd, context, arguments)
-        finally:
-            os.close(fd)
-        os.rename(temporary, target)
-    except BaseException as e:
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:
-            pass
-        if isinstance(e, OSError):
-            raise Failure(f"failed to save image: {target}: {(e.strerror or str(e)).lower()}") from None
-        raise
-
-
-def _write_to(fd: int, context: Context, arguments: Arguments) -> None:
+def _write_to(fd: int, writer: Callable[[int, bytes], None], context: Context, arguments: Arguments) -> None:
     with Bar() as bar:
-        context.engine.images.save(arguments.words, WatchedSink(_Output(fd), bar, "Saving"), arguments["platform"])
+        sink = WatchedSink(_Output(fd, writer), bar, "Saving")
+        context.engine.images.save(arguments.words, sink, arguments["platform"])
 
 
 class _Output:
     """A descriptor as a stream that takes all of what it is given."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, write: Callable[[int, bytes], None]) -> None:
         self._fd = fd
+        self._write = write
 
     def write(self, data: bytes, /) -> None:
-        if self._fd == 1:
-            write(1, data)
-            return
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        self._write(self._fd, data)
 
 
 def import_(context: Context, arguments: Arguments) -> int:

@@ -11,7 +11,7 @@ from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable
 
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
@@ -49,68 +49,24 @@ def export(context: Context, arguments: Arguments) -> int:
     target = arguments["output"]
     if not target and os.isatty(1):
         raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    if target:
-        _check_output(target)
-    archive = context.engine.containers.get(arguments.words[0]).export()
-    with Bar() as bar:
-        pieces = _watched(archive, bar)
-        if target:
-            _write_file(target, pieces)
-        else:
-            for data in pieces:
-                write(1, data)
+    if not target:
+        _write_to(1, write, context, arguments)
+        return 0
+    from sampan.cli.outputfile import NewFile, write_all
+
+    with NewFile(target, "failed to export container") as fd:
+        _write_to(fd, write_all, context, arguments)
     return 0
 
 
-def _watched(archive: Iterable[bytes], bar: Bar) -> Iterator[bytes]:
+def _write_to(fd: int, writer: Callable[[int, bytes], None], context: Context, arguments: Arguments) -> None:
     done = 0
-    for data in archive:
-        yield data
-        done += len(data)
-        bar("Exporting", done, 0)
-
-
-def _check_output(path: str) -> None:
-    """Docker's checks, before anything is read."""
-    import stat
-
-    what = ""
-    directory = os.path.dirname(path) or "."
-    try:
-        os.stat(directory)
-        mode = os.stat(path).st_mode
-        kinds = {stat.S_IFDIR: "directory", stat.S_IFCHR: "character device file", stat.S_IFBLK: "block device file"}
-        kinds |= {stat.S_IFIFO: "named pipe file", stat.S_IFSOCK: "socket file"}
-        if stat.S_IFMT(mode) in kinds:
-            what = f"cannot write to a {kinds[stat.S_IFMT(mode)]}"
-    except FileNotFoundError as e:
-        if e.filename == directory:
-            what = f"invalid output path: stat {directory}: no such file or directory"
-    except OSError as e:
-        what = f"invalid output path: stat {e.filename}: {(e.strerror or str(e)).lower()}"
-    if what:
-        raise Failure(f"failed to export container: {what}")
-
-
-def _write_file(path: str, archive: Iterable[bytes]) -> None:
-    temporary = f"{os.path.dirname(path) or '.'}/.tmp-{os.path.basename(path)}{os.urandom(4).hex()}"
-    try:
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as e:
-            raise Failure(f"failed to export container: open {path}: {(e.strerror or str(e)).lower()}") from None
-        try:
-            for data in archive:
-                write(fd, data)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:
-            pass  # It was never made.
-        raise
+    archive = context.engine.containers.get(arguments.words[0]).export()
+    with Bar() as bar:
+        for data in archive:
+            writer(fd, data)
+            done += len(data)
+            bar("Exporting", done, 0)
 
 
 COMMIT = Command(

@@ -6,8 +6,11 @@ import time
 
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, out, shortened
+from sampan.cli.prune import human_size as full_size
 from sampan.cli.values import by_name
 from sampan.cli.verbs import Command
+from sampan.errors import InvalidParameter, NotFound
+from sampan.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +88,7 @@ def lines_of(item: dict[str, Any], long: bool, digests: bool = False) -> Iterato
             "Size": human_size(item["Size"]),
             "Tag": tag,
             "UniqueSize": "N/A",
-            "VirtualSize": human_size(item["Size"]),
+            "VirtualSize": full_size(item["Size"]),
         }
 
 
@@ -173,10 +176,17 @@ def human_size(size: float) -> str:
 
 def remove(context: Context, arguments: Arguments) -> int:
     """Remove each image, and print what was untagged and deleted."""
+    force = arguments["force"]
     platforms = [platform for text in arguments["platform"] for platform in text.split(",")]
 
     def one(name: str) -> None:
-        done = context.engine.images.remove(name, arguments["force"], not arguments["no-prune"], platforms)
+        try:
+            done = context.engine.images.remove(name, force, not arguments["no-prune"], platforms)
+        except NotFound as e:
+            if not force:
+                raise
+            err(f"Error: {e}")  # With -f no failure, as for Docker.
+            return
         for step in done:
             for what, which in step.items():
                 out(f"{what}: {which}")
@@ -186,6 +196,12 @@ def remove(context: Context, arguments: Arguments) -> int:
 
 def tag(context: Context, arguments: Arguments) -> int:
     """Give an image another name."""
+    for word in arguments.words:
+        try:
+            if not reference.parse_id(word):
+                reference.parse(word)
+        except InvalidParameter as e:
+            raise Failure(f'Error parsing reference: "{word}" is not a valid repository/tag: {e}') from None
     context.engine.images.tag(*arguments.words)
     return 0
 

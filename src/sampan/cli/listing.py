@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Item = Mapping[str, object]
     """A line: Docker's field -> value, or what makes it when it is asked for."""
 
+_DIGITS = frozenset("0123456789")
 LEAST, GAP = 10, 3
 """The width of a column: ten at the least, and three spaces behind its widest cell."""
 
@@ -35,22 +36,20 @@ def labels_text(labels: Mapping[str, str] | None) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted((labels or {}).items()))
 
 
-def natural(name: str) -> list[tuple[bool, int, str]]:
-    """A key by which "v10" comes behind "v9"."""
-    parts: list[tuple[bool, int, str]] = []
-    digits = letters = ""
+def natural(name: str) -> list[tuple[int, ...]]:
+    """A key by which "v9" comes before "v10": numbers by their value, fewer zeros before more, digits before the rest."""
+    key: list[tuple[int, ...]] = []
+    digits = ""
     for character in f"{name}\0":
-        if character.isdigit():
-            if letters:
-                parts.append((True, 0, letters))
-                letters = ""
+        if character in _DIGITS:
             digits += character
-        else:
-            if digits:
-                parts.append((False, int(digits), digits))
-                digits = ""
-            letters += character
-    return parts
+            continue
+        if digits:
+            key.append((0, int(digits), len(digits)))
+            digits = ""
+        key.append((1, ord(character)))
+    # Without the end mark: a name comes before those that it begins.
+    return key[:-1]
 
 
 def show(

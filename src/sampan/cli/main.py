@@ -202,6 +202,8 @@ def _check_count(path: str, command: verbs.Command, count: int) -> None:
         needs = f"requires at least {least} and at most {most} arguments"
     elif least == most:
         needs = f"requires {least} argument{'s' * (least != 1)}" if least else "accepts no arguments"
+    elif 0 < least < most:
+        needs = f"requires at least {least} and at most {most} arguments"
     elif count < least:
         needs = f"requires at least {least} argument{'s' * (least != 1)}"
     else:

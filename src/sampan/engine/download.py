@@ -36,9 +36,9 @@ def download(url: str) -> Download:
         told = f"failed to GET {url} with status {e.code} {e.reason}"
         raise System(f"{told}: {words}" if words else told) from None
     except urllib.error.URLError as e:
-        raise System(f'Get "{url}": {e.reason}') from None
+        raise System(f'Get "{url}": {_told(e.reason)}') from None
     except (HTTPException, OSError, ValueError) as e:
-        raise System(f'Get "{url}": {e or type(e).__name__}') from None
+        raise System(f'Get "{url}": {_told(e)}') from None
     return Download(answer, url)
 
 
@@ -59,6 +59,13 @@ def _opener() -> OpenerDirector:
     return opener
 
 
+def _told(reason: object) -> str:
+    """What went wrong, without the number that Python puts before it."""
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror.lower()
+    return str(reason) or type(reason).__name__
+
+
 class Download:
     """The body of an answer. A context manager."""
 
@@ -73,7 +80,7 @@ class Download:
         try:
             data = self._answer.read(None if size < 0 else size)
         except (HTTPException, OSError) as e:
-            raise System(f'Get "{self._url}": {e or type(e).__name__}') from None
+            raise System(f'Get "{self._url}": {_told(e)}') from None
         if not data and self._answer.length:
             raise System(f'Get "{self._url}": unexpected EOF: {self._answer.length} bytes are missing')
         return data

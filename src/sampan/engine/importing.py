@@ -54,6 +54,8 @@ class Importer:
         target = _target(name) if name else None
         config = instructions.apply({}, changes)
         where = platforms.parse(platform) if platform else platforms.here()
+        if where.os != platforms.here().os:
+            raise InvalidParameter("operating system is not supported")
         created = clock.now()
         comment = message or _DEFAULT_MESSAGE
         history = [{"created": created, "comment": comment}]

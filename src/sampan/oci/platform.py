@@ -74,8 +74,17 @@ def parse(text: str) -> Platform:
     Raises `InvalidParameter` for what cannot be one.
     """
     parts = text.lower().split("/")
-    if len(parts) > 3 or not all(_is_word(part) for part in parts):
-        raise InvalidParameter(f"{text!r} is an invalid platform: use os/architecture[/variant], as in linux/amd64")
+    # The texts are those of containerd's platforms package, in which Go's %q quotes.
+    for part in parts:
+        if not _is_word(part):
+            raise InvalidParameter(
+                f'"{part}" is an invalid component of "{text}": platform specifier component must match '
+                '"^[A-Za-z0-9_.-]+$": use os/architecture[/variant], as in linux/amd64'
+            )
+    if len(parts) > 3:
+        raise InvalidParameter(
+            f'"{text}": cannot parse platform specifier: use os/architecture[/variant], as in linux/amd64'
+        )
     if len(parts) == 1:
         if parts[0] == "linux":
             return here()

@@ -56,9 +56,12 @@ class AttachMount(Step):
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         try:
             target = _target(ctx, self.target, directory, make=True)
-        except KernelError as e:
+        except OSError as e:
             if e.errno == errno.ENOTDIR:
                 raise self._unlike(directory) from None
+            if self.target.startswith("/proc/"):
+                # procfs lets nobody make a name in it.
+                raise StepError(_inside_proc(self.target)) from None
             raise
         try:
             if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
@@ -104,7 +107,11 @@ def _check_proc(ctx: Context, fd: int, target: int) -> None:
         if mount.filesystem_magic(fd) == mount.PROC_SUPER_MAGIC:
             return
         raise StepError('"/proc" cannot be mounted because it is not of type proc')
-    raise StepError(f'"{path}" cannot be mounted because it is inside /proc')
+    raise StepError(_inside_proc(path))
+
+
+def _inside_proc(path: str) -> str:
+    return f'"{path}" cannot be mounted because it is inside /proc'
 
 
 class MountFilesystem(Step):
