@@ -49,6 +49,7 @@ VERBS = {
         "sampan.cli.boot", "BOOT", "Start what should run by its restart policy, after the machine has come up"
     ),
     "commit": Entry("sampan.cli.commit", "COMMIT", "Make an image of what a container has changed"),
+    "cp": Entry("sampan.cli.cp", "CP", "Copy files between a container and this machine"),
     "create": Entry("sampan.cli.run", "CREATE", "Create a container without starting it"),
     "diff": Entry("sampan.cli.commit", "DIFF", "Show which files a container has changed"),
     "events": Entry("sampan.cli.events", "EVENTS", "Show what happens to containers, images and volumes"),
@@ -81,7 +82,7 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "commit", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename")},
+            **{v: v for v in ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename")},
             **{v: v for v in ("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait")},
             "inspect": "container inspect",
             "ls": "ps",

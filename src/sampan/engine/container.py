@@ -7,11 +7,13 @@ from sampan.errors import Conflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.archive import Archives, ArchiveStream, Files, PathStat
     from sampan.engine.boot import Booter
     from sampan.engine.commit import Committer
+    from sampan.engine.copying import Copier, Readable
     from sampan.engine.create import Creator
     from sampan.engine.events import Events
     from sampan.engine.exec import Executor
@@ -60,6 +62,10 @@ if TYPE_CHECKING:
         def pruner(self) -> Pruner: ...
         @property
         def committer(self) -> Committer: ...
+        @property
+        def archives(self) -> Archives: ...
+        @property
+        def copier(self) -> Copier: ...
         @property
         def exporter(self) -> Exporter: ...
         @property
@@ -196,6 +202,75 @@ class Container:
         What a running container changes meanwhile may be in it or not. Raises NotFound, System, also in the middle.
         """
         return self._verbs.exporter.export(self._record)
+
+    @told
+    def copy_in(
+        self,
+        source: str,
+        path: str,
+        *,
+        follow: bool = False,
+        archive: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Copy a file or directory of this machine into it, as `docker cp SOURCE CONTAINER:PATH`, running or not.
+
+        The result is the size of what was copied, in bytes, as an archive; `progress` is told it as it grows. `follow`: a link at
+        `source` is followed. Owners are kept as numbers; with `archive` all belongs to the container's user, if it has one.
+        Raises InvalidParameter (copying.Unfitting if the two do not go together), NotFound, Conflict, System; what was
+        copied until then stays.
+        """
+        return self._verbs.copier.copy_in(self._record, self._reference, source, path, follow, archive, progress)
+
+    @told
+    def copy_out(
+        self,
+        path: str,
+        target: str,
+        *,
+        follow: bool = False,
+        archive: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Copy a file or directory of it to this machine, as `docker cp CONTAINER:PATH TARGET`, running or not.
+
+        What is made belongs to the caller and has no set-id bits; with `archive` it keeps owners and all. Else as `copy_in`.
+        """
+        return self._verbs.copier.copy_out(self._record, self._reference, path, target, follow, archive, progress)
+
+    @told
+    def stat_path(self, path: str) -> PathStat:
+        """What is at a path of it: `HEAD /containers/{id}/archive`. Raises NotFound, InvalidParameter."""
+        return self._verbs.archives.stat(self._record, path, self._reference)
+
+    @told
+    def get_archive(self, path: str) -> tuple[PathStat, ArchiveStream]:
+        """What is at a path of it, and a tar archive of that in pieces: `GET /containers/{id}/archive`.
+
+        The archive is made while it is read, and is to be read to its end or closed: a container that does not run cannot
+        be started until then. Raises NotFound, InvalidParameter, System; the stream does, too.
+        """
+        return self._verbs.archives.get(self._record, path, self._reference)
+
+    @told
+    def put_archive(
+        self, path: str, stream: bytes | Readable, *, keep_kinds: bool = False, owned_by_user: bool = False
+    ) -> None:
+        """Put what is in a tar archive, compressed or not, into a directory of it: `PUT /containers/{id}/archive`.
+
+        `keep_kinds` (noOverwriteDirNonDir): nothing else takes the place of a directory, and no directory that of something
+        else. `owned_by_user` (copyUIDGID): all of it belongs to the container's user, if it has one. Raises NotFound,
+        InvalidParameter, System; what was put until then stays.
+        """
+        from sampan.engine.copying import Source
+
+        source = Source([stream]) if isinstance(stream, bytes) else stream
+        self._verbs.archives.put(self._record, path, self._reference, source, keep_kinds, owned_by_user)
+
+    @told
+    def open_files(self) -> Files:
+        """Its files as they are now, for several of these operations on the same; to be closed, by `with`."""
+        return self._verbs.archives.open(self._record, self._reference)
 
     @told
     def rename(self, name: str) -> None:

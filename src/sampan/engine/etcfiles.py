@@ -8,8 +8,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
+    from sampan.store.layout import ContainerPaths
+    from sampan.store.record import Record
+
+    class Records(Protocol):
+        def read(self, container_id: str) -> Record: ...
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
+
+_NAMES = ("hostname", "hosts", "resolv.conf")
 _HOST_RESOLV_CONF = "/etc/resolv.conf"
 _RESOLVED_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
 _RESOLVED_STUB = "127.0.0.53"
@@ -40,6 +49,18 @@ def make(config: dict[str, Any], host: dict[str, Any]) -> dict[str, bytes]:
         "hosts": _encode(_hosts(host)),
         "resolv.conf": _encode(_resolv_conf(host)),
     }
+
+
+def places(record: Record, paths: ContainerPaths, records: Records) -> dict[str, str]:
+    """What is mounted over the image's files, by its place in the container: its own, or those of whose network it joins.
+
+    Raises NotFound if that container is gone.
+    """
+    mode = record.host_config["NetworkMode"]
+    if mode.startswith("container:"):
+        other = records.read(mode.removeprefix("container:"))
+        return places(other, records.paths(other.id), records)
+    return {f"/etc/{name}": f"{paths.directory}/{name}" for name in _NAMES}
 
 
 def _hosts(host: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import initprogram
+from sampan.engine import etcfiles, initprogram
 from sampan.errors import Conflict, NotFound, StartFailed
 from sampan.kernel import cgroup
-from sampan.kernel.files import lock_is_held
+from sampan.kernel.files import FileLock, lock_is_held
 from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
 from sampan.runtime.plan import Launching, RootFilesystem, make_plan
@@ -76,9 +76,10 @@ if TYPE_CHECKING:
 
 _JOINS = (("network", "NetworkMode"), ("pid", "PidMode"), ("ipc", "IpcMode"))
 _JOIN = "container:"
-_ETC = ("hostname", "hosts", "resolv.conf")
 _SHIM_END_SECONDS = 5.0
 _FAILED_EXIT_CODE = 128
+_COPY_PATIENCE = 10.0
+"""Seconds that those who copy files of the last run may take to notice that theirs are over (`containerroots.GRACE`)."""
 
 
 class Starter:
@@ -202,6 +203,7 @@ class Starter:
         descriptors: dict[str, int] = {}
         try:
             descriptors = self._open_joins(record)
+            self._await_copies(lock.paths)
             # Not before the start's directory is there: by that others see that their end must not unmount these.
             mounted = self._mount_volumes(record)
             self._prepare_mounts(record)
@@ -226,6 +228,17 @@ class Starter:
         if attachment is not None:
             attachment.notice = lambda action, extra: self._events.container(record, action, extra)
         return attachment
+
+    def _await_copies(self, paths: ContainerPaths) -> None:
+        """Wait for those who copy files of the run before, who have its root file system mounted.
+
+        They see that this start is there and give way. One that does not, for its process is suspended, keeps nobody: it
+        finds that its time is over before it touches the files again.
+        """
+        try:
+            FileLock.acquire(paths.files_lock, _COPY_PATIENCE, make=False).release()
+        except (FileNotFoundError, BlockingIOError):
+            pass
 
     def _mount_volumes(self, record: Record) -> bool:
         """Mount the volumes that have driver options; whether there were any, so that its end leaves something to do."""
@@ -273,7 +286,7 @@ class Starter:
         init = initprogram.find(self._init_path) if host["Init"] else ""
         spec = make_spec(
             record.to_json(),
-            self._etc_files(record, paths),
+            etcfiles.places(record, paths, self._records),
             group,
             self._cgroups.version,
             {kind: f"{_JOIN}{kind}" for kind in joined if kind != "mount"},
@@ -319,14 +332,6 @@ class Starter:
         """What a mounted image is joined of, topmost first."""
         root = self._snapshots.image_root(record, layers)
         return root.lower or (root.source,)
-
-    def _etc_files(self, record: Record, paths: ContainerPaths) -> dict[str, str]:
-        """The three files that are mounted over the image's: our own, or those of the container whose network it joins."""
-        mode = record.host_config["NetworkMode"]
-        if mode.startswith(_JOIN):
-            other = self._records.read(mode.removeprefix(_JOIN))
-            return self._etc_files(other, self._records.paths(other.id))
-        return {f"/etc/{name}": f"{paths.directory}/{name}" for name in _ETC}
 
     def _open_joins(self, record: Record) -> dict[str, int]:
         """Descriptors of the namespaces of other containers, by kind. Raises Conflict if one does not run."""

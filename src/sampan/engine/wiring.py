@@ -234,6 +234,18 @@ class Wiring:
 
         return Exporter(self.records, self.settler, self.snapshots, self.events)
 
+    def _archives(self) -> Any:
+        from sampan.engine.archive import Archives
+        from sampan.engine.containerroots import ContainerRoots
+
+        roots = ContainerRoots(self.records, self.settler, self.snapshots, lambda: self.volumes, self.trace)
+        return Archives(roots, self.events)
+
+    def _copier(self) -> Any:
+        from sampan.engine.copying import Copier
+
+        return Copier(self.archives)
+
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
 

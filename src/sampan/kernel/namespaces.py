@@ -92,7 +92,8 @@ def apart(function: Callable[[], T]) -> T:
 
     A detached mount that it returns stays. The working directory is / afterwards (setns(2)).
     """
-    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    # The thread's and not the process': in a thread of `in_thread` they may be two.
+    own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         private_mounts()
         try:
@@ -145,10 +146,10 @@ def has_group(gid: int) -> bool:
     return any(int(first) <= gid < int(first) + int(count) for first, _, count in lines)
 
 
-def in_private_mounts(function: Callable[[], T]) -> T:
-    """Run `function` in a thread that has a mount namespace, root and working directory of its own.
+def in_thread(function: Callable[[], T]) -> T:
+    """Run `function` in a thread that has a root and a working directory of its own (unshare(2), CLONE_FS), and wait for it.
 
-    For processes that may have threads: a mount made there is seen by nobody and ends with the thread.
+    What it does to its mount namespace, its root and its directory happens to nobody else and ends with it.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -158,7 +159,6 @@ def in_private_mounts(function: Callable[[], T]) -> T:
     def body() -> None:
         try:
             unshare(CLONE_FS)
-            private_mounts()
             outcome.append(function())
         except BaseException as e:
             failure.append(e)
@@ -170,3 +170,16 @@ def in_private_mounts(function: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def in_private_mounts(function: Callable[[], T]) -> T:
+    """Run `function` in a thread that has a mount namespace of its own as well.
+
+    For processes that may have threads: a mount made there is seen by nobody and ends with the thread.
+    """
+
+    def body() -> T:
+        private_mounts()
+        return function()
+
+    return in_thread(body)

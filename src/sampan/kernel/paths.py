@@ -114,6 +114,49 @@ def makedirs_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, uid: in
     return open_in_root(root_fd, b"/".join(real), os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
 
 
+def resolve_in_root(root_fd: int, path: str | bytes) -> bytes:
+    """Where `path` leads inside the root, as text without links, "." and ".."; b"" for the root itself.
+
+    For a message or an answer: whoever opens it resolves it again. What is not there is taken for what it says, so that a
+    link to nothing has an answer too. Raises `KernelError` (ELOOP for a circle of links).
+    """
+    real: list[bytes] = []
+    pending = split(path)[::-1]
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == b"..":
+            del real[-1:]
+            continue
+        target = _link_target(root_fd, b"/".join((*real, name)))
+        if target is None:
+            real.append(name)
+            continue
+        links += 1
+        if links > _SYMLINK_LIMIT:
+            raise KernelError(errno.ELOOP, "openat2", path)
+        if target.startswith(b"/"):
+            real.clear()
+        pending += split(target)[::-1]
+    return b"/".join(real)
+
+
+def _link_target(root_fd: int, path: bytes) -> bytes | None:
+    """The target of a link at a path without links; None for what is no link or not there."""
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH, nofollow_last=True, no_symlinks=True)
+    except KernelError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    try:
+        return os.readlink(b"", dir_fd=fd)
+    except OSError:
+        return None  # ENOENT or EINVAL by kernel version: no link.
+    finally:
+        os.close(fd)
+
+
 def _enter_or_make(root_fd: int, parents: Sequence[bytes], name: bytes, mode: int, uid: int, gid: int) -> bytes | None:
     """Make sure that `name` is a directory of `parents`; the link's target instead if it is a symbolic link."""
     path = b"/".join((*parents, name))

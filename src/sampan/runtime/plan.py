@@ -130,7 +130,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     if facts.init:
         steps.append(setup.PrivateProgram("init", facts.init))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
-    steps.append(_root(facts.root))
+    steps.append(root_step(facts.root))
     if any(entry.get("matchUser") for entry in spec["mounts"]):
         # Whose ids the mounts are given: the image's own files say it, and its root is there now.
         user = spec["process"]["user"]
@@ -198,7 +198,8 @@ _THROTTLES = (
 )
 
 
-def _root(root: RootFilesystem) -> Step:
+def root_step(root: RootFilesystem) -> Step:
+    """The step that makes a container's root file system, detached and named "root"."""
     if root.kind == "overlay":
         return sources.BuildOverlay("root", root.lower, root.upper, root.work)
     return sources.CloneTree("root", root.source)
@@ -210,7 +211,7 @@ def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
     if entry["source"] == "joined:/dev/shm":
         return [sources.BorrowTree(f"mount.{index}", "ns.mount", "/dev/shm")]
     if entry["type"] == "bind":
-        return _bind(entry, f"mount.{index}", options)
+        return bind_steps(entry, f"mount.{index}", options)
     if entry["type"] == "image":
         return [sources.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"])]
     if entry["type"] == "cgroup" and driver.version != "v2":
@@ -221,7 +222,8 @@ def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
     return []
 
 
-def _bind(entry: dict[str, Any], name: str, options: oci.MountOptions) -> list[Step]:
+def bind_steps(entry: dict[str, Any], name: str, options: oci.MountOptions) -> list[Step]:
+    """The steps that make the detached mount `name` of an entry of type bind."""
     steps: list[Step] = [
         sources.CloneTree(
             name,

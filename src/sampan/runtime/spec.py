@@ -148,7 +148,6 @@ def no_new_privileges(host: dict[str, Any]) -> bool:
 def _mounts(
     host: dict[str, Any], privileged: bool, files: dict[str, str], asked: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    read_only = bool(host.get("ReadonlyRootfs"))
     own = defaults.mounts(int(host.get("ShmSize") or DEFAULT_SHM_SIZE))
     ipc = host.get("IpcMode") or "private"
     if ipc == "none":
@@ -173,19 +172,35 @@ def _mounts(
         # sysfs shows the devices of a network namespace, and only its owner may mount it.
         sealed = ["rbind", "nosuid", "noexec", "nodev", *([] if privileged else [_read_only_below()])]
         _replace(own, {"destination": "/sys", "type": "bind", "source": "/sys", "options": sealed})
-    options = ["rbind", "rprivate", "ro"] if read_only else ["rbind", "rprivate"]
-    # Docker's three files are placed like what was asked for: on an /etc that is mounted, below a mount of theirs not at all.
-    taken = {entry["destination"] for entry in asked} | {os.path.normpath(path) for path in host.get("Tmpfs") or ()}
-    asked += [
-        {"destination": d, "type": "bind", "source": s, "options": list(options)}
-        for d, s in files.items()
-        if d not in taken
-    ]
+    asked += _own_files(host, files, asked)
     asked += [
         {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": oci.tmpfs_options(text or "")}
         for destination, text in (host.get("Tmpfs") or {}).items()
     ]
     return _override_by_destination(own, asked)
+
+
+def _own_files(host: dict[str, Any], files: dict[str, str], asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Docker's three files, placed like what was asked for: on an /etc that is mounted, below a mount of theirs not at all."""
+    options = ["rbind", "rprivate", "ro"] if host.get("ReadonlyRootfs") else ["rbind", "rprivate"]
+    taken = {entry["destination"] for entry in asked} | {os.path.normpath(path) for path in host.get("Tmpfs") or ()}
+    return [
+        {"destination": d, "type": "bind", "source": s, "options": list(options)}
+        for d, s in files.items()
+        if d not in taken
+    ]
+
+
+def bound_mounts(
+    record: dict[str, Any], files: dict[str, str], images: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """What keeps its content while the container does not run: binds, volumes, images and Docker's three files, parents first.
+
+    Arguments as of `make_spec`.
+    """
+    asked = asked_mounts(record.get("mounts") or (), images)
+    asked += _own_files(record["host_config"], files, asked)
+    return _override_by_destination([], [entry for entry in asked if entry["type"] != "tmpfs"])
 
 
 def asked_mounts(points: Sequence[Mapping[str, Any]], images: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -109,7 +109,10 @@ class Archive:
         """
         if with_root:
             self._directory(self._tree.fd, b"./")
-        levels = [self._level(b"", False)]
+        yield from self._rest([self._level(b"", False)])
+
+    def _rest(self, levels: list[Level]) -> Iterator[None]:
+        """All that is left of the directories that were begun, and the end mark."""
         while levels:
             level = levels[-1]
             if level.names:
@@ -122,17 +125,18 @@ class Archive:
         self._sink.flush()
         yield
 
-    def _level(self, path: bytes, covered: bool) -> _Level:
+    def _level(self, path: bytes, covered: bool) -> Level:
         """Begin with what is in a directory: its marks first, so that they hide nothing of what follows."""
         if self._form is not None:
             covered, marks = self._form.enter(self._tree.fd, path, covered)
             for mark in marks:
                 self._mark(_joined(path, mark))
-        return _Level(path, sorted(self._tree.names(), reverse=True), covered)
+        return Level(path, sorted(self._tree.names(), reverse=True), covered)
 
-    def _entry(self, levels: list[_Level], name: bytes) -> Iterator[None]:
+    def _entry(self, levels: list[Level], name: bytes, shown: bytes = b"") -> Iterator[None]:
+        """One name of the newest level's directory, as `shown` in the archive, else by its own path."""
         level = levels[-1]
-        path = _joined(level.path, name)
+        path = shown or _joined(level.path, name)
         found = self._tree.locate(name)
         if found is None:
             return  # It vanished.
@@ -166,20 +170,20 @@ class Archive:
         self.entries += 1
 
     def _directory(self, fd: int, path: bytes) -> None:
-        entry = _described(path, DIRECTORY, os.fstat(fd))
+        entry = self._described(path, DIRECTORY, os.fstat(fd))
         entry.xattrs = _xattrs(fd)
         self._writer.add(entry)
         self.entries += 1
 
     def _hard_link(self, path: bytes, name: bytes, status: os.stat_result) -> None:
         first = self._links[status.st_dev, status.st_ino]
-        entry = _described(path, HARDLINK, status)
+        entry = self._described(path, HARDLINK, status)
         entry.target = first
         self._writer.add(entry)
         self.entries += 1
 
     def _node(self, fd: int, name: bytes, path: bytes, status: os.stat_result) -> None:
-        entry = _described(path, _KINDS[stat.S_IFMT(status.st_mode)], status)
+        entry = self._described(path, _KINDS[stat.S_IFMT(status.st_mode)], status)
         if entry.kind == SYMLINK:
             try:
                 entry.target = os.readlink(name, dir_fd=fd)
@@ -201,20 +205,23 @@ class Archive:
             return
         try:
             status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                return
-            entry = _described(path, FILE, status)
-            entry.size = status.st_size
-            entry.xattrs = _xattrs(file)
-            if status.st_size - status.st_blocks * 512 >= _SPARSE_FROM:
-                entry.regions = _regions(file, status.st_size)
-            self._writer.begin(entry)
-            yield from self._data(file, entry)
-            self._writer.end()
-            self._wrote(path, status)
-            self.size += entry.size
+            if stat.S_ISREG(status.st_mode):
+                yield from self._regular(file, path, status)
         finally:
             os.close(file)
+
+    def _regular(self, file: int, path: bytes, status: os.stat_result) -> Iterator[None]:
+        """An open regular file."""
+        entry = self._described(path, FILE, status)
+        entry.size = status.st_size
+        entry.xattrs = _xattrs(file)
+        if status.st_size - status.st_blocks * 512 >= _SPARSE_FROM:
+            entry.regions = _regions(file, status.st_size)
+        self._writer.begin(entry)
+        yield from self._data(file, entry)
+        self._writer.end()
+        self._wrote(path, status)
+        self.size += entry.size
 
     def _data(self, file: int, entry: TarEntry) -> Iterator[None]:
         regions = (0, entry.size) if entry.regions is None else entry.regions
@@ -228,6 +235,11 @@ class Archive:
                 self._writer.write(data)
                 left -= len(data)
                 yield
+
+    def _described(self, path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
+        """An entry with what every file has."""
+        mode = stat.S_IMODE(status.st_mode)
+        return TarEntry(path, kind, mode, status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
 
     def _wrote(self, path: bytes, status: os.stat_result) -> None:
         self.entries += 1
@@ -348,7 +360,7 @@ class MergedTree:
             self._close(at)
 
 
-class _Level:
+class Level:
     """A directory that is being read: what is left of its names, in reverse order."""
 
     __slots__ = ("covered", "names", "path")
@@ -381,12 +393,8 @@ def is_plain_root(fd: int) -> bool:
     return (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 0, 0) and not _xattrs(fd)
 
 
-def _described(path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
-    return TarEntry(path, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
-
-
 def _joined(path: bytes, name: bytes) -> bytes:
-    return path + b"/" + name if path else name
+    return path + name if not path or path.endswith(b"/") else path + b"/" + name
 
 
 def _xattrs(fd: int) -> dict[bytes, bytes]:

@@ -43,7 +43,7 @@ _ODD_COMPONENTS = frozenset((b"", b".", b".."))
 _DEVICE_FORMATS = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 # What the kernel says to a name or a value that the archive chose; anything else is the machine's fault.
-_ARCHIVE_ERRORS = frozenset(
+ARCHIVE_ERRORS = frozenset(
     (
         errno.EEXIST,
         errno.EFBIG,
@@ -78,7 +78,7 @@ class Extractor:
         except Malformed as e:
             raise InvalidParameter(f"error processing tar file: {_place(entry)}: {e}") from None
         except OSError as e:
-            kind = InvalidParameter if e.errno in _ARCHIVE_ERRORS else System
+            kind = InvalidParameter if e.errno in ARCHIVE_ERRORS else System
             words = os.strerror(e.errno) if e.errno else str(e)
             raise kind(f"error processing tar file: {_place(entry)}: {words[:1].lower()}{words[1:]}") from e
 
@@ -115,7 +115,7 @@ class Extractor:
             fd = os.open(base, _NEW_FILE, 0o600, dir_fd=parent.fd)
         try:
             if entry.regions is not None:
-                _write_sparse(fd, entry, reader)
+                write_sparse(fd, entry, reader)
             elif entry.size:
                 for _, data in reader.chunks():
                     write_all(fd, data)
@@ -291,7 +291,8 @@ def clean(name: bytes) -> bytes:
     return name
 
 
-def _write_sparse(fd: int, entry: TarEntry, reader: TarReader) -> None:
+def write_sparse(fd: int, entry: TarEntry, reader: TarReader) -> None:
+    """The data of a sparse entry into a new file, holes left as holes."""
     os.ftruncate(fd, entry.size)
     for position, data in reader.chunks():
         os.lseek(fd, position, os.SEEK_SET)
@@ -304,7 +305,7 @@ def finish_node(dir_fd: int, base: bytes, entry: TarEntry) -> None:
     if entry.kind != SYMLINK:
         os.chmod(base, entry.mode, dir_fd=dir_fd)  # Ours since a moment ago: no link that could be followed.
     if entry.xattrs:
-        _set_xattrs(by_descriptor(dir_fd, base), entry)
+        set_xattrs(by_descriptor(dir_fd, base), entry)
     os.utime(base, ns=_times(entry), dir_fd=dir_fd, follow_symlinks=False)
 
 
@@ -314,11 +315,11 @@ def set_metadata(fd: int, entry: TarEntry) -> None:
     os.fchown(fd, entry.uid, entry.gid)
     os.fchmod(fd, entry.mode)
     if entry.xattrs:
-        _set_xattrs(fd, entry)
+        set_xattrs(fd, entry)
     os.utime(fd, ns=_times(entry))
 
 
-def _set_xattrs(target: int | bytes, entry: TarEntry) -> None:
+def set_xattrs(target: int | bytes, entry: TarEntry) -> None:
     """Set an entry's xattrs, as containerd does: trusted ones never, what the file system cannot hold not at all.
 
     A layer that could set trusted.overlay.redirect or .opaque would decide what other layers show.

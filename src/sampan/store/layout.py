@@ -65,6 +65,7 @@ class ContainerPaths:
     __slots__ = (
         "attach_socket",
         "directory",
+        "files_lock",
         "health",
         "hostname",
         "hosts",
@@ -85,6 +86,8 @@ class ContainerPaths:
         self.record = f"{directory}/record.json"
         self.record_lock = f"{directory}/record.lock"
         self.monitor_lock = f"{directory}/monitor.lock"
+        # Held by who copies files into or out of it: see `engine.containerroots`.
+        self.files_lock = f"{directory}/files.lock"
         self.starts = f"{directory}/starts"
         self.log = f"{directory}/{container_id}-json.log"
         self.hosts = f"{directory}/hosts"

@@ -1,0 +1,163 @@
+"""`cp`: files between a container and this machine, or as an archive from or to a standard stream."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.flags import Flag
+from sampan.cli.output import Failure, err, write
+from sampan.cli.verbs import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments
+    from sampan.engine.container import Container
+
+_STREAM = "-"
+
+
+def cp(context: Context, arguments: Arguments) -> int:
+    """Copy, and tell how much on a terminal."""
+    source, destination = arguments.words
+    if not source:
+        raise Failure("source can not be empty")
+    if not destination:
+        raise Failure("destination can not be empty")
+    from_container, source_path = _parse(source)
+    to_container, destination_path = _parse(destination)
+    if from_container and to_container:
+        raise Failure("copying between containers is not supported")
+    if not from_container and not to_container:
+        raise Failure("must specify at least one container source")
+    container = context.engine.containers.get(from_container or to_container)
+
+    from sampan.engine.copying import Unfitting
+
+    try:
+        if from_container:
+            return _copy_out(container, source_path, destination, arguments)
+        return _copy_in(container, source, destination_path, destination, arguments)
+    except Unfitting as e:
+        raise Failure(str(e)) from None
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """CONTAINER:PATH as its two parts; "" for the container of a path of this machine, which may have a colon, too."""
+    container, colon, path = text.partition(":")
+    # A path that begins with a slash or a dot is none of a container's: so one with a colon can be named.
+    if not colon or text.startswith(("/", ".")):
+        return "", text
+    return container, path
+
+
+def _copy_out(container: Container, path: str, destination: str, arguments: Arguments) -> int:
+    if destination == _STREAM:
+        with container.open_files() as files:
+            from sampan.engine.copying import followed
+
+            _, pieces = files.get(followed(files, path, arguments["follow-link"])[0])
+            with pieces:
+                for piece in pieces:
+                    write(1, piece)
+        return 0
+    report = _Report("from", arguments)
+    size = container.copy_out(
+        path, destination, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
+    )
+    report.done(size, _absolute(destination))
+    return 0
+
+
+def _copy_in(container: Container, source: str, path: str, shown: str, arguments: Arguments) -> int:
+    report = _Report("to", arguments)
+    if source == _STREAM:
+        size = _stream_in(container, path, shown, arguments["archive"], report.progress)
+    else:
+        size = container.copy_in(
+            source, path, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
+        )
+    report.done(size, shown)
+    return 0
+
+
+def _stream_in(
+    container: Container, path: str, shown: str, archive: bool, progress: Callable[[int], None] | None
+) -> int:
+    from sampan.engine.copying import Source, destination_in
+
+    with container.open_files() as files:
+        destination = destination_in(files, path)
+        if not destination.is_directory:
+            raise Failure(f'destination "{shown}" must be a directory')
+        stream = Source(iter(lambda: os.read(0, 1 << 18), b""), progress)
+        files.put(destination.path, stream, keep_kinds=True, owned_by_user=archive)
+        return stream.total
+
+
+def _absolute(path: str) -> str:
+    """A path of this machine as Docker tells it: absolute, the slash at its end kept."""
+    return os.path.abspath(path) + ("/" if path.endswith("/") and os.path.abspath(path) != "/" else "")
+
+
+class _Report:
+    """What is told on standard error: how far it has come, twice a second, and how much it was in the end."""
+
+    _INTERVAL = 0.5
+
+    def __init__(self, direction: str, arguments: Arguments) -> None:
+        quiet = arguments["quiet"] if arguments.given("quiet") else not os.isatty(1)
+        self._direction = direction
+        self._next = 0.0
+        self._quiet = quiet
+        self._drawn = False
+        self.progress = None if quiet or not os.isatty(2) else self._progress
+
+    def _progress(self, size: int) -> None:
+        import time
+
+        now = time.monotonic()
+        if not self._next:
+            self._next = now + self._INTERVAL
+        if now >= self._next:
+            self._next = now + self._INTERVAL
+            self._drawn = True
+            self._draw(f"Copying {self._direction} container - {_size(size)}")
+
+    def _draw(self, text: str) -> None:
+        try:
+            os.write(2, b"\r\x1b[K" + text.encode())
+        except OSError:
+            pass  # Nobody is there to see it.
+
+    def done(self, size: int, where: str) -> None:
+        if self._drawn:
+            self._draw("")
+        if not self._quiet:
+            err(f"Successfully copied {_size(size)} to {where}")
+
+
+def _size(size: int) -> str:
+    from sampan.cli.images import human_size
+
+    return human_size(size)
+
+
+CP = Command(
+    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tsampan cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    cp,
+    (
+        Flag(
+            "archive",
+            "bool",
+            "Keep owners: into a container the files are its user's, out of it they stay whose they are",
+            "a",
+        ),
+        Flag("follow-link", "bool", "Always follow symbol link in SRC_PATH", "L"),
+        Flag("quiet", "bool", "Print nothing; so it is anyway if standard output is no terminal", "q"),
+    ),
+    at_least=2,
+    at_most=2,
+)
