@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
     from sampan.engine.container import Container
+    from sampan.engine.copying import Copied
 
 _STREAM = "-"
 
@@ -64,29 +65,29 @@ def _copy_out(container: Container, path: str, destination: str, arguments: Argu
                     write(1, piece)
         return 0
     report = _Report("from", arguments)
-    size = container.copy_out(
+    copied = container.copy_out(
         path, destination, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
     )
-    report.done(size, _absolute(destination))
+    report.done(copied, _absolute(destination))
     return 0
 
 
 def _copy_in(container: Container, source: str, path: str, shown: str, arguments: Arguments) -> int:
     report = _Report("to", arguments)
     if source == _STREAM:
-        size = _stream_in(container, path, shown, arguments["archive"], report.progress)
+        copied = _stream_in(container, path, shown, arguments["archive"], report.progress)
     else:
-        size = container.copy_in(
+        copied = container.copy_in(
             source, path, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
         )
-    report.done(size, shown)
+    report.done(copied, f"{shown.partition(':')[0]}:{copied.path}")
     return 0
 
 
 def _stream_in(
     container: Container, path: str, shown: str, archive: bool, progress: Callable[[int], None] | None
-) -> int:
-    from sampan.engine.copying import Source, destination_in
+) -> Copied:
+    from sampan.engine.copying import Copied, Source, destination_in
 
     with container.open_files() as files:
         destination = destination_in(files, path)
@@ -94,7 +95,7 @@ def _stream_in(
             raise Failure(f'destination "{shown}" must be a directory')
         stream = Source(iter(lambda: os.read(0, 1 << 18), b""), progress)
         files.put(destination.path, stream, keep_kinds=True, owned_by_user=archive)
-        return stream.total
+        return Copied(stream.total, destination.path)
 
 
 def _absolute(path: str) -> str:
@@ -132,11 +133,11 @@ class _Report:
         except OSError:
             pass  # Nobody is there to see it.
 
-    def done(self, size: int, where: str) -> None:
+    def done(self, copied: Copied, where: str) -> None:
         if self._drawn:
             self._draw("")
         if not self._quiet:
-            err(f"Successfully copied {_size(size)} to {where}")
+            err(f"Successfully copied {_size(copied.size)} to {where}")
 
 
 def _size(size: int) -> str:

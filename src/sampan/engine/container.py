@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sampan.engine.archive import Archives, ArchiveStream, Files, PathStat
     from sampan.engine.boot import Booter
     from sampan.engine.commit import Committer
-    from sampan.engine.copying import Copier, Readable
+    from sampan.engine.copying import Copied, Copier, Readable
     from sampan.engine.create import Creator
     from sampan.engine.events import Events
     from sampan.engine.exec import Executor
@@ -212,10 +212,10 @@ class Container:
         follow: bool = False,
         archive: bool = False,
         progress: Callable[[int], None] | None = None,
-    ) -> int:
+    ) -> Copied:
         """Copy a file or directory of this machine into it, as `docker cp SOURCE CONTAINER:PATH`, running or not.
 
-        The result is the size of what was copied, in bytes, as an archive; `progress` is told it as it grows. `follow`: a link at
+        The result says how many bytes it was, as an archive, and where it went; `progress` is told the size as it grows. `follow`: a link at
         `source` is followed. Owners are kept as numbers; with `archive` all belongs to the container's user, if it has one.
         Raises InvalidParameter (copying.Unfitting if the two do not go together), NotFound, Conflict, System; what was
         copied until then stays.
@@ -231,7 +231,7 @@ class Container:
         follow: bool = False,
         archive: bool = False,
         progress: Callable[[int], None] | None = None,
-    ) -> int:
+    ) -> Copied:
         """Copy a file or directory of it to this machine, as `docker cp CONTAINER:PATH TARGET`, running or not.
 
         What is made belongs to the caller and has no set-id bits; with `archive` it keeps owners and all. Else as `copy_in`.

@@ -49,6 +49,13 @@ class Destination(Struct):
     is_directory: bool
 
 
+class Copied(Struct):
+    """What was copied. size: bytes of the archive that it went as. path: where it went, when links at the end of it were followed."""
+
+    size: int
+    path: str
+
+
 def place(source: str, is_directory: bool, destination: Destination) -> tuple[str, str]:
     """The directory that something is put into and the name that it gets there; "" for what is in the directory `source` itself.
 
@@ -112,10 +119,10 @@ class Copier:
         follow: bool = False,
         owned_by_user: bool = False,
         progress: Progress | None = None,
-    ) -> int:
-        """Copy a file or directory of the caller's into a container; the size of the archive that it went as, in bytes.
+    ) -> Copied:
+        """Copy a file or directory of the caller's into a container.
 
-        follow: a link at `source` is followed. owned_by_user: see `Files.put`. progress: is told that size as it grows.
+        follow: a link at `source` is followed. owned_by_user: see `Files.put`. progress: is told the size as it grows.
         Raises Unfitting, and what `Files.put` raises.
         """
         local = _LocalSource(source, follow)
@@ -124,7 +131,7 @@ class Copier:
             directory, name = place(local.name, local.is_directory, destination)
             stream = Source(local.archive(os.fsencode(name) or b"."), progress)
             files.put(directory, stream, keep_kinds=True, owned_by_user=owned_by_user)
-            return stream.total
+            return Copied(stream.total, destination.path)
 
     def copy_out(
         self,
@@ -135,8 +142,8 @@ class Copier:
         follow: bool = False,
         keep_owners: bool = False,
         progress: Progress | None = None,
-    ) -> int:
-        """Copy a file or directory of a container to the caller's; the size of the archive that it came as, in bytes.
+    ) -> Copied:
+        """Copy a file or directory of a container to the caller's.
 
         follow: a link at `path` is followed. keep_owners: what is made has the owners that it has in the container, and its
         set-id bits and capabilities; else it is the caller's, without them. Raises Unfitting, and what `Files.get` raises.
@@ -162,7 +169,7 @@ class Copier:
                     raise System(explain(e)) from e
                 finally:
                     os.close(fd)
-            return stream.total
+            return Copied(stream.total, target)
 
 
 def destination_in(files: Files, path: str) -> Destination:
@@ -254,17 +261,15 @@ def _check_output(target: str) -> None:
     shown = os.path.abspath(target)
     try:
         mode = os.stat(target).st_mode
+    except NotADirectoryError:
+        raise Unfitting(f"stat {shown}/: not a directory") from None
     except OSError:
         above = os.path.dirname(shown)
         if not os.path.isdir(above):
             raise Unfitting(f'invalid output path: directory "{above}" does not exist') from None
         return
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise Unfitting(f'invalid output path: "{shown}" must be a directory or a regular file: got a {kind}')
-
-
-_KINDS = {stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise Unfitting(f'invalid output path: "{shown}" must be a directory or a regular file: got a device')
 
 
 def _local_destination(target: str) -> Destination:
@@ -286,4 +291,14 @@ def _open_local(directory: str) -> int:
         raise System(f"open {shown}: {(e.strerror or str(e)).lower()}") from None
 
 
-__all__ = ["Copier", "Destination", "Source", "Unfitting", "asserts_directory", "destination_in", "followed", "place"]
+__all__ = [
+    "Copied",
+    "Copier",
+    "Destination",
+    "Source",
+    "Unfitting",
+    "asserts_directory",
+    "destination_in",
+    "followed",
+    "place",
+]

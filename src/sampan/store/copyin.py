@@ -18,7 +18,8 @@ from sampan.errors import InvalidParameter, System
 from sampan.kernel.files import by_descriptor, write_all
 from sampan.kernel.libc import KernelError
 from sampan.kernel.paths import makedirs_in_root, open_in_root
-from sampan.kernel.tree import remove_tree
+from sampan.kernel.roots import is_mount_point
+from sampan.kernel.tree import Descent, remove_tree, walk
 from sampan.store.extract import ARCHIVE_ERRORS, clean, set_metadata, write_sparse
 from sampan.store.tarfields import Malformed
 from sampan.store.tarstream import (
@@ -234,7 +235,7 @@ class CopyIn:
             return
         if is_directory and self._manner.keep_kinds:
             raise Malformed(f"cannot overwrite directory {self._path(name)} with non-directory {self._path(b'')}")
-        remove_tree(parent, base)
+        _remove(parent, base)
 
     def _directory(self, parent: int, base: bytes, name: bytes, entry: TarEntry) -> None:
         for _ in range(_ATTEMPTS):
@@ -252,7 +253,7 @@ class CopyIn:
                     raise
             if self._manner.keep_kinds:
                 raise Malformed(f"cannot overwrite non-directory {self._path(name)} with directory {self._path(b'')}")
-            remove_tree(parent, base)
+            _remove(parent, base)
         else:
             raise KernelError(errno.EEXIST, "mkdir", name)
         try:
@@ -340,6 +341,34 @@ class CopyIn:
                     self._replace(parent, base, b"/".join((above, base)) if above else base, link)
         finally:
             os.close(source)
+
+
+def _remove(parent: int, base: bytes) -> None:
+    """Remove a name with all that is below it, unless something is mounted there: volumes are not emptied by the way."""
+    try:
+        if is_mount_point(parent, base):
+            raise KernelError(errno.EBUSY, "unlinkat", base)
+        descent = Descent(os.open(base, _DIRECTORY, dir_fd=parent))
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+    else:
+        try:
+            walk(descent, _refuse_mounts)
+        finally:
+            descent.close()
+    remove_tree(parent, base)
+
+
+def _refuse_mounts(fd: int) -> list[str]:
+    directories: list[str] = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if is_mount_point(fd, os.fsencode(entry.name)):
+                raise KernelError(errno.EBUSY, "unlinkat", entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+    return directories
 
 
 def _make_plain(entry: TarEntry) -> None:
