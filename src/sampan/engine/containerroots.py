@@ -100,12 +100,17 @@ class _RunningRoot(ContainerRoot):
             if not self._ended.poll(0):
                 return
             try:
-                if self._paths.newest_start() == self._number:
+                newest = self._paths.newest_start()
+                if newest == self._number:
                     return  # It has ended, and nobody wants to start it: its files are all there.
+                # From when that start was made, for we may have been suspended since: this is its oldest file.
+                since = time.time() - os.stat(self._paths.start(newest).reserved_exit).st_mtime
             except FileNotFoundError:
-                raise NotFound(f"No such container: {self.record.id}") from None
-            self._deadline = time.monotonic() + GRACE
-        if time.monotonic() > self._deadline:
+                if not os.path.isdir(self._paths.directory):
+                    raise NotFound(f"No such container: {self.record.id}") from None
+                since = GRACE  # That start is over, too.
+            self._deadline = time.monotonic() + GRACE - min(max(since, 0.0), GRACE)
+        if time.monotonic() >= self._deadline:
             raise Conflict(
                 f"container {self.record.name} was started again while its files were copied: the copy is not complete, try again"
             )

@@ -204,7 +204,10 @@ class Handle:
         pidfd = self.open_init()
         try:
             assert started is not None
-            fd = os.open(f"/proc/{started['pid']}/ns/{namespaces.FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fd = os.open(f"/proc/{started['pid']}/ns/{namespaces.FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # one that has ended and was not reaped yet has no namespaces
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
             if select.select([pidfd], [], [], 0)[0]:
                 os.close(fd)  # it ended meanwhile: the number may be another's
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
