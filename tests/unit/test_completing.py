@@ -35,7 +35,17 @@ def test_what_is_proposed_can_be_read(name: str) -> None:
 def test_what_a_verb_takes_is_understood(verb: str) -> None:
     """Each word of a usage is one that completion knows, or one of those that are nobody's names."""
     known = {"CONTAINER", "IMAGE", "VOLUME", "NAME|ID", "REPOSITORY[:TAG]", "SOURCE_IMAGE[:TAG]", "TARGET_IMAGE[:TAG]"}
-    others = {"FILE|URL|-", "COMMAND", "ARG", "NEW_NAME", "PRIVATE_PORT[/PROTO]", "[ps", "OPTIONS]", ""}
+    others = {
+        "FILE|URL|-",
+        *completing._COPIED,
+        "COMMAND",
+        "ARG",
+        "NEW_NAME",
+        "PRIVATE_PORT[/PROTO]",
+        "[ps",
+        "OPTIONS]",
+        "",
+    }
     usage = verbs.load(verb).usage
     for position in range(4):
         assert completing._kind_of_word(usage, position)[0] in known | others, usage

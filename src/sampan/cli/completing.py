@@ -53,6 +53,8 @@ _MODES: dict[str, tuple[str, ...]] = {
     "network": ("host", "none"),
     "pid": ("host",),
 }
+# What `cp` copies from and to.
+_COPIED = ("CONTAINER:SRC_PATH", "DEST_PATH|-")
 # Verbs that have something to do with containers that run, and no line in the table of states.
 _OF_RUNNING = frozenset(("port", "stats"))
 
@@ -182,6 +184,12 @@ class _Line:
         kind, repeated = _kind_of_word(command.usage, len(scan.positional))
         if kind == "FILE|URL|-":
             return [FILES]
+        if kind in _COPIED:
+            # One side is a container's; a path of this machine that could be one begins with a slash or a dot.
+            other = any(":" in word and not word.startswith(("/", ".")) for word in scan.positional)
+            if other or self._last.startswith(("/", ".")):
+                return [FILES]
+            return [*(f"{one}:" for one in self._containers(frozenset(lifecycle.STATES), self._last)), FILES]
         taken = set(scan.positional) if repeated else set()
         found: list[str] = []
         if kind in ("CONTAINER", "NAME|ID"):
@@ -288,7 +296,8 @@ def _flags(scan: _Scan) -> list[str]:
 
 def _kind_of_word(usage: str, position: int) -> tuple[str, bool]:
     """What the usage calls the word at a position, and whether there may be any number of these."""
-    words = [word for word in usage.replace("[OPTIONS]", "").split() if word]
+    # Of a usage of two lines (`cp`) the first one: the other has the same words the other way round.
+    words = usage.partition("\n")[0].replace("[OPTIONS]", "").split()
     for at, word in enumerate(words):
         repeated = word.endswith("...]")
         kind = word.removesuffix("...]").lstrip("[") if repeated else word

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, write
+from sampan.cli.progress import Bar
 from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
@@ -64,23 +67,23 @@ def _copy_out(container: Container, path: str, destination: str, arguments: Argu
                 for piece in pieces:
                     write(1, piece)
         return 0
-    report = _Report("from", arguments)
-    copied = container.copy_out(
-        path, destination, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
-    )
-    report.done(copied, _absolute(destination))
+    with _Report("from", arguments) as report:
+        copied = container.copy_out(
+            path, destination, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
+        )
+        report.done(copied, _absolute(destination))
     return 0
 
 
 def _copy_in(container: Container, source: str, path: str, shown: str, arguments: Arguments) -> int:
-    report = _Report("to", arguments)
-    if source == _STREAM:
-        copied = _stream_in(container, path, shown, arguments["archive"], report.progress)
-    else:
-        copied = container.copy_in(
-            source, path, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
-        )
-    report.done(copied, f"{shown.partition(':')[0]}:{copied.path}")
+    with _Report("to", arguments) as report:
+        if source == _STREAM:
+            copied = _stream_in(container, path, shown, arguments["archive"], report.progress)
+        else:
+            copied = container.copy_in(
+                source, path, follow=arguments["follow-link"], archive=arguments["archive"], progress=report.progress
+            )
+        report.done(copied, f"{shown.partition(':')[0]}:{copied.path}")
     return 0
 
 
@@ -104,38 +107,30 @@ def _absolute(path: str) -> str:
 
 
 class _Report:
-    """What is told on standard error: how far it has come, twice a second, and how much it was in the end."""
+    """What is told on standard error: how far a long copy has come, and how much it was in the end."""
 
-    _INTERVAL = 0.5
+    _SHORT = 0.5
+    """Seconds that a copy may take without a word, as with Docker."""
 
     def __init__(self, direction: str, arguments: Arguments) -> None:
-        quiet = arguments["quiet"] if arguments.given("quiet") else not os.isatty(1)
-        self._direction = direction
-        self._next = 0.0
-        self._quiet = quiet
-        self._drawn = False
-        self.progress = None if quiet or not os.isatty(2) else self._progress
+        self._quiet = arguments["quiet"] if arguments.given("quiet") else not os.isatty(1)
+        self._what = f"Copying {direction} container"
+        self._bar = Bar()
+        self._from = time.monotonic() + self._SHORT
+        self.progress = None if self._quiet or not self._bar.shown else self._progress
 
     def _progress(self, size: int) -> None:
-        import time
+        if time.monotonic() >= self._from:
+            self._bar(self._what, size, 0)
 
-        now = time.monotonic()
-        if not self._next:
-            self._next = now + self._INTERVAL
-        if now >= self._next:
-            self._next = now + self._INTERVAL
-            self._drawn = True
-            self._draw(f"Copying {self._direction} container - {_size(size)}")
+    def __enter__(self) -> Self:
+        return self
 
-    def _draw(self, text: str) -> None:
-        try:
-            os.write(2, b"\r\x1b[K" + text.encode())
-        except OSError:
-            pass  # Nobody is there to see it.
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__()
 
     def done(self, copied: Copied, where: str) -> None:
-        if self._drawn:
-            self._draw("")
+        self._bar.__exit__()
         if not self._quiet:
             err(f"Successfully copied {_size(copied.size)} to {where}")
 
