@@ -138,20 +138,11 @@ def test_one_whose_record_cannot_be_read(made: Any, root: Root) -> None:
 
 def test_a_program_that_has_changed_its_root(made: Any) -> None:
     """The container's files are those of its image and its mounts, wherever its program has put itself."""
-    box = made(
-        command=[
-            "sh",
-            "-c",
-            "mkdir -p /jail/bin /jail/etc; cp /bin/busybox /jail/bin; exec chroot /jail /bin/busybox sleep 1000",
-        ]
-    )
+    jail = "mkdir -p /jail/bin /jail/etc; cp /bin/busybox /jail/bin; exec chroot /jail /bin/busybox sleep 1000"
+    box = made(command=["sh", "-c", jail])
     box.start()
-    eventually(
-        lambda: (
-            os.path.isdir(f"/proc/{box.inspect()['State']['Pid']}/root/bin")
-            and not os.path.exists(f"/proc/{box.inspect()['State']['Pid']}/root/jail")
-        )
-    )
+    seen = Path(f"/proc/{box.inspect()['State']['Pid']}/root")
+    eventually(lambda: (seen / "bin/busybox").exists() and not (seen / "etc/passwd").exists())
     assert box.stat_path("/jail/bin/busybox").size > 0
     put(box, "/etc", mark=b"1")
     assert box.exec(["cat", "/etc/mark"]).stdout == "1"
