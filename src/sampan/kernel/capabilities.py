@@ -7,7 +7,7 @@ import os
 import struct
 
 from sampan.kernel.libc import KernelError, buffer, by_machine, filled, raw
-from sampan.kernel.process import prctl
+from sampan.kernel.process import prctl, prctl2
 
 NAMES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
@@ -21,7 +21,7 @@ NAMES = (
 """Names by number (include/uapi/linux/capability.h)."""
 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 _VERSION_3 = 0x20080522
 _SYS_CAPGET, _SYS_CAPSET = by_machine(125, 90), by_machine(126, 91)
 _HEADER = struct.Struct("=Ii")  # version, pid
@@ -78,6 +78,13 @@ def drop_bounding(keep: int) -> None:
 def clear_ambient() -> None:
     """Empty the ambient set, which would hand capabilities to programs that did not ask."""
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, "prctl(PR_CAP_AMBIENT)")
+
+
+def raise_ambient(bits: int) -> None:
+    """Add to the ambient set, which programs without file capabilities keep; each has to be permitted and inheritable."""
+    for number in range(64):
+        if bits >> number & 1:
+            prctl2(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, "prctl(PR_CAP_AMBIENT_RAISE)")
 
 
 def get() -> tuple[int, int, int]:

@@ -38,6 +38,7 @@ MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 # mount_setattr(2), fsmount(2)
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_NOSYMFOLLOW = 0x10, 0x20, 0x200000
+_MOUNT_ATTR__ATIME = 0x70
 MOUNT_ATTR_IDMAP = 0x100000
 
 _SAME_BITS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -208,23 +209,27 @@ def move_mount(mount_fd: int, target_fd: int, target: str = "") -> None:
     raw(SYS_MOVE_MOUNT, "move_mount", target, mount_fd, b"", target_fd, os.fsencode(target), flags)
 
 
-def set_attributes(fd: int, attributes: int, recursive: bool = False) -> None:
-    """Add attributes to a mount (mount_setattr(2), Linux 5.12).
+def set_attributes(fd: int, attributes: int, recursive: bool = False, clear: int = 0) -> None:
+    """Add attributes to a mount, and take those in `clear` away (mount_setattr(2), Linux 5.12).
 
     Before 5.12 by a bind remount through /proc/self/fd, which takes an attached mount (EINVAL for a detached one: see
     `clone_attached`) and one mount only, not those on it.
     """
+    if (attributes | clear) & _MOUNT_ATTR__ATIME:
+        clear |= (
+            _MOUNT_ATTR__ATIME  # a number of three values and no bits: the kernel wants it cleared before it is set
+        )
     try:
-        _setattr(fd, recursive, set_=attributes)
+        _setattr(fd, recursive, set_=attributes, clear=clear)
     except KernelError as e:
         if e.errno != errno.ENOSYS:
             raise
         _remount(fd, attributes)
 
 
-def _setattr(fd: int, recursive: bool, set_: int = 0, propagation: int = 0, userns_fd: int = 0) -> None:
+def _setattr(fd: int, recursive: bool, set_: int = 0, propagation: int = 0, userns_fd: int = 0, clear: int = 0) -> None:
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    attributes = _MOUNT_ATTR.pack(set_, 0, propagation, userns_fd)
+    attributes = _MOUNT_ATTR.pack(set_, clear, propagation, userns_fd)
     raw(SYS_MOUNT_SETATTR, "mount_setattr", "", fd, b"", flags, attributes, len(attributes))
 
 
@@ -252,6 +257,8 @@ _PROPAGATION = {
     "rslave": ((MS_SLAVE, True),),
     "shared": ((MS_SHARED, False),),
     "rshared": ((MS_SHARED, True),),
+    "unbindable": ((MS_SLAVE, True), (MS_UNBINDABLE, False)),
+    "runbindable": ((MS_UNBINDABLE, True),),
 }
 """What each word does to a copy, which begins as a peer of what it is a copy of. Without "r" the mounts on it stay what they
 are, but not peers, unless it is to be one itself: they would carry to the host what is mounted on them."""
@@ -263,9 +270,9 @@ def propagate(fd: int, word: str) -> None:
         set_propagation(fd, flag, recursive)
 
 
-def map_ids(fd: int, user_namespace_fd: int) -> None:
+def map_ids(fd: int, user_namespace_fd: int, recursive: bool = False) -> None:
     """Show the owners in a detached mount as a user namespace maps them (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12)."""
-    _setattr(fd, recursive=False, set_=MOUNT_ATTR_IDMAP, userns_fd=user_namespace_fd)
+    _setattr(fd, recursive, set_=MOUNT_ATTR_IDMAP, userns_fd=user_namespace_fd)
 
 
 def clone_mapped(source: str, user_namespace_fd: int) -> int:

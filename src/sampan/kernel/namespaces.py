@@ -19,6 +19,8 @@ _SYS_SETHOSTNAME, _SYS_SETDOMAINNAME = by_machine(170, 161), by_machine(171, 162
 _SYS_SETNS = by_machine(308, 268)
 _SYS_UNSHARE = by_machine(272, 97)
 
+_NS_GET_NSTYPE = 0xB703
+
 CLONE_FS = 0x200
 CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
@@ -62,6 +64,16 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int) -> None:
     """setns(2): `fd` is a namespace file, or a pidfd with several flags (Linux 5.8)."""
     raw(_SYS_SETNS, "setns", "", fd, flags)
+
+
+def kind_of(fd: int) -> int:
+    """The CLONE_NEW* flag of the namespace that a descriptor is (ioctl_ns(2)), 0 if it is none."""
+    import fcntl
+
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        return 0
 
 
 def supported(name: str) -> bool:

@@ -24,6 +24,7 @@ CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 0x200000000
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 15, 38
+PR_SET_CHILD_SUBREAPER = 36
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = by_machine(250, 219)
@@ -62,6 +63,11 @@ def prctl(option: int, argument: int = 0, syscall: str = "prctl") -> int:
     return raw(_SYS_PRCTL, syscall, "", option, argument, 0, 0, 0)
 
 
+def prctl2(option: int, first: int, second: int, syscall: str = "prctl") -> int:
+    """prctl(2) with two arguments."""
+    return raw(_SYS_PRCTL, syscall, "", option, first, second, 0, 0)
+
+
 def die_with_parent(signal: int) -> None:
     """Ask for `signal` when the parent dies; cleared by execve of a setuid program and by a change of credentials."""
     prctl(PR_SET_PDEATHSIG, signal, "prctl(PR_SET_PDEATHSIG)")
@@ -70,6 +76,11 @@ def die_with_parent(signal: int) -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Whether others may read /proc/PID and ptrace this process (proc(5), ptrace(2))."""
     prctl(PR_SET_DUMPABLE, int(dumpable), "prctl(PR_SET_DUMPABLE)")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1, "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def set_no_new_privileges() -> None:
@@ -221,6 +232,17 @@ def start_time(pid: int) -> int:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
     # The name, field 2, is in parentheses and may hold anything: count from its last one.
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def lives(pid: int, started: int) -> bool:
+    """Whether the process that began at `started` still runs; a zombie does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            stat = f.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
 def open_process(pid: int, started: int) -> int:

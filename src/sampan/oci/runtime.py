@@ -19,6 +19,8 @@ VERSION = "1.2.0"
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW = 0x10, 0x20, 0x80, 0x200000
 
+_ATIMES = NOATIME | STRICTATIME
+
 _SET = {
     "ro": RDONLY,
     "nosuid": NOSUID,
@@ -35,18 +37,40 @@ _CLEAR = {
     "dev": NODEV,
     "exec": NOEXEC,
     "atime": NOATIME,
-    "relatime": NOATIME | STRICTATIME,
+    "relatime": _ATIMES,
+    "norelatime": 0,  # to have neither of the three is relatime, for the kernel since 2.6.30
+    "nostrictatime": STRICTATIME,
     "diratime": NODIRATIME,
     "symfollow": NOSYMFOLLOW,
 }
+_SUPERBLOCK = {"async": "sync", "nomand": "mand", "nolazytime": "lazytime", "noiversion": "iversion"}
+"""What takes back a flag of the whole file system; the flags themselves are options of it."""
 _PROPAGATION = frozenset(("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"))
+_WITHOUT_EFFECT = frozenset(("defaults", "newinstance", "silent", "loud"))
+"""newinstance: every devpts is one since Linux 4.7. silent, loud: how much the kernel logs of a mount."""
+
+MOUNT_WORDS = tuple(
+    sorted(
+        {
+            *("bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup", "dirsync", "defaults", "silent", "loud"),
+            *_SET,
+            *_CLEAR,
+            *_SUPERBLOCK,
+            *_SUPERBLOCK.values(),
+            *_PROPAGATION,
+            *(f"r{word}" for word in (*_SET, *_CLEAR)),
+        }
+    )
+)
+"""Every option that is not a file system's own (config.md, "Linux mount options")."""
 
 
 class MountOptions(Struct):
     """A mount's options sorted by what they act on.
 
-    attributes: bits of the mount. deep: those that hold for the mounts on it too. data: options of the file system, a value of "" for a flag. bind, recursive: "bind" and
-    "rbind". propagation: "" if none is named.
+    attributes: bits of the mount. deep: those that hold for the mounts on it too. clear, deep_clear: bits that were taken away
+    by a word of their own. data: options of the file system, a value of "" for a flag. bind, recursive: "bind" and "rbind".
+    propagation: "" if none is named. idmap: "idmap", "ridmap" or "". copy_up: fill it with what its place holds. remount: change the mount that is there.
     """
 
     attributes: int
@@ -55,27 +79,73 @@ class MountOptions(Struct):
     recursive: bool = False
     propagation: str = ""
     deep: int = 0
+    clear: int = 0
+    deep_clear: int = 0
+    idmap: str = ""
+    copy_up: bool = False
+    remount: bool = False
+
+
+class _Bits:
+    """Bits that words set and clear, each word against those before it."""
+
+    def __init__(self) -> None:
+        self.set = self.clear = 0
+
+    def take(self, word: str) -> bool:
+        """Whether it is a word of mounts."""
+        if word in _SET:
+            bit = _SET[word]
+            if bit & _ATIMES:
+                self.set &= ~_ATIMES
+            self.set |= bit
+            self.clear &= ~bit
+        elif word in _CLEAR:
+            self.set &= ~_CLEAR[word]
+            self.clear |= _CLEAR[word]
+        else:
+            return False
+        return True
 
 
 def mount_options(words: Iterable[str]) -> MountOptions:
     """Read option words in order: of two that contradict each other, the later one counts."""
-    attributes, deep, propagation, bind, recursive = 0, 0, "", False, False
+    own, deep = _Bits(), _Bits()
     data: dict[str, str] = {}
+    propagation = idmap = ""
+    bind = recursive = copy_up = remount = False
     for word in words:
-        if word in _SET:
-            attributes |= _SET[word]
-        elif word in _CLEAR:
-            attributes &= ~_CLEAR[word]
-        elif word == "rro":
-            deep |= RDONLY
-        elif word in ("bind", "rbind"):
+        # "rw" before "r" and "w": a word with an r in front of it acts on all mounts below, too.
+        if own.take(word) or (word[:1] == "r" and deep.take(word[1:])):
+            continue
+        if word in ("bind", "rbind"):
             bind, recursive = True, word == "rbind"
         elif word in _PROPAGATION:
             propagation = word
-        elif word not in ("defaults", "newinstance", "async", "nomand", "silent", "loud"):
+        elif word in ("idmap", "ridmap"):
+            idmap = word
+        elif word == "tmpcopyup":
+            copy_up = True
+        elif word == "remount":
+            remount = True
+        elif word in _SUPERBLOCK:
+            data.pop(_SUPERBLOCK[word], None)
+        elif word not in _WITHOUT_EFFECT:
             key, _, value = word.partition("=")
             data[key] = value
-    return MountOptions(attributes, tuple(data.items()), bind, recursive, propagation, deep)
+    return MountOptions(
+        own.set,
+        tuple(data.items()),
+        bind,
+        recursive,
+        propagation,
+        deep.set,
+        own.clear,
+        deep.clear,
+        idmap,
+        copy_up,
+        remount,
+    )
 
 
 _TMPFS_DATA = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol")
@@ -95,7 +165,7 @@ def tmpfs_options(text: str) -> list[str]:
 
 def namespace(config: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The entry of namespace `kind` ("network", "pid", ...), None where the container shares the runtime's."""
-    for entry in config["linux"]["namespaces"]:
+    for entry in config["linux"].get("namespaces") or ():
         if entry["type"] == kind:
             return dict(entry)
     return None

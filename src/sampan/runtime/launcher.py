@@ -43,6 +43,8 @@ else:
 
 SHIM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "shim", "__main__.py")
 """The file and not its directory: `python DIR` goes through runpy, 5 ms and half a MiB in every shim."""
+STAGE = os.path.join(os.path.dirname(SHIM), "ocistage.py")
+"""What an OCI command starts instead, for one start only."""
 SHIMS = f"{cgroup.DEFAULT_PARENT}/shims"
 """The cgroup that all shims live in."""
 
@@ -103,35 +105,49 @@ def _placement() -> list[str]:
 
 
 def _spawn(control: int, placement: list[str]) -> int:
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    argv = [interpreter, *FLAGS, SHIM, *placement]
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    actions: list[Any] = [
+    null: list[Any] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
         (os.POSIX_SPAWN_DUP2, 0, 2),
     ]
+    return _spawn_sealed(SHIM, placement, control, protocol.CONTROL_FD, null)
+
+
+def spawn_stage(control: int, preserved: int) -> int:
+    """Start stage1 of OCI mode, which waits at `control` for its plan, with our standard streams and `preserved` descriptors from 3 on.
+
+    Its pid; it is our child, and init will be. Raises OSError.
+    """
+    number = 3 + preserved
+    return _spawn_sealed(STAGE, [str(number), str(preserved)], control, number, [])
+
+
+def _spawn_sealed(script: str, arguments: list[str], control: int, number: int, actions: list[Any]) -> int:
+    """Start an interpreter whose files cannot be written to. `control` becomes `number`, and the loader's libpython the number after it."""
+    interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    argv = [interpreter, *FLAGS, script, *arguments]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     opened: list[int] = []
     try:
-        opened.append(_high(_read_only(os.path.dirname(interpreter))))
+        opened.append(_high(_read_only(os.path.dirname(interpreter)), number))
         program = f"/proc/self/fd/{opened[0]}/{os.path.basename(interpreter)}"
         library = _library_directory()
         if library:
             # Inherited under a fixed number for as long as the loader works; the shim closes it.
-            opened.append(_high(_read_only(library)))
-            actions.append((os.POSIX_SPAWN_DUP2, opened[-1], protocol.LIBRARY_FD))
-            environment["LD_LIBRARY_PATH"] = f"/proc/self/fd/{protocol.LIBRARY_FD}"
-        opened.append(_high(os.dup(control)))
-        actions.append((os.POSIX_SPAWN_DUP2, opened[-1], protocol.CONTROL_FD))
+            opened.append(_high(_read_only(library), number))
+            actions.append((os.POSIX_SPAWN_DUP2, opened[-1], number + 1))
+            environment["LD_LIBRARY_PATH"] = f"/proc/self/fd/{number + 1}"
+        opened.append(_high(os.dup(control), number))
+        actions.append((os.POSIX_SPAWN_DUP2, opened[-1], number))
         return os.posix_spawn(program, argv, environment, file_actions=actions)
     finally:
         for fd in opened:
             os.close(fd)
 
 
-def _high(fd: int) -> int:
-    """Move a descriptor above the fixed numbers 0 to 4, so that no dup2 onto one of these hits it."""
-    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
+def _high(fd: int, number: int) -> int:
+    """Move a descriptor above the fixed numbers up to `number` + 1, so that no dup2 onto one of these hits it."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, number + 13)
     os.close(fd)
     return copy
 

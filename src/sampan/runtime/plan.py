@@ -19,7 +19,6 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -31,7 +30,7 @@ CLONED = ("mount", "pid", "network", "ipc", "uts", "time")
 class RootFilesystem(Struct):
     """What the root is made of, as a snapshotter says: an overlay's layers, or one directory to bind.
 
-    kind: "overlay" or "bind". lower: topmost first. place: any directory of ours, for the root to be attached to.
+    kind: "overlay" or "bind". lower: topmost first. place: any directory of ours, for the root to be attached to. recursive: with what is mounted below.
     """
 
     kind: str
@@ -40,6 +39,26 @@ class RootFilesystem(Struct):
     work: str
     source: str
     place: str
+    recursive: bool = False
+
+
+class Mode(Struct):
+    """What differs between a container of the engine, whose monitor stays, and one of an OCI runtime, which is left to its caller.
+
+    monitored: it ends with its monitor. strict: what the configuration asks for and cannot be had fails the start. preserved: descriptors from 3
+    on that the program gets. console: its terminal's master goes out over the descriptor "console.socket". hold: it waits for
+    `start` at the descriptor "start.socket"; else, in OCI mode, for its parent. keyring: a session keyring of its own. state: as hooks are told it.
+    """
+
+    monitored: bool = True
+    strict: bool = False
+    preserved: int = 0
+    console: bool = False
+    hold: bool = False
+    keyring: bool = True
+    state: str = ""
+    listener: str = ""
+    """What is sent with the filter's listener over the descriptor "listener.socket"; "" for a filter without."""
 
 
 class Launching(Struct):
@@ -70,12 +89,12 @@ class Launching(Struct):
     journal: tuple[str, int] = ("", 0)
     events: tuple[str, ...] = ()
     filter: process.LoadFilter | None = None
+    mode: Mode = Mode()
 
 
 def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
     """Compose the lists. Raises what `driver` raises for limits that it cannot set."""
-    own = [oci.namespace(spec, kind) for kind in CLONED]
-    clone = sum(namespaces.FLAGS[n["type"]] for n in own if n is not None and "path" not in n)
+    lists = make_stages(spec, facts, driver)
     descriptors = [f"ns.{kind}" for kind in facts.joined] + (["attach"] if facts.attached else [])
     return LaunchPlan(
         version=VERSION,
@@ -84,14 +103,14 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         start=facts.start,
         run_directory=facts.run_directory,
         monitor=tuple(_monitor(spec)),
-        stages=Stages(tuple(_stage1(spec, facts, driver)), clone, tuple(_stage2(spec, facts, driver))).to_text(),
+        stages=lists.to_text(),
         descriptors=tuple(descriptors),
         log=facts.log,
         terminal=bool(spec["process"].get("terminal")),
         open_stdin=facts.open_stdin,
         stdin_once=facts.stdin_once,
         cgroup=driver.live(facts.group),
-        shared_pid=not clone & namespaces.CLONE_NEWPID,
+        shared_pid=not lists.clone & namespaces.CLONE_NEWPID,
         reaper=facts.reaper,
         settles=facts.settles,
         temporary=facts.temporary,
@@ -100,6 +119,15 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         journal=facts.journal,
         events=facts.events,
     )
+
+
+def make_stages(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> Stages:
+    """The lists of stage1 and stage2 with the clone between them: all of a start that is not a monitor's."""
+    own = [oci.namespace(spec, kind) for kind in CLONED]
+    clone = sum(namespaces.FLAGS[n["type"]] for n in own if n is not None and "path" not in n)
+    if spec["linux"].get("timeOffsets"):
+        clone &= ~namespaces.CLONE_NEWTIME  # made by stage1, for the clocks of one that has a process cannot be set
+    return Stages(tuple(_stage1(spec, facts, driver)), clone, tuple(_stage2(spec, facts, driver)))
 
 
 # the monitor
@@ -124,31 +152,63 @@ def _monitor(spec: dict[str, Any]) -> list[Step]:
 def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
     steps: list[Step] = []
     # Cgroups first: the container's own view of them, below, binds directories that have to exist.
-    steps += _make_cgroups(spec, facts.group, driver)
+    steps += _make_cgroups(spec, facts, driver)
     # /proc/self is this process', and what is set here goes over to init; there, /proc is the container's.
-    steps.append(process.WriteFile("/proc/self/oom_score_adj", str(spec["process"]["oomScoreAdj"]), required=False))
+    steps += _oom_score(spec["process"], facts.mode)
     if facts.init:
         steps.append(setup.PrivateProgram("init", facts.init))
+    user = oci.namespace(spec, "user")
+    if user is not None and "path" not in user:
+        # With the host's privileges, which its maps take; before the mounts, which may be shown through it.
+        steps.append(planmore().make_user_namespace(spec["linux"]))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
     steps.append(root_step(facts.root))
     if any(entry.get("matchUser") for entry in spec["mounts"]):
         # Whose ids the mounts are given: the image's own files say it, and its root is there now.
-        user = spec["process"]["user"]
-        steps.append(process.FindUser(user["username"], tuple(user["additionalGroups"])))
+        own = spec["process"]["user"]
+        steps.append(process.FindUser(own["username"], tuple(own["additionalGroups"])))
     for index, entry in enumerate(spec["mounts"]):
         steps += _detached(entry, index, facts, driver)
-    # Namespaces of others last, for each one takes away a part of the host's view.
+    if user is not None:
+        # A device node cannot be made inside a user namespace: made here, they are attached there.
+        steps += planmore().build_devices(_all_devices(spec))
+    # Namespaces of others last, for each one takes away a part of the host's view; the user namespace takes the privileges for the others.
     for kind in facts.joined:
-        if kind != "mount":
+        if kind not in ("mount", "user"):
             steps.append(setup.JoinNamespace(kind, f"ns.{kind}"))
+    if facts.mode.strict and "mount" in facts.joined:
+        steps.append(setup.JoinNamespace("mount", "ns.mount"))
+    if user is not None:
+        steps.append(planmore().enter_user_namespace("path" in user))
+    if spec["linux"].get("timeOffsets"):
+        steps.append(planmore().offset_clocks(spec["linux"]["timeOffsets"]))
     return steps
 
 
-def _make_cgroups(spec: dict[str, Any], group: str, driver: CgroupDriver) -> list[Step]:
-    limits = _limits(spec["linux"]["resources"])
+def planmore() -> Any:
+    """The steps that no container of a plain `run` has, imported for the first that has one."""
+    from sampan.runtime import planmore
+
+    return planmore
+
+
+def _oom_score(own: dict[str, Any], mode: Mode) -> list[Step]:
+    if own.get("oomScoreAdj") is None:
+        return []
+    return [process.WriteFile("/proc/self/oom_score_adj", str(own["oomScoreAdj"]), required=mode.strict)]
+
+
+def _make_cgroups(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
+    group, resources = facts.group, spec["linux"].get("resources") or {}
+    limits = make_limits(resources)
     steps: list[Step] = [cgroups.MakeCgroup(path) for path in driver.directories(group)]
     for write in (*driver.prepare(group), *driver.limits(group, limits)):
         steps.append(cgroups.WriteCgroup(write.path, write.value, write.required))
+    if facts.mode.strict:
+        steps += [
+            cgroups.WriteCgroup(write.path, write.value, write.required)
+            for write in planmore().more_limits(resources, group, driver)
+        ]
     filtered = driver.device_program(group)
     if filtered is not None and limits.devices:
         rules = tuple((r.allow, r.type, r.major, r.minor, r.access) for r in limits.devices)
@@ -160,33 +220,38 @@ def _open_cgroups(group: str, driver: CgroupDriver) -> Step:
     return cgroups.OpenCgroups(tuple(driver.join_files(group)), driver.clone_directory(group) or "")
 
 
-def _limits(resources: dict[str, Any]) -> cgroup.Limits:
+def make_limits(resources: dict[str, Any]) -> cgroup.Limits:
+    """linux.resources as the drivers take them; what they do not know is `planmore.more_limits`."""
     in_user = namespaces.in_user_namespace()
-    memory, cpu, block = resources["memory"], resources["cpu"], resources.get("blockIO") or {}
+    memory, cpu, block = (resources.get(part) or {} for part in ("memory", "cpu", "blockIO"))
     return cgroup.Limits(
-        memory=memory["limit"],
-        memory_swap=memory["swap"],
-        memory_reservation=memory["reservation"],
+        memory=memory.get("limit") or 0,
+        memory_swap=memory.get("swap") or 0,
+        memory_reservation=memory.get("reservation") or 0,
         memory_swappiness=memory.get("swappiness", -1),
         oom_kill_disable=memory.get("disableOOMKiller", False),
-        cpu_shares=cpu["shares"],
-        cpu_quota=cpu["quota"],
-        cpu_period=cpu["period"],
+        cpu_shares=cpu.get("shares") or 0,
+        cpu_quota=cpu.get("quota") or 0,
+        cpu_period=cpu.get("period") or 0,
         cpu_realtime_runtime=cpu.get("realtimeRuntime", 0),
         cpu_realtime_period=cpu.get("realtimePeriod", 0),
         cpuset_cpus=cpu.get("cpus", ""),
         cpuset_mems=cpu.get("mems", ""),
         block_weight=block.get("weight", 0),
-        block_weights=tuple(cgroup.BlockWeight(**entry) for entry in block.get("weightDevice", ())),
+        block_weights=tuple(
+            cgroup.BlockWeight(entry["major"], entry["minor"], entry["weight"])
+            for entry in block.get("weightDevice") or ()
+            if entry.get("weight")
+        ),
         throttles=tuple(
             cgroup.Throttle(knob, entry["major"], entry["minor"], entry["rate"])
             for name, knob in _THROTTLES
-            for entry in block.get(name, ())
+            for entry in block.get(name) or ()
         ),
-        hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits", ())),
-        pids=resources["pids"]["limit"],
+        hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits") or ()),
+        pids=(resources.get("pids") or {}).get("limit") or 0,
         # In a user namespace no rule can be made, and none is needed: the kernel opens no node that was made in it.
-        devices=() if in_user else tuple(cgroup.DeviceRule(**rule) for rule in resources["devices"]),
+        devices=() if in_user else tuple(cgroup.DeviceRule(**rule) for rule in resources.get("devices") or ()),
     )
 
 
@@ -202,18 +267,20 @@ def root_step(root: RootFilesystem) -> Step:
     """The step that makes a container's root file system, detached and named "root"."""
     if root.kind == "overlay":
         return sources.BuildOverlay("root", root.lower, root.upper, root.work)
-    return sources.CloneTree("root", root.source)
+    return sources.CloneTree("root", root.source, root.recursive)
 
 
 def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
     """The steps that make a mount's source while the host is in view; none for what init makes itself."""
-    options = oci.mount_options(entry["options"])
-    if entry["source"] == "joined:/dev/shm":
+    options = oci.mount_options(entry.get("options") or ())
+    if entry.get("source") == "joined:/dev/shm":
         return [sources.BorrowTree(f"mount.{index}", "ns.mount", "/dev/shm")]
     if entry["type"] == "bind":
         return bind_steps(entry, f"mount.{index}", options)
     if entry["type"] == "image":
         return [sources.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"])]
+    if options.remount:
+        return []
     if entry["type"] == "cgroup" and driver.version != "v2":
         return [
             sources.CloneTree(f"cgroup.mount.{h.name}", h.directory, False, options.attributes)
@@ -233,8 +300,12 @@ def bind_steps(entry: dict[str, Any], name: str, options: oci.MountOptions) -> l
             options.deep,
             options.propagation or "rprivate",
             entry.get("subpath", ""),
+            options.clear,
+            options.deep_clear,
         )
     ]
+    if entry.get("uidMappings") or entry.get("gidMappings") or options.idmap:
+        steps += planmore().map_mount(entry, name, options)
     if entry.get("matchUser"):
         uid, gid = entry["matchUser"]
         steps.append(sources.MatchUser(name, entry["source"], uid, gid))
@@ -245,12 +316,16 @@ def bind_steps(entry: dict[str, Any], name: str, options: oci.MountOptions) -> l
 
 
 def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
-    linux, own = spec["linux"], spec["process"]
+    linux, own, mode = spec["linux"], spec["process"], facts.mode
     steps: list[Step] = []
     # In its cgroups before anything else: what follows is charged to the container, and a cgroup namespace is
     # rooted where its maker is.
-    new_cgroup_namespace = oci.namespace(spec, "cgroup") is not None
+    cgroup_namespace = oci.namespace(spec, "cgroup")
+    new_cgroup_namespace = cgroup_namespace is not None and (not mode.strict or "path" not in cgroup_namespace)
     steps.append(cgroups.JoinCgroups(len(driver.join_files(facts.group)), new_cgroup_namespace))
+    if oci.namespace(spec, "user") is not None:
+        # After the cgroups, which are the host's root's; before anything that shall belong to the container.
+        steps.append(planmore().become_root())
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
     steps.append(changeroot.SeparateMounts("slave"))
     if linux.get("sysctl"):
@@ -263,27 +338,29 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         )
     # The root at once: every other target is resolved below it, in it.
     steps.append(changeroot.AttachRoot(facts.root.place))
-    for index, entry in enumerate(spec["mounts"]):
-        steps += _attached(entry, index, facts, driver)
-        if entry["destination"] == "/dev" and entry["type"] == "tmpfs":
-            # As soon as /dev is there, for masks need its null, and mounts below it their places.
-            steps += _devices(spec)
-    # Devices elsewhere than in /dev after all mounts, for their place may be on one.
-    steps += [_device(entry) for entry in linux["devices"] if not entry["path"].startswith("/dev/")]
+    steps += _mounts(spec, facts, driver)
     if own.get("terminal"):
+        if mode.console:
+            steps.append(planmore().open_console(own))
         steps.append(mounts.AttachConsole())
     # The working directory after all mounts (it may lie on one), before the root becomes read-only.
     steps.append(setup.MakeWorkingDirectory(own["cwd"]))
+    if mode.strict:
+        # While the root can still be written to and the host's file system is in view, as hooks expect it.
+        steps += planmore().hooks_of_making(spec, mode)
     # Masks and read-only paths over what was mounted; through descriptors, so before or after pivot_root is the same.
-    steps += [mounts.BindOntoItself(path) for path in linux["readonlyPaths"]]
-    steps += [mounts.MaskPath(path) for path in linux["maskedPaths"]]
-    if spec["root"]["readonly"]:
+    steps += [mounts.BindOntoItself(path) for path in linux.get("readonlyPaths") or ()]
+    steps += [mounts.MaskPath(path) for path in linux.get("maskedPaths") or ()]
+    if spec["root"].get("readonly"):
         steps.append(changeroot.ReadOnlyRoot())
-    if driver.version == cgroup.NONE and "CAP_MKNOD" not in own["capabilities"]["bounding"]:
+    if driver.version == cgroup.NONE and "CAP_MKNOD" not in ((own.get("capabilities") or {}).get("bounding") or ()):
         # No cgroup judges who opens a device: those that the image brings are dead.
         steps.append(changeroot.DeadDevices())
     # From here on the host's file system is out of reach.
     steps.append(changeroot.MoveRoot() if facts.no_pivot else changeroot.PivotRoot())
+    if mode.strict and linux.get("rootfsPropagation"):
+        # Not earlier: pivot_root takes no root that is shared.
+        steps.append(changeroot.PropagateRoot(linux["rootfsPropagation"]))
     network = oci.namespace(spec, "network")
     if network is not None and "path" not in network:
         steps.append(setup.LoopbackUp())
@@ -292,20 +369,46 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
             steps.append(setup.SetHostname(spec["hostname"]))
         if spec.get("domainname"):
             steps.append(setup.SetDomainname(spec["domainname"]))
-    return steps + _become(own, facts.filter, "init" if facts.init else "")
+    if linux.get("personality"):
+        steps.append(planmore().personality(linux["personality"]))
+    return steps + _become(spec, own, mode, facts.filter, "init" if facts.init else "")
 
 
-def _become(own: dict[str, Any], load_filter: process.LoadFilter | None, init: str = "") -> list[Step]:
+def _mounts(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
+    """Every mount into its place, in the order of the configuration; the devices as soon as there is a /dev."""
+    steps: list[Step] = []
+    # A /dev that is bound is somebody else's; without any mount the image's own directory is taken.
+    places = {os.path.normpath(entry["destination"]): entry["type"] for entry in spec["mounts"]}
+    if "/dev" not in places and facts.mode.strict:
+        steps += _devices(spec)
+    for index, entry in enumerate(spec["mounts"]):
+        steps += _attached(entry, index, facts, driver)
+        if os.path.normpath(entry["destination"]) == "/dev" and entry["type"] == "tmpfs":
+            # As soon as /dev is there, for masks need its null, and mounts below it their places.
+            steps += _devices(spec)
+    # Devices elsewhere than in /dev after all mounts, for their place may be on one.
+    return steps + [_device(e, spec) for e in spec["linux"].get("devices") or () if not e["path"].startswith("/dev/")]
+
+
+def _become(
+    spec: dict[str, Any], own: dict[str, Any], mode: Mode, load_filter: process.LoadFilter | None, init: str = ""
+) -> list[Step]:
     """The end of init and of an exec alike: from a root process of ours to the user's program."""
+    numbers = "uid" in own["user"]
     steps: list[Step] = [
         # Who it is, before anything is handed over to that user.
-        process.FindUser(own["user"]["username"], tuple(own["user"]["additionalGroups"])),
+        planmore().take_user(own["user"])
+        if numbers
+        else process.FindUser(own["user"]["username"], tuple(own["user"]["additionalGroups"])),
         # The session before the terminal, which becomes the controlling one of the session's leader.
         process.Standard(bool(own.get("terminal"))),
-        process.NewKeyring(),
-        # As root if root can, else below, as the user.
-        process.ChangeDirectory(own["cwd"]),
     ]
+    if mode.keyring:
+        steps.append(process.NewKeyring())
+    # As root if root can, else below, as the user.
+    steps.append(process.ChangeDirectory(own["cwd"]))
+    if mode.strict:
+        steps += planmore().scheduling_steps(own)
     if own.get("noNewPrivileges"):
         steps.append(process.NoNewPrivileges())
     # As root, who may raise them, and as late as that: a step of ours may need what the program is not to have.
@@ -313,19 +416,24 @@ def _become(own: dict[str, Any], load_filter: process.LoadFilter | None, init: s
         steps += _resource_limits(own["rlimits"])
     # What is loaded last must still be allowed then.
     loads = ("CAP_SYS_ADMIN",) if load_filter and not own.get("noNewPrivileges") else ()
-    steps += [
-        process.BecomeUser(tuple(own["capabilities"]["bounding"]), loads),
-        process.ChangeDirectory(own["cwd"], again=True),
+    steps.append(
+        planmore().set_privileges(own, loads)
+        if numbers
+        else process.BecomeUser(tuple(own["capabilities"]["bounding"]), loads)
+    )
+    steps.append(process.ChangeDirectory(own["cwd"], again=True))
+    if mode.monitored:
         # After the last change of credentials, which would have cleared it.
-        process.DieWithMonitor(),
-        process.ResetProcess(),
-    ]
+        steps.append(process.DieWithMonitor())
+    if mode.strict:
+        steps += planmore().wait_and_hooks(spec, own, mode)
+    steps.append(process.ResetProcess(own["user"].get("umask", 0o022), mode.preserved))
     # Behind all else: the filter is the program's, and is not to have to allow what only we do.
-    return [
-        *steps,
-        *([load_filter] if load_filter else []),
-        process.Execute(tuple(own["args"]), tuple(own["env"]), init),
-    ]
+    if load_filter:
+        steps.append(load_filter)
+    if mode.listener:
+        steps.append(planmore().send_listener(mode.listener))
+    return [*steps, process.Execute(tuple(own["args"]), tuple(own.get("env") or ()), init)]
 
 
 def _resource_limits(entries: list[dict[str, Any]]) -> list[Step]:
@@ -340,7 +448,9 @@ def _resource_limits(entries: list[dict[str, Any]]) -> list[Step]:
 
 def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
     """The steps that put one mount into its place."""
-    target, options = entry["destination"], oci.mount_options(entry["options"])
+    target, options = entry["destination"], oci.mount_options(entry.get("options") or ())
+    if options.remount or options.copy_up or (facts.mode.strict and entry["type"] != "cgroup"):
+        return list(planmore().attach(entry, index, options))
     if entry["type"] in ("bind", "image"):
         return [mounts.AttachMount(f"mount.{index}", target)]
     if entry["type"] == "devpts":
@@ -364,24 +474,37 @@ def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, drive
     return steps
 
 
+def _all_devices(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The devices that every container has, and its own instead of those at the same place."""
+    asked = list(spec["linux"].get("devices") or ())
+    taken = {entry["path"] for entry in asked}
+    default = [
+        {"path": path, "type": "c", "major": major, "minor": minor}
+        for path, major, minor in defaults.DEVICES
+        if path not in taken
+    ]
+    return default + asked
+
+
 def _devices(spec: dict[str, Any]) -> list[Step]:
-    steps: list[Step] = [mounts.MakeDevice(path, "c", major, minor) for path, major, minor in defaults.DEVICES]
-    steps += [_device(entry) for entry in spec["linux"]["devices"] if entry["path"].startswith("/dev/")]
+    steps = [_device(entry, spec) for entry in _all_devices(spec) if entry["path"].startswith("/dev/")]
     steps += [mounts.MakeLink(path, points_to) for path, points_to in defaults.LINKS]
     if os.path.exists(defaults.KCORE_LINK[1]):
         steps.append(mounts.MakeLink(*defaults.KCORE_LINK))
     return steps
 
 
-def _device(entry: dict[str, Any]) -> Step:
+def _device(entry: dict[str, Any], spec: dict[str, Any]) -> Step:
+    if oci.namespace(spec, "user") is not None:
+        return mounts.AttachMount(f"device:{entry['path']}", entry["path"])
     return mounts.MakeDevice(
         entry["path"],
         entry["type"],
-        entry["major"],
-        entry["minor"],
+        entry.get("major") or 0,
+        entry.get("minor") or 0,
         entry.get("fileMode", 0o666),
-        entry.get("uid", 0),
-        entry.get("gid", 0),
+        entry.get("uid") or 0,
+        entry.get("gid") or 0,
     )
 
 
@@ -401,27 +524,42 @@ def make_exec_plan(
     load_filter: process.LoadFilter | None = None,
 ) -> ExecPlan:
     """The plan of another process in a running container. `process_spec` is an OCI process object."""
-    joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
     size = process_spec.get("consoleSize") or {}
-    stage1: Sequence[Step] = (
-        # The cgroups' files first: behind the setns they are the container's read-only view.
-        _open_cgroups(group, driver),
-        process.WriteFile("/proc/self/oom_score_adj", str(process_spec["oomScoreAdj"]), required=False),
-        process.JoinProcess(joined),
-    )
-    stage2 = (
-        cgroups.JoinCgroups(len(driver.join_files(group))),
-        # setns(2) into a mount namespace has made its root ours.
-        process.OpenRoot(),
-        *_become(process_spec, load_filter),
-    )
     return ExecPlan(
         version=VERSION,
         identifier=identifier,
-        # Joining a pid namespace is for children: the clone makes one (and no new namespace).
-        stages=Stages(tuple(stage1), clone=0, stage2=stage2).to_text(),
+        stages=make_exec_stages(process_spec, group, driver, Mode(), load_filter=load_filter).to_text(),
         terminal=bool(process_spec.get("terminal")),
         size=(size.get("height", 0), size.get("width", 0)),
         open_stdin=open_stdin,
         detach=detach,
     )
+
+
+def make_exec_stages(
+    own: dict[str, Any],
+    group: str,
+    driver: CgroupDriver,
+    mode: Mode,
+    user_namespace: bool = False,
+    load_filter: process.LoadFilter | None = None,
+) -> Stages:
+    """The lists of an exec's two processes. `user_namespace`: the container has one of its own."""
+    joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
+    stage1: list[Step] = [
+        # The cgroups' files first: behind the setns they are the container's read-only view.
+        _open_cgroups(group, driver),
+        *_oom_score(own, mode),
+        *(planmore().affinity(own, "initial") if mode.strict else ()),
+        process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),
+    ]
+    stage2: list[Step] = [
+        cgroups.JoinCgroups(len(driver.join_files(group))),
+        *(planmore().affinity(own, "final") if mode.strict else ()),
+        # setns(2) into a mount namespace has made its root ours.
+        process.OpenRoot(),
+    ]
+    if mode.console:
+        stage2.append(planmore().open_console(own))
+    # Joining a pid namespace is for children: the clone makes one (and no new namespace).
+    return Stages(tuple(stage1), clone=0, stage2=(*stage2, *_become({}, own, mode, load_filter)))

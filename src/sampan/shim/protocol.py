@@ -23,6 +23,16 @@
        |<- STDOUT data, STDERR data
        |<- EXIT, then end of file
 
+    OCI mode: no monitor. The command itself starts stage1, from a fresh interpreter, and hears it and stage2:
+       command (create, run, exec)                  stage1 / stage2
+       | posix_spawn ------------------------------> boots, waits
+       | PLAN + descriptors -----------------------> runs its steps; INIT, FAILED, LAST, end of file as above
+       |<- MEET "environment" ---------------------- stage2, its mounts made: the runtime's hooks are due; waits for GO
+       |<- MEET "created" -------------------------- stage2, with nothing left but its program; waits for GO, then for `start`
+       command (start), over start.sock             stage2
+       | one byte --------------------------------->
+       |<- FAILED | LAST, end of file -------------- as above
+
 Every message is a frame: one byte of kind, four bytes of length (big endian), the body. Bodies are bytes for
 STDIN, STDOUT and STDERR, else a JSON object.
 """
@@ -46,7 +56,7 @@ VERSION = 1
 # launcher <-> monitor
 PLAN, STARTED, FAILED, BEGIN, GO = 1, 2, 3, 4, 5
 # stages -> monitor
-DONE, INIT, LAST = 6, 7, 8
+DONE, INIT, LAST, MEET = 6, 7, 8, 9
 # client -> monitor
 ATTACH, EXEC, WAIT, STDIN, CLOSE_STDIN, RESIZE, SIGNAL, CANCEL = 16, 17, 18, 19, 20, 21, 22, 23
 # monitor -> client

@@ -29,6 +29,12 @@ class Context:
         self.groups: list[int] = []
         self.home = ""
         self.working_directory_set = False
+        self.host_pid = 0
+        """Of the process that these steps make, as the host counts; known after a meeting."""
+
+    def meet(self, word: str) -> None:
+        """Report `word` to the parent, and wait for its leave. Given by whoever runs the steps (`shim.stages`)."""
+        raise NotImplementedError(word)
 
     def root(self) -> int:
         """The descriptor of the container's root; every path of an image is resolved below it."""

@@ -18,8 +18,28 @@ class SeparateMounts(Step):
         return f"mount / recursively {self.propagation}"
 
     def run(self, ctx: Context) -> None:
-        flag = {"slave": mount.MS_SLAVE, "private": mount.MS_PRIVATE, "shared": mount.MS_SHARED}[self.propagation]
-        mount.mount("", "/", "", mount.MS_REC | flag)
+        mount.mount("", "/", "", mount.MS_REC | _PROPAGATION[self.propagation])
+
+
+_PROPAGATION = {
+    "slave": mount.MS_SLAVE,
+    "private": mount.MS_PRIVATE,
+    "shared": mount.MS_SHARED,
+    "unbindable": mount.MS_UNBINDABLE,
+}
+
+
+class PropagateRoot(Step):
+    """Give the container's root, its own by now, the propagation that it is to have; with "r" all mounts on it."""
+
+    word: str
+
+    def describe(self) -> str:
+        return f"mount / {self.word}"
+
+    def run(self, ctx: Context) -> None:
+        recursive = mount.MS_REC if self.word in ("rslave", "rprivate", "rshared", "runbindable") else 0
+        mount.mount("", "/", "", recursive | _PROPAGATION[self.word[1:] if recursive else self.word])
 
 
 class AttachRoot(Step):

@@ -129,29 +129,33 @@ class MountFilesystem(Step):
     def run(self, ctx: Context) -> None:
         fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes, self.source)
         try:
-            self._attach(ctx, fd)
+            attach_filesystem(ctx, fd, self.fstype, self.target)
         finally:
             os.close(fd)
 
-    def _attach(self, ctx: Context, fd: int) -> None:
-        # /proc and /sys are verified below a directory that no link of the image leads away from: an image with
-        # /proc -> /elsewhere is refused (class CVE-2019-16884), as runc does.
-        if self.fstype in ("proc", "sysfs"):
-            os.close(paths.makedirs_in_root(ctx.root(), self.target))
-            try:
-                target = paths.open_in_root(ctx.root(), self.target, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
-            except KernelError as e:
-                if e.errno == errno.ELOOP:
-                    raise StepError(
-                        f"{self.target} of the image is a symbolic link: refusing to mount {self.fstype} through it"
-                    ) from None
-                raise
-        else:
-            target = _target(ctx, self.target, directory=True, make=True)
+
+def attach_filesystem(ctx: Context, fd: int, fstype: str, place: str) -> None:
+    """Attach a new file system at a place of the container.
+
+    /proc and /sys are verified below a directory that no link of the image leads away from: an image with
+    /proc -> /elsewhere is refused (class CVE-2019-16884), as runc does.
+    """
+    if fstype in ("proc", "sysfs"):
+        os.close(paths.makedirs_in_root(ctx.root(), place))
         try:
-            mount.move_mount(fd, target)
-        finally:
-            os.close(target)
+            target = paths.open_in_root(ctx.root(), place, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+        except KernelError as e:
+            if e.errno == errno.ELOOP:
+                raise StepError(
+                    f"{place} of the image is a symbolic link: refusing to mount {fstype} through it"
+                ) from None
+            raise
+    else:
+        target = _target(ctx, place, directory=True, make=True)
+    try:
+        mount.move_mount(fd, target)
+    finally:
+        os.close(target)
 
 
 class BindOntoItself(Step):
@@ -250,7 +254,7 @@ class MakeDevice(Step):
         parent_path, _, name = self.path.rpartition("/")
         parent = paths.makedirs_in_root(ctx.root(), parent_path)
         try:
-            kind = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+            kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
             # The umask is 0 since the monitor began (see shim.monitor), so mknod gives the mode as it is.
             try:
                 os.mknod(name, kind | self.mode, os.makedev(self.major, self.minor), dir_fd=parent)

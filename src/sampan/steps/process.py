@@ -12,6 +12,10 @@ from sampan.kernel.libc import KernelError
 from sampan.steps import users
 from sampan.steps.base import Context, Step, StepError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class WriteFile(Step):
     """Write a value into one of the host's /proc or /sys files."""
@@ -72,12 +76,12 @@ class FindUser(Step):
 
     def run(self, ctx: Context) -> None:
         who = users.resolve(
-            self.user, list(self.groups), _read_database(ctx, "/etc/passwd"), _read_database(ctx, "/etc/group")
+            self.user, list(self.groups), read_database(ctx, "/etc/passwd"), read_database(ctx, "/etc/group")
         )
         ctx.uid, ctx.gid, ctx.groups, ctx.home = who.uid, who.gid, who.groups, who.home
 
 
-def _read_database(ctx: Context, path: str) -> bytes:
+def read_database(ctx: Context, path: str) -> bytes:
     """A regular file of the image, whole but bounded; b"" when there is none."""
     try:
         # O_NONBLOCK: opening a FIFO must not hang (CVE-2024-9676).
@@ -272,15 +276,21 @@ class DieWithMonitor(Step):
 
 
 class ResetProcess(Step):
-    """What a new program expects of the process that executes it: the usual umask, no signal ignored or blocked, no descriptor of ours."""
+    """What a new program expects of the process that executes it: the usual umask, no signal ignored or blocked, no descriptor of ours.
+
+    keep: how many descriptors from 3 on are the program's (`--preserve-fds`).
+    """
+
+    umask: int = 0o022
+    keep: int = 0
 
     def describe(self) -> str:
-        return "umask 022, signals to their defaults, descriptors from 3 on close-on-exec"
+        return f"umask {self.umask:03o}, signals to their defaults, descriptors from {3 + self.keep} on close-on-exec"
 
     def run(self, ctx: Context) -> None:
-        os.umask(0o022)
+        os.umask(self.umask)
         process.default_signals()
-        process.close_on_exec_from(3)
+        process.close_on_exec_from(3 + self.keep)
 
 
 class LoadFilter(Step):
@@ -338,21 +348,30 @@ class Execute(Step):
 
 def _execute(argv: list[bytes], env: list[bytes]) -> None:
     """execve(2) of the program by its path, or by the container's own PATH; raises `StepError` in Docker's words."""
-    name = argv[0]
-    shown = f'exec: "{os.fsdecode(name)}"'
     # Entries that no execve takes (no "=", no name) are left out; of two with one name the last one counts.
     table = dict(e.partition(b"=")[::2] for e in env if e.find(b"=") > 0)
-    if b"/" in name:
-        candidates = [name]
-    else:
-        search = table.get(b"PATH", b"")
-        candidates = [(directory or b".") + b"/" + name for directory in search.split(b":")] if search and name else []
-    denied = b""
-    for candidate in candidates:
+
+    def execute(candidate: bytes) -> int:
         try:
             os.execve(candidate, argv, table)
         except OSError as e:
-            number = e.errno or errno.EIO
+            return e.errno or errno.EIO
+
+    _search(argv[0], table.get(b"PATH", b""), execute)
+
+
+def _search(name: bytes, path: bytes, attempt: Callable[[bytes], int]) -> None:
+    """Attempt each file that may be meant by `name`. An attempt gives its errno, 0 if that is it. Raises `StepError`."""
+    shown = f'exec: "{os.fsdecode(name)}"'
+    if b"/" in name:
+        candidates = [name]
+    else:
+        candidates = [(directory or b".") + b"/" + name for directory in path.split(b":")] if path and name else []
+    denied = b""
+    for candidate in candidates:
+        number = attempt(candidate)
+        if not number:
+            return
         if number == errno.EACCES:
             denied = denied or candidate
         elif number not in (errno.ENOENT, errno.ENOTDIR):
@@ -371,3 +390,26 @@ def _execute(argv: list[bytes], env: list[bytes]) -> None:
     if denied and not os.path.isdir(denied):
         raise StepError(f"{shown}: permission denied", 126)
     raise StepError(f"{shown}: executable file not found in $PATH", 127)
+
+
+class FindProgram(Step):
+    """Look whether the program can be executed, long before it is: `create` fails then, and not `start`."""
+
+    name: str
+    env: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"look for the program {self.name}"
+
+    def run(self, ctx: Context) -> None:
+        table = dict(os.fsencode(e).partition(b"=")[::2] for e in self.env)
+
+        def look(candidate: bytes) -> int:
+            try:
+                if stat.S_ISDIR(os.stat(candidate).st_mode):
+                    return errno.EACCES
+            except OSError as e:
+                return e.errno or errno.EIO
+            return 0 if os.access(candidate, os.X_OK) else errno.EACCES
+
+        _search(os.fsencode(self.name), table.get(b"PATH", b""), look)

@@ -81,10 +81,12 @@ class CloneTree(Step):
     deep: int = 0
     propagation: str = "rprivate"
     subpath: str = ""
+    clear: int = 0
+    deep_clear: int = 0
 
     def describe(self) -> str:
         more = " with submounts" if self.recursive else ""
-        more += " read-only all the way down" if self.deep else ""
+        more += " read-only all the way down" if self.deep & 1 else ""
         more += f" {self.propagation}" if self.propagation != "rprivate" else ""
         where = f"{self.source}, {self.subpath} in it," if self.subpath else self.source
         return f"open_tree clone of {where}{more}{options_text((), self.attributes)}"
@@ -101,10 +103,10 @@ class CloneTree(Step):
         ctx.put(self.name, fd)
         # First of all: until this is done a copy of a shared mount tells the host of each mount that is made on it.
         mount.propagate(fd, self.propagation)
-        if self.attributes:
-            mount.set_attributes(fd, self.attributes)
-        if self.deep:
-            mount.set_attributes(fd, self.deep, recursive=True)
+        if self.attributes or self.clear:
+            mount.set_attributes(fd, self.attributes, clear=self.clear)
+        if self.deep or self.deep_clear:
+            mount.set_attributes(fd, self.deep, recursive=True, clear=self.deep_clear)
 
     def _attached(self) -> int:
         """Before Linux 5.12 the mount is attached for a moment, in a mount namespace that nobody else sees."""

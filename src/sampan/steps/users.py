@@ -87,6 +87,14 @@ def resolve(user: str, additional: list[str], passwd: bytes, group: bytes) -> Id
     return Identity(uid, gid, groups, home)
 
 
+def home_of(uid: int, passwd: bytes) -> str:
+    """The home directory of a user in a passwd file, "/" for one that is not there."""
+    for entry in _records(passwd, 7):
+        if _file_id(entry[2]) == uid:
+            return entry[5] or "/"
+    return "/"
+
+
 def _group(text: str, groups_file: list[list[str]]) -> int:
     number = _number(text)
     if number is not None:

@@ -1,0 +1,113 @@
+"""`sampan-oci` create and run."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidParameter
+from sampan.runtime import ocimake, ocistate
+from sampan.runtime.ociflags import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.runtime.ocicli import Global
+    from sampan.runtime.ociflags import Arguments
+
+_BOTH = (
+    Flag("bundle", "string", "the directory with config.json (default: this one)", "b"),
+    Flag("console-socket", "string", "a socket that gets the master of the container's terminal"),
+    Flag("pid-file", "string", "the file that gets the process' id"),
+    Flag("no-pivot", "bool", "move the root instead of pivot_root, where / is an initramfs"),
+    Flag("no-new-keyring", "bool", "keep the caller's session keyring"),
+    Flag("preserve-fds", "int", "how many descriptors from 3 on the process gets"),
+)
+
+FLAGS = {
+    "create": _BOTH,
+    "run": (
+        *_BOTH,
+        Flag("detach", "bool", "do not wait for the container's end", "d"),
+        Flag("keep", "bool", "do not delete the container when it has ended"),
+        Flag("no-subreaper", "bool", "leave what the container's processes leave behind to init"),
+    ),
+}
+
+
+def create(given: Global, arguments: Arguments) -> int:
+    maker = _maker(given, arguments, hold=True)
+    config = maker.read()
+    console = _console(arguments, maker, detached=True)
+    maker.make(config, console)
+    return 0
+
+
+def run(given: Global, arguments: Arguments) -> int:
+    from sampan.runtime import ociforeground
+
+    detached = arguments["detach"]
+    maker = _maker(given, arguments, hold=False)
+    config = maker.read()
+    if detached:
+        container = maker.make(config, _console(arguments, maker, detached))
+        _started(container, maker)
+        return 0
+    session = ociforeground.Session(bool(config["process"].get("terminal")), not arguments["no-subreaper"])
+    try:
+        _console(arguments, maker, detached)
+        container = maker.make(config, session.console)
+        _started(container, maker)
+        code = session.serve(maker.launch.pid)
+    finally:
+        session.close()
+    if not arguments["keep"]:
+        ocimake.undo(container, given.log)
+    return code
+
+
+def _started(container: ocistate.Container, maker: ocimake.Maker) -> None:
+    """The program runs: the last hooks. Whoever has made it is to have it undone when they fail."""
+    from sampan.runtime import ocicli_life
+
+    try:
+        if (container.config.get("hooks") or {}).get("poststart"):
+            ocicli_life.poststart(container)
+    except BaseException:
+        ocimake.undo(container, maker.log)
+        raise
+
+
+def _maker(given: Global, arguments: Arguments, hold: bool) -> ocimake.Maker:
+    identifier = arguments.words[0]
+    ocistate.check_id(identifier)
+    if arguments["preserve-fds"] < 0:
+        raise InvalidParameter("--preserve-fds: a number of descriptors is not negative")
+    bundle = os.path.abspath(arguments["bundle"] or ".")
+    preserved = ocimake.preserved(arguments["preserve-fds"])
+    pid_file = os.path.abspath(arguments["pid-file"]) if arguments["pid-file"] else ""
+    wish = ocimake.Wish(
+        given.root,
+        identifier,
+        bundle,
+        pid_file,
+        preserved,
+        arguments["no-pivot"],
+        not arguments["no-new-keyring"],
+        hold,
+    )
+    return ocimake.Maker(wish, given.log)
+
+
+def _console(arguments: Arguments, maker: ocimake.Maker, detached: bool) -> Any:
+    """The connection to --console-socket, None without a terminal. Raises `InvalidParameter` when one is there without the other."""
+    path, terminal = arguments["console-socket"], bool(maker.spec["process"].get("terminal"))
+    try:
+        if detached and terminal and not path:
+            raise InvalidParameter("cannot allocate tty if sampan-oci will detach without setting console socket")
+        if path and not (detached and terminal):
+            raise InvalidParameter("cannot use console socket if sampan-oci will not detach or allocate tty")
+        return ocimake.connect(path, "--console-socket") if path else None
+    except BaseException:
+        maker.launch.abandon()
+        raise

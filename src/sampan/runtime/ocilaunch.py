@@ -1,0 +1,201 @@
+"""The parent side of one process of an OCI container: start stage1, hand over the plan, hear how far it is, know what came of it.
+
+The part that a monitor has in the engine. Here the command itself has it, and its children are the container's processes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from sampan.errors import StartFailed, System
+from sampan.kernel import process
+from sampan.runtime import launcher
+from sampan.shim import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket as _socket
+    from collections.abc import Callable
+    from typing import Any
+else:
+    import _socket
+
+
+class Launch:
+    """A process on its way: opened before its plan is known, so that its interpreter comes up beside the rest."""
+
+    def __init__(self, preserved: int, debug: Callable[[str], None] | None = None) -> None:
+        self.debug = debug
+        self.pid = 0
+        """Of the container's process, once it is there; our child."""
+        self._control, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            self._stage1 = launcher.spawn_stage(theirs.fileno(), preserved)
+        except OSError as e:
+            self._control.close()
+            raise System(f"cannot start stage1: {e} (mounting needs CAP_SYS_ADMIN)") from e
+        finally:
+            theirs.close()
+
+    def start(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
+        """Run the plan until the program is executed, or waits for `start`. `met` is called for each meeting, before leave is given.
+
+        Raises `StartFailed`, and what `met` raises; nothing is left of the process then.
+        """
+        try:
+            self._converse(stages, descriptors, met)
+        except BaseException:
+            self._control.close()
+            self.kill()
+            raise
+        self._control.close()
+        self._reap_stage1()
+
+    def abandon(self) -> None:
+        """Let go of it without a plan: it ends by itself."""
+        self._control.close()
+        self._reap_stage1()
+
+    def kill(self) -> None:
+        """SIGKILL to whatever there is of it, and wait for its end."""
+        for pid in (self._stage1, self.pid):
+            if pid:
+                try:
+                    os.kill(pid, 9)
+                    os.waitpid(pid, 0)
+                except (ProcessLookupError, ChildProcessError):
+                    pass
+        self._stage1 = self.pid = 0
+
+    def _reap_stage1(self) -> None:
+        if self._stage1:
+            os.waitpid(self._stage1, 0)
+            self._stage1 = 0
+
+    def _converse(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
+        plan = {"stages": stages.to_text(), "descriptors": list(descriptors), "every": self.debug is not None}
+        _send(self._control, protocol.frame(protocol.PLAN, protocol.dumps(plan)), list(descriptors.values()))
+        hearing = Hearing(stages, self.debug)
+        waiting = ""
+        for kind, body in _frames(self._control):
+            if kind == protocol.INIT:
+                self.pid = protocol.loads(body)["pid"]
+            elif kind == protocol.MEET:
+                waiting = protocol.loads(body)["word"]
+            else:
+                hearing.take(kind, body)
+            # stage2 may be faster than stage1's word on who it is.
+            if waiting and self.pid:
+                met(waiting)
+                self._control.sendall(protocol.message(protocol.GO, pid=self.pid))
+                if waiting == "created" and holds(stages):
+                    return
+                waiting = ""
+        hearing.end()
+
+
+def holds(stages: protocol.Stages) -> bool:
+    """Whether the process waits for `start` when it is made."""
+    return any(type(step).__name__ == "HoldForStart" for step in stages.stage2)
+
+
+class Hearing:
+    """What the stages said, and what it means when they say no more."""
+
+    def __init__(self, stages: protocol.Stages | None, debug: Callable[[str], None] | None = None) -> None:
+        self._stages = stages
+        self._debug = debug
+        self._executing = False
+        self._failed: dict[str, Any] | None = None
+
+    def take(self, kind: int, body: bytes) -> None:
+        """One frame."""
+        said = protocol.loads(body)
+        if kind == protocol.LAST:
+            self._executing = True
+        elif kind == protocol.FAILED:
+            self._failed = said
+        elif kind == protocol.DONE and self._debug is not None and self._stages is not None:
+            self._debug(f"{said['stage']} {self._text(said)}: ok, {said['seconds'] * 1e6:.0f} us")
+
+    def _text(self, said: dict[str, Any]) -> str:
+        assert self._stages is not None
+        if said["stage"] == "clone":
+            return f"clone3 CLONE_PARENT with namespace flags {self._stages.clone:#x}"
+        steps = self._stages.stage1 if said["stage"] == "stage1" else self._stages.stage2
+        return str(steps[said["index"]].describe())
+
+    def end(self) -> None:
+        """The end of file: the execve if it was announced and did not fail. Raises `StartFailed`."""
+        if self._failed is not None:
+            raise StartFailed(explain(self._failed), self._failed["exit_code"])
+        if not self._executing:
+            raise StartFailed(
+                "unable to start container process: the process that sets the container up was killed "
+                "(the memory limit may be too small for a start, or the machine is out of memory)"
+            )
+
+
+def explain(failed: dict[str, Any]) -> str:
+    """A failed step in one line, as `shim.launch.explain` has it in the engine."""
+    if failed["message"] and not failed["errno"]:
+        return f"unable to start container process: {failed['message']}"
+    reason = os.strerror(failed["errno"]).lower() if failed["errno"] else failed["message"]
+    where = f" {failed['path']}" if failed["path"] else ""
+    call = f"{failed['syscall']}{where}: " if failed["syscall"] else (f"{failed['path']}: " if failed["path"] else "")
+    advice = f" ({failed['advice']})" if failed["advice"] else ""
+    return f"unable to start container process: {failed['stage']}: {failed['step']}: {call}{reason}{advice}"
+
+
+def release(directory: int, name: str) -> None:
+    """`start`: connect to a container that waits, give the word, return when its program runs.
+
+    Raises `StartFailed`, and `ConnectionRefusedError` or `FileNotFoundError` when nobody waits.
+    """
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        # Through a descriptor of the directory: the path may be longer than the 107 bytes of a sun_path.
+        socket.connect(f"/proc/self/fd/{directory}/{name}")
+        socket.sendall(b"!")
+        hearing = Hearing(None)
+        for kind, body in _frames(socket):
+            hearing.take(kind, body)
+        hearing.end()
+    finally:
+        socket.close()
+
+
+def listen(directory: int, name: str) -> Any:
+    """The socket at which a container waits for `start`."""
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    socket.bind(f"/proc/self/fd/{directory}/{name}")
+    socket.listen(8)
+    return socket
+
+
+def wait(pid: int) -> int:
+    """The exit code of a child, as a shell counts it."""
+    return process.reap(pid)
+
+
+def _frames(socket: Any) -> Any:
+    reader = protocol.Reader()
+    while True:
+        try:
+            data = socket.recv(1 << 16)
+        except ConnectionResetError:
+            return  # it was killed with our word unread
+        if not data:
+            return
+        yield from reader.feed(data)
+
+
+def _send(control: Any, data: bytes, fds: list[int]) -> None:
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+    try:
+        sent = control.sendmsg([data], ancillary)
+        if sent < len(data):
+            control.sendall(data[sent:])
+    except (BrokenPipeError, ConnectionResetError):
+        raise StartFailed("stage1 ended before it had taken its plan (was it killed?)") from None

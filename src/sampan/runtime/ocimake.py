@@ -1,0 +1,274 @@
+"""Making and unmaking an OCI container: what `create`, `run` and `delete` have in common."""
+
+from __future__ import annotations
+
+import os
+
+from sampan import jsontext
+from sampan.errors import InvalidParameter, StartFailed, System
+from sampan.kernel import cgroup, clock, files, namespaces, process
+from sampan.kernel.libc import KernelError
+from sampan.oci import runtime as oci
+from sampan.runtime import ocilaunch, ocispec, ocistate, plan
+from sampan.runtime.ocistate import Container
+from sampan.steps.hooks import HookFailed, run_hook
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket as _socket
+    from typing import Any
+
+    from sampan.kernel.cgroup import CgroupDriver
+    from sampan.runtime.ocilog import Log
+else:
+    import _socket
+
+
+class Wish(Struct):
+    """What the command line says of a container to be made. console: a descriptor of a connected socket for the terminal's master, -1 for none."""
+
+    root: str
+    identifier: str
+    bundle: str
+    pid_file: str = ""
+    preserved: int = 0
+    no_pivot: bool = False
+    keyring: bool = True
+    hold: bool = True
+
+
+def preserved(count: int) -> int:
+    """The descriptors from 3 on that a program is to have: `--preserve-fds` and those of $LISTEN_FDS. Raises `InvalidParameter`."""
+    listen = os.environ.get("LISTEN_FDS", "")
+    total = count + (int(listen) if listen.isdigit() else 0)
+    for fd in range(3, 3 + total):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidParameter(f"the file descriptor {fd} that --preserve-fds counts is not open") from None
+        os.set_inheritable(fd, True)
+    return total
+
+
+def listen_environment() -> list[str]:
+    """What tells a program of the sockets that it was given (sd_listen_fds(3))."""
+    count = os.environ.get("LISTEN_FDS", "")
+    return [f"LISTEN_FDS={count}", "LISTEN_PID=1"] if count.isdigit() and int(count) else []
+
+
+def connect(path: str, what: str) -> Any:
+    """A connection to a socket that the caller named (`what` is how). Raises `InvalidParameter`."""
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            socket.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        finally:
+            os.close(directory)
+    except OSError as e:
+        socket.close()
+        raise InvalidParameter(f"{what} {path}: {os.strerror(e.errno or 0).lower()}") from None
+    return socket
+
+
+class Maker:
+    """One container on its way. The interpreter of stage1 comes up while the configuration is read."""
+
+    def __init__(self, wish: Wish, log: Log) -> None:
+        self.wish, self.log = wish, log
+        self.launch = ocilaunch.Launch(wish.preserved, log.debug if log.debugging else None)
+        self.container: Container
+        self.spec: dict[str, Any]
+        self._driver: CgroupDriver
+        self._opened: list[int] = []
+
+    def read(self) -> dict[str, Any]:
+        """Read and check the bundle. Raises `InvalidParameter`, `NotFound`; nothing is left then."""
+        try:
+            config = ocispec.read(self.wish.bundle)
+            self._driver = cgroup.detect()
+            self.spec = ocispec.complete(config, self.wish.bundle, self._driver)
+        except BaseException:
+            self.launch.abandon()
+            raise
+        return config
+
+    def make(self, config: dict[str, Any], console: Any = None) -> Container:
+        """Make it. Whatever goes wrong: nothing is left, and the error says what it was. Raises `SampanError`."""
+        try:
+            group = ocispec.group_of(config, self.wish.identifier)
+            self._check_group(group)
+            record = {
+                "bundle": self.wish.bundle,
+                "rootfs": self.spec["root"]["path"],
+                "oci_version": config["ociVersion"],
+                "group": group,
+                "owner": os.geteuid(),
+                "config": config,
+            }
+            self.container, lock = ocistate.new(self.wish.root, self.wish.identifier, record)
+        except BaseException:
+            self.launch.abandon()
+            raise
+        try:
+            self._make(console)
+        except BaseException as e:
+            self.launch.kill()
+            undo(self.container, self.log)
+            if isinstance(e, KernelError):
+                raise System(f"unable to start container process: {e}") from None
+            raise
+        finally:
+            lock.release()
+            while self._opened:
+                os.close(self._opened.pop())
+        return self.container
+
+    def _make(self, console: Any) -> None:
+        self._check_limits()
+        descriptors = self._descriptors(console)
+        state = self.container.state(ocistate.CREATING)
+        facts = plan.Launching(
+            container=self.wish.identifier,
+            directory=self.container.directory,
+            start="",
+            run_directory="",
+            root=plan.RootFilesystem(
+                kind="bind",
+                lower=(),
+                upper="",
+                work="",
+                source=self.spec["root"]["path"],
+                place=self.spec["root"]["path"],
+                recursive=True,
+            ),
+            group=self.container.group,
+            joined=tuple(e["type"] for e in self.spec["linux"]["namespaces"] if "path" in e),
+            no_pivot=self.wish.no_pivot,
+            filter=ocispec.filter_of(self.container.config),
+            mode=plan.Mode(
+                monitored=False,
+                strict=True,
+                preserved=self.wish.preserved,
+                console=bool(self.spec["process"].get("terminal")),
+                hold=self.wish.hold,
+                keyring=self.wish.keyring,
+                state=jsontext.dumps(state).decode("ascii"),
+                listener=ocispec.process_state(self.spec, state) if "listener.socket" in descriptors else "",
+            ),
+        )
+        stages = plan.make_stages(self.spec, facts, self._driver)
+        self.launch.start(stages, descriptors, self._met)
+
+    def _check_group(self, group: str) -> None:
+        found = self._driver.processes(group)
+        if found:
+            raise System(
+                f"container's cgroup is not empty: {len(found)} process(es) found in {group}: choose another linux.cgroupsPath"
+            )
+
+    def _check_limits(self) -> None:
+        limits = plan.make_limits(self.spec["linux"]["resources"])
+        refused = cgroup.check(limits, self._driver)
+        if refused:
+            raise System(f"linux.resources: {refused[0]}")
+
+    def _descriptors(self, console: Any) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for entry in self.spec["linux"]["namespaces"]:
+            if "path" in entry:
+                found[f"ns.{entry['type']}"] = self._open(_open_namespace(entry))
+        hold = files.FileLock.acquire(f"{self.container.directory}/hold", 0)
+        found["hold"] = self._open(hold.fd)
+        if self.wish.hold:
+            directory = self.container.open_directory()
+            try:
+                found["start.socket"] = self._open(ocilaunch.listen(directory, ocistate.START_SOCKET).detach())
+            finally:
+                os.close(directory)
+        if console is not None:
+            found["console.socket"] = console.fileno()
+        if path := ocispec.listener_of(self.spec):
+            found["listener.socket"] = self._open(connect(path, "linux.seccomp.listenerPath").detach())
+        return found
+
+    def _open(self, fd: int) -> int:
+        self._opened.append(fd)
+        return fd
+
+    def _met(self, word: str) -> None:
+        pid = self.launch.pid
+        known = {"pid": pid, "pid_start": process.start_time(pid), "boot": clock.boot_id()}
+        if word == "environment":
+            self.container.write(**known)
+            for kind in ("prestart", "createRuntime"):
+                run_hooks(self.container, kind, ocistate.CREATING)
+        else:
+            self.container.write(**known, creating=False)
+            if self.wish.pid_file:
+                write_pid(self.wish.pid_file, pid)
+
+
+def _open_namespace(entry: dict[str, Any]) -> int:
+    """A namespace by its path: of that kind, or an error."""
+    try:
+        fd = os.open(entry["path"], os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise InvalidParameter(
+            f"linux.namespaces: {entry['type']} namespace {entry['path']}: {os.strerror(e.errno or 0).lower()}"
+        ) from None
+    if namespaces.kind_of(fd) != namespaces.FLAGS[entry["type"]]:
+        os.close(fd)
+        raise InvalidParameter(f"linux.namespaces: {entry['path']} is no {entry['type']} namespace")
+    return fd
+
+
+def write_pid(path: str, pid: int) -> None:
+    """--pid-file, written whole. Raises `System`."""
+    try:
+        files.write_atomic(path, str(pid).encode(), mode=0o644, sync=False)
+    except OSError as e:
+        raise System(f"--pid-file {path}: {os.strerror(e.errno or 0).lower()}") from None
+
+
+def run_hooks(container: Container, kind: str, status: str) -> None:
+    """Run the hooks of the runtime's own namespaces. Raises `StartFailed` for the first that fails."""
+    from sampan.runtime import planmore
+
+    entries = (container.config.get("hooks") or {}).get(kind) or ()
+    state = jsontext.dumps(container.state(status)) if entries else b""
+    for index, entry in enumerate(entries):
+        try:
+            run_hook(*planmore.hook(entry), state)
+        except HookFailed as e:
+            raise StartFailed(f"error running {kind} hook #{index}: {e}") from None
+
+
+def undo(container: Container, log: Log) -> None:
+    """Take away all that making it has made: processes, cgroups, the directory; then its poststop hooks run.
+
+    What cannot be taken away is told, and the rest goes on.
+    """
+    try:
+        container.driver.kill(container.group)
+        container.driver.remove(container.group)
+    except OSError as e:
+        log.warning(f"container {container.id}: {e}")
+    hooks = (container.config.get("hooks") or {}).get("poststop") or ()
+    state = jsontext.dumps(container.state(ocistate.STOPPED)) if hooks else b""
+    container.remove()
+    for index, entry in enumerate(hooks):
+        from sampan.runtime import planmore
+
+        try:
+            run_hook(*planmore.hook(entry), state)
+        except HookFailed as e:
+            # config.md, "Hooks": the remaining ones run all the same.
+            log.warning(f"error running poststop hook #{index}: {e}")
+
+
+def own_pid_namespace(container: Container) -> bool:
+    """Whether the end of its first process ends all others."""
+    found = oci.namespace(container.config, "pid")
+    return found is not None and not found.get("path")
