@@ -100,6 +100,7 @@ PROCESS_MODULES = frozenset({"subprocess", "multiprocessing", "_posixsubprocess"
 # Modules that may import one of those, with the reason.
 PROCESS_MODULE_USERS: dict[str, str] = {
     f"{PACKAGE}.engine.machine": "asks the host's busybox for its applets, once, when `base` is made; no container's process",
+    f"{PACKAGE}.runtime.ocicli_show": "asks the host's ps for what `sampan-oci ps` shows; no container's process",
     f"{PACKAGE}.engine.top": "asks the host's ps for what `top` shows; no container's process",
 }
 PROCESS = f"{PACKAGE}.kernel.process"
