@@ -87,7 +87,7 @@ def info_text(facts: dict[str, Any]) -> str:
         "Plugins:",
         *(f" {kind}: {' '.join(names)}" for kind, names in facts["Plugins"].items() if names),
         "Security Options:",
-        *(f" {option.removeprefix('name=')}" for option in facts["SecurityOptions"]),
+        *(line for option in facts["SecurityOptions"] for line in _security_option(option)),
         f"Kernel Version: {facts['KernelVersion']}",
         f"Operating System: {facts['OperatingSystem']}",
         f"OSType: {facts['OSType']}",
@@ -115,3 +115,10 @@ def binary_size(size: float) -> str:
 _FORMAT = (Flag("format", "string", "Print it by a Go template, or as JSON (json)", "f"),)
 VERSION = Command("[OPTIONS]", version, _FORMAT, at_most=0)
 INFO = Command("[OPTIONS]", info, _FORMAT, at_most=0)
+
+
+def _security_option(text: str) -> list[str]:
+    """ "name=seccomp,profile=builtin" as lines: the name, and below it what is said of it."""
+    parts = dict(part.partition("=")[::2] for part in text.split(","))
+    name = parts.pop("name")
+    return [f" {name}", *(f"  {key.capitalize()}: {value}" for key, value in parts.items())]

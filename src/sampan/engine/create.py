@@ -55,6 +55,9 @@ if TYPE_CHECKING:
         def finish_removal(self, paths: Any) -> None: ...
         def release_name(self, name: str, container_id: str) -> None: ...
 
+    class Filters(Protocol):
+        def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> object: ...
+
     class Janitor(Protocol):
         def finish_leftovers(self) -> None: ...
 
@@ -78,16 +81,18 @@ class Creator:
         cgroups: CgroupDriver,
         janitor: Janitor,
         mounts: Callable[[], Mounts],
+        filters: Callable[[], Filters],
         settings: Config,
         trace: Trace,
     ) -> None:
-        """`mounts` gives what makes mount points, for the requests that ask for some."""
+        """`mounts` gives what makes mount points, `filters` seccomp filters, for the requests that ask for some."""
         self._records = records
         self._images = images
         self._snapshots = snapshots
         self._cgroups = cgroups
         self._janitor = janitor
         self._mounts = mounts
+        self._filters = filters
         self._settings = settings
         self._trace = trace
 
@@ -167,6 +172,8 @@ class Creator:
         if _asks_for_mounts(config, host):
             self._mounts().check(config, host)
         validate.check_endpoints(request.get("NetworkingConfig") or {}, host["NetworkMode"])
+        if host["SecurityOpt"]:
+            self._check_filter(host)
         warnings = validate.port_warnings(host) + resources.check(host, self._cgroups)
         self._resolve_joins(host)
         # Settled here once: the configuration may be another one when the container is started or killed.
@@ -177,6 +184,13 @@ class Creator:
             # Docker's rule: private where the only hierarchy can be shown alone, the host's elsewhere.
             host["CgroupnsMode"] = "private" if self._cgroups.version == "v2" else "host"
         return config, host, warnings
+
+    def _check_filter(self, host: dict[str, Any]) -> None:
+        """Raises InvalidParameter for a seccomp profile of which no filter can be made: now, and not at every start."""
+        from sampan.runtime.spec import granted_capabilities
+
+        capabilities = granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], host["Privileged"])
+        self._filters().of_container(host, capabilities)
 
     def _resolve_joins(self, host: dict[str, Any]) -> None:
         """`container:NAME` becomes `container:ID`: the name may be given to another container later."""

@@ -15,17 +15,21 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.runtime.handle import Attachment
+    from sampan.steps.process import LoadFilter
     from sampan.store.layout import ContainerPaths
     from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):
         def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Filters(Protocol):
+        def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> LoadFilter | None: ...
 
     class Announcer(Protocol):
         def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
@@ -55,7 +59,10 @@ class ExecRequest(Struct):
 class Executor:
     """`POST /containers/{id}/exec` with `/exec/{id}/start`, and `/attach`."""
 
-    def __init__(self, records: Records, settler: Settler, cgroups: CgroupDriver, events: Announcer) -> None:
+    def __init__(
+        self, records: Records, settler: Settler, cgroups: CgroupDriver, filters: Filters, events: Announcer
+    ) -> None:
+        self._filters = filters
         self._records = records
         self._settler = settler
         self._cgroups = cgroups
@@ -75,7 +82,13 @@ class Executor:
         process = process_object(record, request)
         group = cgroup.container_group(record.id, record.host_config)
         plan = make_exec_plan(
-            os.urandom(32).hex(), process, group, self._cgroups, open_stdin=request.stdin, detach=request.detach
+            os.urandom(32).hex(),
+            process,
+            group,
+            self._cgroups,
+            open_stdin=request.stdin,
+            detach=request.detach,
+            load_filter=self._filter(record, request),
         )
         program, *arguments = request.command
         for action in ("exec_create", "exec_start"):
@@ -83,6 +96,15 @@ class Executor:
         attachment = handle.exec(plan)
         attachment.notice = lambda action, _: self._notice_exec(record, action, plan.identifier)
         return attachment
+
+    def _filter(self, record: Record, request: ExecRequest) -> LoadFilter | None:
+        """The container's own; --privileged goes without."""
+        if request.privileged:
+            return None
+        host = record.host_config
+        return self._filters.of_container(
+            host, granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], host["Privileged"])
+        )
 
     def _notice_exec(self, record: Record, action: str, identifier: str) -> None:
         if action == "detach":  # a new size of an exec's terminal is no event

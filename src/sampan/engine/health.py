@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroup import CgroupDriver
+    from sampan.steps.process import LoadFilter
     from sampan.store.layout import ContainerPaths
     from sampan.store.record import Record
     from sampan.store.states import Observation
 
 
-def make_health_plan(record: Record, paths: ContainerPaths, number: int, group: str, cgroups: CgroupDriver) -> str:
+def make_health_plan(
+    record: Record,
+    paths: ContainerPaths,
+    number: int,
+    group: str,
+    cgroups: CgroupDriver,
+    load_filter: LoadFilter | None,
+) -> str:
     """The `HealthPlan` of start `number` as text; "" if the container has no health check."""
     command = health.command(record.config)
     if not command:
@@ -39,7 +47,7 @@ def make_health_plan(record: Record, paths: ContainerPaths, number: int, group: 
         start_interval=seconds("StartInterval"),
         retries=health.setting(record.config, "Retries"),
         command=tuple(command),
-        stages=make_exec_plan("", process, group, cgroups).stages,
+        stages=make_exec_plan("", process, group, cgroups, load_filter=load_filter).stages,
         too_long=f"Health check exceeded timeout ({duration.shown(health.setting(record.config, 'Timeout'))})",
         health=health.beginning(_of_run(paths, states.earlier_success(paths, number))),
     ).to_text()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.runtime.handle import Attachment
     from sampan.runtime.launcher import Launch, Launcher
+    from sampan.steps.process import LoadFilter
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, StartPaths
     from sampan.store.locks import RecordLock
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     class Volumes(Protocol):
         def mount(self, name: str) -> bool: ...
         def record(self, name: str) -> Any: ...
+
+    class Filters(Protocol):
+        def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> LoadFilter | None: ...
 
     class Announcer(Protocol):
         path: str
@@ -93,6 +97,7 @@ class Starter:
         launcher: Launcher,
         settler: Settler,
         volumes: Callable[[], Volumes],
+        filters: Filters,
         reaper: Callable[[str], tuple[str, ...]],
         init_path: str,
         events: Announcer,
@@ -105,6 +110,7 @@ class Starter:
         self._launcher = launcher
         self._settler = settler
         self._volumes = volumes
+        self._filters = filters
         self._reaper = reaper
         self._init_path = init_path
         self._events = events
@@ -298,6 +304,7 @@ class Starter:
             },
         )
         root = self._snapshots.root(record)
+        load_filter = self._filters.of_container(host, spec["process"]["capabilities"]["bounding"])
         facts = Launching(
             container=record.id,
             directory=paths.directory,
@@ -317,16 +324,19 @@ class Starter:
             settles=record.auto_remove or mounted,
             temporary=record.auto_remove,
             watched=self._trace.observer is not None,
-            health=self._health(record, paths, start, group) if record.config.get("Healthcheck") else "",
+            health=self._health(record, paths, start, group, load_filter) if record.config.get("Healthcheck") else "",
             journal=(self._events.path, self._events.limit),
             events=self._events.for_shim(record),
+            filter=load_filter,
         )
         return make_plan(spec, facts, self._cgroups)
 
-    def _health(self, record: Record, paths: ContainerPaths, start: StartPaths, group: str) -> str:
+    def _health(
+        self, record: Record, paths: ContainerPaths, start: StartPaths, group: str, load_filter: LoadFilter | None
+    ) -> str:
         from sampan.engine.health import make_health_plan  # in here: most containers have no check
 
-        return make_health_plan(record, paths, start.number, group, self._cgroups)
+        return make_health_plan(record, paths, start.number, group, self._cgroups, load_filter)
 
     def _image_directories(self, record: Record, layers: Sequence[str]) -> tuple[str, ...]:
         """What a mounted image is joined of, topmost first."""

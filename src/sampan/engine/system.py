@@ -172,7 +172,7 @@ class System:
             "ContainerdCommit": {"ID": "", "Expected": ""},
             "RuncCommit": {"ID": "", "Expected": ""},
             "InitCommit": {"ID": "", "Expected": ""},
-            "SecurityOptions": ["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else [],
+            "SecurityOptions": _security_options(),
             "Warnings": self._warnings(),
         }
 
@@ -270,3 +270,11 @@ def _file_system(path: str) -> str:
         if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, right.split()[0]
     return kind
+
+
+def _security_options() -> list[str]:
+    """What containers of this machine are kept in by, as Docker names it."""
+    from sampan.runtime.filters import supported
+
+    options = ["name=seccomp,profile=builtin"] if supported() else []
+    return options + (["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else [])

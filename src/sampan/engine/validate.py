@@ -24,7 +24,8 @@ JOIN = "container:"
 DEFAULT_SHM_SIZE = 64 << 20
 
 _NO_NETWORK = "this version of sampan has the networks none, host and container:NAME"
-_INERT_SECURITY = ("seccomp=unconfined", "apparmor=unconfined", "label=disable")
+# What can be had of the security modules: to do without them, which is all that there is.
+_WITHOUT_MODULE = {"apparmor": "unconfined", "label": "disable"}
 # strconv.ParseBool
 _TRUTH = dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), "true") | dict.fromkeys(
     ("0", "f", "F", "false", "FALSE", "False"), "false"
@@ -213,17 +214,22 @@ def check_endpoints(networking: dict[str, Any], mode: str) -> None:
 
 def security_option(option: str) -> str:
     """One `--security-opt`, a truth value written out. Raises InvalidParameter for what is unknown or cannot be had yet."""
-    if option == "no-new-privileges":
-        return option
+    if option in ("no-new-privileges", "disable"):
+        return option  # "disable" is an old word for label=disable
     key, separator, value = option.partition("=") if "=" in option else option.partition(":")
     if not separator:
         raise InvalidParameter(f'invalid --security-opt 1: "{option}"')
     if key == "no-new-privileges" and value in _TRUTH:
         return f"{key}={_TRUTH[value]}"
-    if key in ("seccomp", "apparmor", "label"):
-        if f"{key}={value}" in _INERT_SECURITY:
+    if key == "seccomp":
+        return option  # judged with the capabilities, on which its conditions depend
+    if key in _WITHOUT_MODULE:
+        if value == _WITHOUT_MODULE[key]:
             return option
-        raise InvalidParameter(f"--security-opt {option} cannot be had in this version of sampan: it has no {key} yet")
+        module = "AppArmor profiles" if key == "apparmor" else "SELinux labels"
+        raise InvalidParameter(
+            f"--security-opt {option} cannot be had: containers get no {module} here, only {key}={_WITHOUT_MODULE[key]} is possible"
+        )
     raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
 
 

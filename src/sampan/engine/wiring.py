@@ -123,6 +123,7 @@ class Wiring:
             self.cgroups,
             self.janitor,
             lambda: self.mounts,
+            lambda: self.filters,
             self.settings,
             self.trace,
         )
@@ -149,6 +150,7 @@ class Wiring:
             self.launcher,
             self.settler,
             lambda: self.volumes,
+            self.filters,
             self._reaper,
             init,
             self.events,
@@ -194,7 +196,12 @@ class Wiring:
     def _executor(self) -> Any:
         from sampan.engine.exec import Executor
 
-        return Executor(self.records, self.settler, self.cgroups, self.events)
+        return Executor(self.records, self.settler, self.cgroups, self.filters, self.events)
+
+    def _filters(self) -> Any:
+        from sampan.runtime.filters import Filters
+
+        return Filters(self.layout.filters)
 
     def _logs(self) -> Any:
         from sampan.engine.logs import LogReader

@@ -15,6 +15,7 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
 
 Below the run root (default /run/sampan), gone after a reboot:
 
+    .filters/                                compiled seccomp filters, see `runtime.filters`
     ID/attach.sock                           the shim's socket
     ID/health.json                           what its health check found, if it has one: Docker's State.Health
     ID/exec-EXECID                           empty; there while that exec runs
@@ -142,6 +143,7 @@ class Layout:
         self.events = f"{self.root}/events"
         self.journal = f"{self.events}/journal"
         self.mounted_volumes = f"{self.volumes}/.mounted"
+        self.filters = f"{self.run_root}/.filters"
         self.names_lock = f"{self.locks}/names.lock"
         self.images_lock = f"{self.locks}/images.lock"
         self.volumes_lock = f"{self.locks}/volumes.lock"

@@ -1,0 +1,122 @@
+"""Which seccomp filter a container is under, made once: filters are kept in the run directory by what they are made of.
+
+Compiling takes tens of milliseconds, which no start but the first one pays. A file holds the digest of all that it is for and of what is in it; one that
+does not (it was cut, it is another's) is made anew. What is kept is a few KiB for each profile and set of capabilities, and is gone after a reboot.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidParameter
+from sampan.kernel import files
+from sampan.kernel.libc import kernel_version
+from sampan.oci import seccomp
+from sampan.oci.digest import hex_of
+from sampan.steps.process import LoadFilter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+VERSION = 1
+"""Of the compiler, the tables of system calls and the default profile together: to be raised with every change of what comes out."""
+
+_KEPT = 64
+"""Filters that are kept; past that the oldest ones go."""
+
+
+class Filters:
+    """The filters that are kept in `directory`."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def of_container(self, host: dict[str, Any], capabilities: Collection[str]) -> LoadFilter | None:
+        """The step that loads the filter of a container, None if it is to have none. Raises `InvalidParameter`.
+
+        host: its HostConfig. capabilities: what its conditions are about. As with Docker, a privileged one has a filter only
+        if it asks for a profile of its own, and a kernel without filters is no reason to fail unless one is asked for.
+        """
+        asked = seccomp.asked_profile(host.get("SecurityOpt") or ())
+        if asked == seccomp.UNCONFINED or (host.get("Privileged") and asked in ("", seccomp.BUILTIN)):
+            return None
+        if not supported():
+            if asked in ("", seccomp.BUILTIN):
+                return None
+            raise InvalidParameter("seccomp is not enabled in your kernel, cannot run a custom seccomp profile")
+        if asked == seccomp.BUILTIN:
+            asked = ""
+        machine, kernel = os.uname().machine, kernel_version()
+        key = "\0".join((str(VERSION), machine, str(kernel), " ".join(sorted(capabilities)), asked)).encode()
+        step = self._read(key)
+        if step is None:
+            step = _compile(asked, capabilities, machine, kernel)
+            if step is not None:
+                self._write(key, step)
+        return step
+
+    def _path(self, key: bytes) -> str:
+        return f"{self._directory}/{hex_of(key)}"
+
+    def _read(self, key: bytes) -> LoadFilter | None:
+        try:
+            data = files.read_small(self._path(key))
+        except OSError:
+            return None
+        digest, _, content = data.decode("ascii", "replace").partition("\n")
+        if digest != _seal(key, content):
+            return None
+        flags, _, program = content.partition("\n")
+        return LoadFilter(program, int(flags))
+
+    def _write(self, key: bytes, step: LoadFilter) -> None:
+        content = f"{step.flags}\n{step.program}"
+        os.makedirs(self._directory, 0o700, exist_ok=True)
+        self._forget_oldest()
+        files.write_atomic(self._path(key), f"{_seal(key, content)}\n{content}".encode(), sync=False)
+
+    def _forget_oldest(self) -> None:
+        with os.scandir(self._directory) as entries:
+            ages = []
+            for entry in entries:
+                try:
+                    ages.append((entry.stat().st_mtime, entry.path))
+                except FileNotFoundError:
+                    continue  # somebody else forgets it
+        for _, path in sorted(ages)[: max(0, len(ages) - _KEPT + 1)]:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+def _seal(key: bytes, content: str) -> str:
+    return hex_of(key + b"\0" + content.encode())
+
+
+def supported() -> bool:
+    """Whether the kernel has filters (CONFIG_SECCOMP_FILTER)."""
+    return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
+
+
+def _compile(asked: str, capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> LoadFilter | None:
+    # In here: a start that finds its filter needs none of it.
+    from sampan.kernel.filtercompiler import compile_profile
+    from sampan.kernel.filterrules import SeccompError
+    from sampan.oci.seccompdefault import default_profile
+
+    profile = seccomp.parse(asked) if asked else default_profile()
+    resolved = seccomp.resolve(profile, capabilities, machine, kernel)
+    if resolved is None:
+        return None
+    try:
+        made = compile_profile(resolved)
+    except SeccompError as e:
+        raise InvalidParameter(f"invalid seccomp profile: {e}") from None
+    if made.notify:
+        raise InvalidParameter(
+            "invalid seccomp profile: SCMP_ACT_NOTIFY needs an agent that listens, which containers of this engine cannot have"
+        )
+    return LoadFilter(made.program.hex(), made.flags)
