@@ -13,6 +13,7 @@ import sampan
 from sampan.errors import SampanError
 from sampan.steps.trace import Event
 
+from support import imagearchives
 from support.disk import disk
 from support.imagestore import archive
 from support.patience import eventually
@@ -21,12 +22,18 @@ from support.roots import Root
 pytestmark = [pytest.mark.root, pytest.mark.patience(900)]
 
 
+ARCHIVE = imagearchives.tar(imagearchives.docker(["loaded:latest"], archive({"g": b"2" * 20000}), archive({"h": b"3"})))
+
+
 def life(engine: sampan.Engine) -> None:
     """Something of everything that takes room, made and taken away again."""
     engine.images.import_(io.BytesIO(archive({"bin": None, "f": b"1" * 30000})), "mine")
     engine.volumes.create("named")
     volume = engine.volumes.create()
-    box = engine.containers.create("base", ["sh", "-c", "head -c 20000 /dev/zero > /f"], name="box")
+    # What the image has at /etc is copied into the volume.
+    box = engine.containers.create(
+        "base", ["sh", "-c", "head -c 20000 /dev/zero > /f"], name="box", volumes=["named:/etc"]
+    )
     box.start()
     box.wait()
     made = box.commit("made")
@@ -35,6 +42,9 @@ def life(engine: sampan.Engine) -> None:
     other.remove()
     box.remove()
     engine.containers.run("base", ["true"])
+    engine.images.load(io.BytesIO(ARCHIVE))
+    engine.images.save(["loaded"], io.BytesIO())
+    engine.images.remove("loaded")
     engine.images.remove("mine")
     engine.volumes.remove("named")
     engine.volumes.remove(volume.name)

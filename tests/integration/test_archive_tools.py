@@ -282,4 +282,7 @@ def test_docker_loads_and_runs_what_is_saved_and_its_archives_are_loaded(
     docker("commit", "changed", "x.example/docker/c:5")
     docker("save", "-o", str(target), "x.example/docker/c:5")
     assert loaded(sampan, target) == ["x.example/docker/c:5"]
+    for name in (NAME, "tools-lower", "x.example/docker/c:5"):
+        size = ("image", "inspect", "--format", "{{.Size}}", name)
+        assert sampan(*size).ok().out.strip() == docker(*size), name
     runs(sampan, "x.example/docker/c:5", "of docker")

@@ -247,6 +247,9 @@ def test_import_and_run(root: Root, tmp_path: Path) -> None:
     cli = root.cli
     path = tmp_path / "a.tar"
     path.write_bytes(archive(file="content\n"))
+    nameless = cli("import", str(path)).ok().out.strip()
+    assert cli("image", "inspect", "-f", "{{.Comment}}", nameless).ok().out == "Imported from -\n"
+    cli("rmi", nameless).ok()
     identifier = cli("import", "-c", "ENV A=1", "-m", "a comment", str(path), "imported:1").ok().out.strip()
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", identifier)
     (image,) = json.loads(cli("inspect", "imported:1").ok().out)

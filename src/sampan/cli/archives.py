@@ -75,9 +75,9 @@ class _Output:
 def import_(context: Context, arguments: Arguments) -> int:
     """Make an image of an archive, from a file, a URL or standard input, and print its id."""
     source, *name = arguments.words
-    message = arguments["message"] or f"Imported from {source}"
-    # As for Docker, what is neither of these is the name of a file.
+    # As for Docker, what is neither of these is the name of a file, which the comment does not name.
     is_url = source.startswith(("http://", "https://"))
+    message = arguments["message"] or f"Imported from {source if is_url else '-'}"
     with _fetched(source) if is_url else _opened("" if source == "-" else source) as stream:
         with Bar() as bar:
             watched = WatchedSource(stream, bar, "Importing", _length(stream))

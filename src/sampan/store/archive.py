@@ -187,6 +187,7 @@ class Archive:
         if entry.kind == SYMLINK:
             try:
                 entry.target = os.readlink(name, dir_fd=fd)
+                self.size += len(entry.target)
             except OSError as e:
                 if e.errno not in (errno.ENOENT, errno.EINVAL):
                     raise

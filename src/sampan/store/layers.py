@@ -10,7 +10,7 @@ from sampan.store.decompress import decompress
 from sampan.store.extract import Extractor
 from sampan.store.layertree import LayerTree
 from sampan.store.lower import LowerLayers
-from sampan.store.tarstream import Limits, TarReader
+from sampan.store.tarstream import SYMLINK, Limits, TarReader
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ class LayerInfo(Struct):
     """What an archive turned out to be.
 
     `diff_id` is the sha256 digest of the plain archive, `archive_size` its bytes; `size` is what Docker calls a
-    layer's size, the sum of the lengths of its files; `chain_id` is empty where no layers below are known.
+    layer's size, the sum of the lengths of its files and of the paths in its links; `chain_id` is empty where no layers below are known.
     """
 
     diff_id: str
@@ -96,6 +96,6 @@ def _unpack(reader: TarReader, extractor: Extractor) -> tuple[int, int]:
     size = entries = 0
     for entry in reader:
         extractor.put(entry, reader)
-        size += entry.size
+        size += len(entry.target) if entry.kind == SYMLINK else entry.size
         entries += 1
     return size, entries
