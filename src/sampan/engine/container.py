@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sampan.engine.failures import told
-from sampan.errors import Conflict
+from sampan.errors import Conflict, InvalidParameter
+from sampan.oci import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +157,10 @@ class Container:
 
     @told
     def kill(self, signal: str = "KILL") -> None:
-        """Send a signal ("HUP", "SIGHUP", "1"). Raises Conflict if it does not run."""
+        """Send a signal ("HUP", "SIGHUP", "1", "RTMIN+3"). Raises Conflict if it does not run, InvalidParameter."""
+        if signal.isdecimal() and int(signal) > signals.LAST:
+            words = f"the linux daemon does not support signal {int(signal)}"
+            raise InvalidParameter(f"cannot kill container: {self._reference}: {words}")
         try:
             self._verbs.stopper.kill(self._record, signal)
         except Conflict as e:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.errors import System
+import errno
+
+from sampan.errors import Conflict, System
 from sampan.kernel import cgroup
 from sampan.oci import lifecycle
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
     class Settler(Protocol):
         def recover(self, record: Record, lock: RecordLock) -> Observation: ...
+
+
+_GONE = (errno.ENOENT, errno.ENODEV)
+"""What the kernel says of a cgroup that went between the look at the state and this: the container has just ended."""
 
 
 class Pauser:
@@ -50,6 +56,8 @@ class Pauser:
                 with self._trace.step("freeze cgroup", group):
                     self._cgroups.freeze(group)
             except OSError as e:
+                if e.errno in _GONE:
+                    raise Conflict(f"container {record.id} is not running") from None
                 why = e.strerror if isinstance(e, TimeoutError) else e
                 raise System(f"Cannot pause container {record.id}: {why}") from None
             self._events.container(record, "pause")
@@ -59,8 +67,13 @@ class Pauser:
         with self._records.lock(record.id) as lock:
             self._check(lifecycle.UNPAUSE, record, lock)
             group = cgroup.container_group(record.id, record.host_config)
-            with self._trace.step("thaw cgroup", group):
-                self._cgroups.thaw(group)
+            try:
+                with self._trace.step("thaw cgroup", group):
+                    self._cgroups.thaw(group)
+            except OSError as e:
+                if e.errno in _GONE:
+                    raise Conflict(f"Container {record.id} is not paused") from None
+                raise
             self._events.container(record, "unpause")
 
     def _check(self, verb: str, record: Record, lock: RecordLock) -> None:

@@ -15,7 +15,7 @@ NUMBERS = {
 }  # fmt: skip
 
 SIGTERM, SIGKILL = 15, 9
-_LAST = 64
+LAST = 64
 
 
 def parse(text: str) -> int:
@@ -26,7 +26,7 @@ def parse(text: str) -> int:
     word = text.upper().removeprefix("SIG")
     is_number = word.isascii() and word.isdigit()
     number = int(word) if is_number else NUMBERS.get(word) or _real_time(word)
-    if not 1 <= number <= _LAST:
+    if not 1 <= number <= LAST:
         raise InvalidParameter(f"invalid signal: {text}")
     return number
 
