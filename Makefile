@@ -8,7 +8,7 @@ pytest := $(bin)/python -m pytest
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
 vm_seconds := 1800
 
-.PHONY: help run test test-long check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
+.PHONY: help run test test-long beside-docker check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -21,7 +21,7 @@ run: ## make .venv, install the package, run a container from the embedded defau
 test: ## install what the tests need (root), run all but the long ones
 	@scripts/packages test
 	@scripts/venv test
-	$(pytest) -m "not long and not cgroup2"
+	$(pytest) -m "not long and not cgroup2 and not docker28"
 
 test-long: ## the long ones, and the core tests on a machine whose only cgroup hierarchy is v2
 	@scripts/packages long
@@ -30,6 +30,11 @@ test-long: ## the long ones, and the core tests on a machine whose only cgroup h
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
 	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "core or cgroup2" \
 	    tests/kernel tests/contract tests/integration
+
+beside-docker: ## the same lines typed to this and to a docker command line 28.2 on the path, with a dockerd
+	@scripts/packages test
+	@scripts/venv test
+	$(pytest) -m docker28
 
 check: ## format, lint, types, architecture, unit tests: seconds
 	@scripts/venv test
@@ -48,7 +53,7 @@ check-types:
 check-unit-1: half = tests/unit/test_[a-r]*.py
 check-unit-2: half = tests/unit/test_[!a-r]*.py
 check-unit-1 check-unit-2:
-	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long" $(half)
+	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long and not docker28" $(half)
 
 bench: ## start, many, import and commit against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench

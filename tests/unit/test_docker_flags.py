@@ -78,6 +78,6 @@ def test_no_flag_is_read_and_forgotten() -> None:
     assert forgotten == set()
 
 
-@pytest.mark.long
+@pytest.mark.docker28
 def test_the_golden_list_is_what_docker_says() -> None:
     assert dockerhelp.lines() == (GOLDEN / "docker-flags.txt").read_text().splitlines()

@@ -2,7 +2,7 @@
 
 Docker's members (Size, SizeRw, UsageData) are lengths of files, as they are elsewhere. What the disk is really taken by is
 beside them, as `du` counts it: DiskSize of each image, container and volume, SharedDiskSize of an image, LayersSize,
-ContainersSize and VolumesSize of all of them. `engine.space` says what belongs to whom.
+ContainersSize and VolumesSize of all of them. `engine.space` and docs/disk.md say what belongs to whom.
 """
 
 from __future__ import annotations
