@@ -63,6 +63,10 @@ LINES = {
     "load --input fil": ["file with blanks", "file-1"],
     "load --input=file-": ["--input=file-1"],
     "import dir": ["directory"],
+    # One or the other.
+    "cp on": ["one:"],
+    "cp fil": ["file with blanks", "file-1"],
+    "cp one:/etc/hosts di": ["directory"],
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # anew at blanks, and what of the word is before that part is taken from the answers.
 _BASH = r"""# bash completion for sampan: source <(sampan completion bash)
 _sampan() {
-  local line=${COMP_LINE:0:COMP_POINT} part=${COMP_WORDS[COMP_CWORD]} words last before answer
+  local line=${COMP_LINE:0:COMP_POINT} part=${COMP_WORDS[COMP_CWORD]} words last before answer files
   # The part up to the cursor; a lone separator has nothing behind it yet.
   read -ra words <<< "$line"
   [[ $line == *[[:space:]] ]] && words+=("")
@@ -32,8 +32,9 @@ _sampan() {
     if [[ $answer == ":files" ]]; then
       compopt -o filenames
       if [[ $before == *= ]]; then last=$part; fi
-      mapfile -t COMPREPLY < <(compgen -f -- "$last")
-      return
+      mapfile -t files < <(compgen -f -- "$last")
+      COMPREPLY+=("${files[@]}")
+      continue
     fi
     answer=${answer%%$'\t'*}
     COMPREPLY+=("${answer#"$before"}")
@@ -47,15 +48,13 @@ complete -F _sampan sampan
 _ZSH = r"""#compdef sampan
 # zsh completion for sampan: source <(sampan completion zsh), or write it to a file _sampan in $fpath
 _sampan() {
-  local answer word
+  local answer word files
   local -a described whole open
   for answer in "${(@f)$(${(Q)words[1]} __complete "${(@Q)words[2,CURRENT]}" 2> /dev/null)}"; do
     [[ -n $answer ]] || continue
     if [[ $answer == ":files" ]]; then
-      # Behind "--flag=" the name is what follows.
-      compset -P '*='
-      _files
-      return
+      files=yes
+      continue
     fi
     word=${answer%%$'\t'*}
     if [[ $word == *[=:] ]]; then
@@ -70,7 +69,12 @@ _sampan() {
   (( $#whole )) && compadd -- "${whole[@]}"
   # Behind "key=" and "container:" more is to come.
   (( $#open )) && compadd -S '' -- "${open[@]}"
-  (( $#described + $#whole + $#open ))
+  if [[ -n $files ]]; then
+    # Behind "--flag=" the name is what follows.
+    compset -P '*='
+    _files
+  fi
+  (( compstate[nmatches] ))
 }
 if [[ $funcstack[1] == _sampan ]]; then
   _sampan "$@"
@@ -84,15 +88,15 @@ function __sampan_complete
   set -l words (commandline --tokenize --cut-at-cursor --current-process)
   set -l last (commandline --current-token --cut-at-cursor)
   set -l answers ($words[1] __complete $words[2..] "$last" 2> /dev/null)
-  if test "$answers" = ":files"
+  if set -l at (contains --index -- ":files" $answers)
+    set --erase answers[$at]
     # Behind "--flag=" the name is what follows.
     set -l flag (string match --regex -- '^-[^=]*=' "$last")
     for path in (__fish_complete_path (string replace --regex -- '^-[^=]*=' '' "$last"))
       echo -- "$flag$path"
     end
-    return
   end
-  printf '%s\n' $answers DESCRIPTIONS
+  test (count $answers) -gt 0; and printf '%s\n' $answers DESCRIPTIONS
 end
 complete --command sampan --no-files --keep-order --arguments '(__sampan_complete)'
 """
