@@ -1,10 +1,10 @@
-"""`python -m bench [start|many|import|commit|archives|probe]...`: all of them without a name."""
+"""`python -m bench [start|many|import|commit|archives|probe|oci]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import archives, commit, import_, many, probe, start
+from bench import archives, commit, import_, many, oci, probe, start
 
 ALL = {
     "start": start.main,
@@ -13,6 +13,7 @@ ALL = {
     "commit": commit.main,
     "archives": archives.main,
     "probe": probe.main,
+    "oci": oci.main,
 }
 
 for name in sys.argv[1:] or ALL:

@@ -53,9 +53,9 @@ def buildah(directory: Path) -> Tool:
     return Tool("buildah", *_containers_store(directory))
 
 
-def podman(directory: Path) -> Tool:
+def podman(directory: Path, runtime: str = "runc") -> Tool:
     # crun refuses hybrid control groups, and runc does not.
-    return Tool("podman", *_containers_store(directory), "--runtime", "runc", "--cgroup-manager", "cgroupfs")
+    return Tool("podman", *_containers_store(directory), "--runtime", runtime, "--cgroup-manager", "cgroupfs")
 
 
 def podman_limits() -> tuple[str, ...]:
@@ -75,8 +75,9 @@ def _containers_store(directory: Path) -> tuple[str, ...]:
 class Dockerd:
     """A Docker daemon of its own, without a network. A context manager; `docker` is its command line."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *more: str) -> None:
         self.directory = directory
+        self._more = more
         self.host = f"unix://{directory}/docker.sock"
         self.docker = Tool("docker", "-H", self.host)
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +91,7 @@ class Dockerd:
                 [
                     *("dockerd", "-H", self.host, "-p", str(directory / "docker.pid")),
                     *("--data-root", str(directory / "docker"), "--exec-root", str(directory / "docker-exec")),
-                    *("--iptables=false", "--ip6tables=false", "--bridge=none"),
+                    *("--iptables=false", "--ip6tables=false", "--bridge=none", *self._more),
                 ],
                 env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
@@ -102,6 +103,52 @@ class Dockerd:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
                 raise AssertionError(f"dockerd did not come up: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+        unmount_below(self.directory)
+
+
+class Containerd:
+    """A containerd of its own. A context manager; `ctr` is its command line."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ctr = Tool("ctr", "-a", f"{directory}/c.sock")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Containerd:
+        directory = self.directory
+        directory.mkdir(exist_ok=True)
+        config = directory / "config.toml"
+        config.write_text(
+            f"""version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+root = "{directory}/root"
+state = "{directory}/state"
+[grpc]
+address = "{directory}/c.sock"
+[ttrpc]
+address = "{directory}/c.sock.ttrpc"
+"""
+        )
+        with (directory / "log").open("wb") as output:
+            self._process = subprocess.Popen(
+                ["containerd", "-c", str(config)],
+                env=_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + 60
+        while subprocess.run([*self.ctr.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError(f"containerd did not come up: {(directory / 'log').read_text()[-2000:]}")
             time.sleep(0.1)
         return self
 

@@ -170,6 +170,7 @@ def listen(directory: int, name: str) -> Any:
     """The socket at which a container waits for `start`."""
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     socket.bind(f"/proc/self/fd/{directory}/{name}")
+    os.chmod(f"/proc/self/fd/{directory}/{name}", 0o600)
     socket.listen(8)
     return socket
 

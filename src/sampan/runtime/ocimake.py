@@ -126,6 +126,8 @@ class Maker:
         return self.container
 
     def _make(self, console: Any) -> None:
+        own = self.spec["process"]
+        self.spec = {**self.spec, "process": {**own, "env": [*(own.get("env") or ()), *listen_environment()]}}
         self._check_limits()
         descriptors = self._descriptors(console)
         state = self.container.state(ocistate.CREATING)

@@ -171,7 +171,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         steps += _detached(entry, index, facts, driver)
     if user is not None:
         # A device node cannot be made inside a user namespace: made here, they are attached there.
-        steps += planmore().build_devices(_all_devices(spec))
+        steps += planmore().build_devices(_all_devices(spec), spec["linux"])
     # Namespaces of others last, for each one takes away a part of the host's view; the user namespace takes the privileges for the others.
     for kind in facts.joined:
         if kind not in ("mount", "user"):
@@ -323,21 +323,21 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     cgroup_namespace = oci.namespace(spec, "cgroup")
     new_cgroup_namespace = cgroup_namespace is not None and (not mode.strict or "path" not in cgroup_namespace)
     steps.append(cgroups.JoinCgroups(len(driver.join_files(facts.group)), new_cgroup_namespace))
-    if oci.namespace(spec, "user") is not None:
-        # After the cgroups, which are the host's root's; before anything that shall belong to the container.
-        steps.append(planmore().become_root())
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
     steps.append(changeroot.SeparateMounts("slave"))
-    if linux.get("sysctl"):
-        # In the namespaces that they are of, while /proc is still the host's own: a container cannot have mounted
-        # anything over that one, or be changing it at this moment (CVE-2025-52881).
-        steps.append(
-            setup.SetKernelParameters(
-                tuple((oci.parameter_path(name), value) for name, value in linux["sysctl"].items())
-            )
-        )
+    user = oci.namespace(spec, "user")
+    # In the namespaces that they are of, while /proc is still the host's own: a container cannot have mounted
+    # anything over that one, or be changing it at this moment (CVE-2025-52881).
+    parameters = tuple((oci.parameter_path(name), value) for name, value in (linux.get("sysctl") or {}).items())
+    if parameters and user is None:
+        steps.append(setup.SetKernelParameters(parameters))
     # The root at once: every other target is resolved below it, in it.
     steps.append(changeroot.AttachRoot(facts.root.place))
+    if user is not None:
+        # After the cgroups and the way to the root, which are the host's root's; before all that shall belong to the container.
+        steps.append(planmore().become_root())
+        if parameters:
+            steps.append(setup.SetKernelParameters(parameters))
     steps += _mounts(spec, facts, driver)
     if own.get("terminal"):
         if mode.console:

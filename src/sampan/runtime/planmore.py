@@ -62,17 +62,30 @@ def map_mount(entry: dict[str, Any], name: str, options: oci.MountOptions) -> li
     return [*steps, moremounts.MapMount(name, entry["source"], namespace, recursive)]
 
 
-def build_devices(entries: Iterable[dict[str, Any]]) -> list[Step]:
+def build_devices(entries: Iterable[dict[str, Any]], linux: dict[str, Any]) -> list[Step]:
     """Device nodes as files of a detached file system of the host's, each to be attached where it belongs."""
+    uids, gids = linux.get("uidMappings") or (), linux.get("gidMappings") or ()
     found = tuple(
-        (e["path"], e["type"], e.get("major") or 0, e.get("minor") or 0, e.get("fileMode", 0o666), *_owner(e))
+        (
+            e["path"],
+            e["type"],
+            e.get("major") or 0,
+            e.get("minor") or 0,
+            e.get("fileMode", 0o666),
+            _outside(e.get("uid") or 0, uids),
+            _outside(e.get("gid") or 0, gids),
+        )
         for e in entries
     )
     return [moremounts.BuildDevices(found)]
 
 
-def _owner(entry: dict[str, Any]) -> tuple[int, int]:
-    return entry.get("hostUID", entry.get("uid") or 0), entry.get("hostGID", entry.get("gid") or 0)
+def _outside(number: int, entries: Iterable[dict[str, int]]) -> int:
+    """The host's number of a user or group of the container; itself where no map has it (a namespace that is joined)."""
+    for e in entries:
+        if e["containerID"] <= number < e["containerID"] + e["size"]:
+            return e["hostID"] + number - e["containerID"]
+    return number
 
 
 def attach(entry: dict[str, Any], index: int, options: oci.MountOptions) -> list[Step]:

@@ -1,0 +1,207 @@
+"""`sampan-oci` as a command: a container's life, what its processes find, what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.imports import imported, unapproved
+from support.patience import patience
+from support.rootfs import make_rootfs
+
+pytestmark = pytest.mark.root
+
+PROGRAM = str(Path(sys.executable).parent / "sampan-oci")
+
+
+class Runtime:
+    """One state directory, one bundle whose config.json is `config`."""
+
+    def __init__(self, directory: Path, rootfs: Path) -> None:
+        self.root = directory / "state"
+        self.bundle = directory / "bundle"
+        self.bundle.mkdir()
+        (self.bundle / "rootfs").symlink_to(rootfs)
+        assert self("spec", "-b", str(self.bundle)).returncode == 0
+        self.config: dict[str, Any] = json.loads((self.bundle / "config.json").read_text())
+        self.config["process"]["terminal"] = False
+        self.config["linux"]["cgroupsPath"] = f"/sampan-tests-{os.getpid()}/box"
+
+    def __call__(self, *args: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PROGRAM, "--root", str(self.root), *args],
+            **{"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": patience(60), **more},
+        )
+
+    def write(self, *words: str) -> None:
+        self.config["process"]["args"] = list(words)
+        (self.bundle / "config.json").write_text(json.dumps(self.config))
+
+    def run(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        self.write(*words)
+        return self("run", "-b", str(self.bundle), "box", **more)
+
+    def create(self, *words: str) -> None:
+        self.write(*words)
+        # Not captured: the container's process has these streams for life.
+        made = self("create", "-b", str(self.bundle), "box", capture_output=False, stdout=subprocess.DEVNULL)
+        assert made.returncode == 0
+
+    def status(self) -> str:
+        return str(json.loads(self("state", "box").stdout)["status"])
+
+    def until(self, status: str) -> None:
+        deadline = time.monotonic() + patience(20)
+        while self.status() != status:
+            assert time.monotonic() < deadline, self.status()
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rootfs(tmp_path_factory.mktemp("image") / "rootfs")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
+    made = Runtime(tmp_path, rootfs)
+    yield made
+    made("delete", "-f", "box")
+    assert not made.root.exists() or os.listdir(made.root) == []
+    for group in Path("/sys/fs/cgroup").glob(f"*/sampan-tests-{os.getpid()}"):
+        group.rmdir()  # nothing is below it
+
+
+def test_a_life_from_create_to_delete(runtime: Runtime) -> None:
+    runtime.create("sleep", "300")
+    assert runtime.status() == "created"
+    assert runtime("delete", "box").returncode == 1
+    assert runtime("exec", "box", "echo", "inside").stdout == "inside\n"
+    assert runtime("start", "box").returncode == 0
+    assert runtime("start", "box").returncode == 1
+    assert set(json.loads(runtime("state", "box").stdout)) == {
+        "ociVersion",
+        "id",
+        "status",
+        "pid",
+        "bundle",
+        "annotations",
+    }
+    assert runtime("pause", "box").returncode == 0
+    assert runtime.status() == "paused"
+    assert "paused" in runtime("exec", "box", "true").stderr
+    assert runtime("resume", "box").returncode == 0
+    assert runtime("exec", "box", "sh", "-c", "exit 7").returncode == 7
+    assert runtime("exec", "box", "no-such-program").returncode == 255
+    assert runtime("kill", "box", "KILL").returncode == 0
+    runtime.until("stopped")
+    assert "not running" in runtime("kill", "box").stderr
+    assert runtime("delete", "box").returncode == 0
+    assert runtime("state", "box").stderr.count("does not exist") == 1
+
+
+def test_what_a_process_finds(runtime: Runtime) -> None:
+    script = "ls /proc/self/fd | wc -w; umask; id -u; id -G; pwd; cat /proc/sys/kernel/hostname; env"
+    own = runtime.config["process"]
+    own.update(
+        user={"uid": 5, "gid": 6, "additionalGids": [7, 8], "umask": 0o027}, cwd="/tmp", env=["PATH=/bin", "A=1"]
+    )
+    runtime.config["hostname"] = "box"
+    result = runtime.run("sh", "-c", script)
+    assert result.stdout.split("\n")[:6] == ["4", "0027", "5", "6 7 8", "/tmp", "box"], result.stderr
+    assert {"A=1", "HOME=/", "PATH=/bin"} <= set(result.stdout.split("\n")[6:])
+
+
+def test_a_user_namespace_owns_what_is_made_in_it(runtime: Runtime, tmp_path: Path) -> None:
+    linux = runtime.config["linux"]
+    linux["namespaces"] += [{"type": "user"}, {"type": "time"}]
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    linux["timeOffsets"] = {"boottime": {"secs": 7}}
+    # Nobody but the host's root can come by here: the container's does not have to.
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    script = (
+        "cat /proc/self/uid_map; stat -c %u:%g /dev/null /dev/shm; echo x > /dev/null && ip link show lo | grep -c UP"
+    )
+    result = runtime.run("sh", "-c", f"{script}; cat /proc/self/timens_offsets")
+    assert result.stdout.split()[:6] == ["0", "100000", "65536", "0:0", "0:0", "1"], result.stderr
+    assert result.stdout.split()[-3:] == ["boottime", "7", "0"]
+
+
+def test_a_create_that_fails_leaves_nothing(runtime: Runtime) -> None:
+    for change in (
+        {"linux": {**runtime.config["linux"], "sysctl": {"kernel.panic": "1"}}},
+        {"ociVersion": "2.0.0"},
+        {"mounts": [*runtime.config["mounts"], {"destination": "/x", "type": "bind", "source": "/nowhere"}]},
+        {"hooks": {"createRuntime": [{"path": "/bin/false"}]}},
+        {"process": {**runtime.config["process"], "apparmorProfile": "x"}},
+    ):
+        config = runtime.config
+        runtime.config = {**config, **change}
+        result = runtime.run("true")
+        assert result.returncode == 1, change
+        assert "Traceback" not in result.stderr
+        assert "level=error" in result.stderr
+        assert not runtime.root.exists() or os.listdir(runtime.root) == []
+        assert not list(Path("/sys/fs/cgroup").glob(f"*/sampan-tests-{os.getpid()}/box"))
+        runtime.config = config
+
+
+def test_errors_go_to_the_log_as_json(runtime: Runtime, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    result = runtime("--log", str(log), "--log-format", "json", "state", "nobody")
+    assert result.returncode == 1
+    line = json.loads(log.read_text())
+    assert (line["level"], line["msg"]) == ("error", "container does not exist")
+    assert "container does not exist" in result.stderr
+
+
+def test_a_pid_that_belongs_to_somebody_else_is_not_the_container(runtime: Runtime) -> None:
+    runtime.create("sleep", "300")
+    state = runtime.root / "box/state.json"
+    record = json.loads(state.read_text())
+    os.kill(record["pid"], signal.SIGKILL)
+    runtime.until("stopped")
+    state.write_text(json.dumps({**record, "pid": os.getpid()}))
+    assert runtime.status() == "stopped"
+    assert runtime("kill", "box", "KILL").returncode == 1
+
+
+def test_preserved_descriptors_and_no_others(runtime: Runtime) -> None:
+    reader, writer = os.pipe()
+    try:
+        runtime.write("sh", "-c", "echo through >&3; ls /proc/self/fd | wc -w")
+        command = f'exec "$@" 3>&{writer}'
+        words = [PROGRAM, "--root", str(runtime.root), "run", "-b", str(runtime.bundle), "--preserve-fds", "1", "box"]
+        made = subprocess.run(
+            ["bash", "-c", command, "bash", *words], pass_fds=(writer,), capture_output=True, text=True
+        )
+        assert made.stdout.strip() == "5", made.stderr
+        assert os.read(reader, 100) == b"through\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_limits_hold_and_change(runtime: Runtime) -> None:
+    runtime.config["linux"]["resources"]["pids"] = {"limit": 20}
+    runtime.create("sleep", "300")
+    assert runtime("update", "--pids-limit", "11", "box").returncode == 0
+    (knob,) = Path("/sys/fs/cgroup").glob(f"**/sampan-tests-{os.getpid()}/box/pids.max")
+    assert knob.read_text().strip() == "11"
+    event = json.loads(runtime("events", "--stats", "box").stdout)
+    assert event["data"]["pids"]["limit"] == 11
+
+
+def test_what_a_start_imports_is_approved() -> None:
+    found = imported([PROGRAM, "run", "-b", "/nowhere", "box"])
+    assert "sampan.runtime.ocicli" in found
+    assert unapproved(found - imported(["-c", ""]), "oci") == []
