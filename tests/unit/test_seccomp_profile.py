@@ -14,7 +14,7 @@ from sampan.kernel.capabilities import NAMES
 from sampan.kernel.filtercompiler import compile_profile
 from sampan.kernel.filterrules import ALLOW, ERRNO, NO_SUCH_CALL
 from sampan.kernel.syscalls import ARCHITECTURES
-from sampan.oci.seccomp import asked_profile, parse, resolve
+from sampan.oci.seccomp import parse, resolve
 from sampan.oci.seccompdefault import default_profile
 from sampan.runtime import filters
 
@@ -201,6 +201,6 @@ def test_texts_that_are_no_profile(text: str) -> None:
 
 
 def test_which_profile_is_asked_for() -> None:
-    assert asked_profile([]) == ""
-    assert asked_profile(["no-new-privileges", "seccomp=builtin", "seccomp:unconfined"]) == "unconfined"
-    assert asked_profile(['seccomp={"a":"b=c"}']) == '{"a":"b=c"}'
+    assert filters.asked_profile([]) == ""
+    assert filters.asked_profile(["no-new-privileges", "seccomp=builtin", "seccomp:unconfined"]) == "unconfined"
+    assert filters.asked_profile(['seccomp={"a":"b=c"}']) == '{"a":"b=c"}'

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Any
 
-BUILTIN, UNCONFINED = "builtin", "unconfined"
-
 # uname(2) -> the word in conditions, the name in archMap
 _MACHINES = {
     "x86_64": ("amd64", "SCMP_ARCH_X86_64"),
@@ -28,16 +26,6 @@ _MACHINES = {
     "loongarch64": ("loongarch64", "SCMP_ARCH_LOONGARCH64"),
 }
 _CONDITIONS = ("includes", "excludes", "name", "comment")
-
-
-def asked_profile(options: Collection[str]) -> str:
-    """What `--security-opt seccomp=` says, the last one: a profile as text, `BUILTIN`, `UNCONFINED`, "" if there is none."""
-    asked = ""
-    for option in options:
-        key, separator, value = option.partition("=") if "=" in option else option.partition(":")
-        if key == "seccomp" and separator:
-            asked = value
-    return asked
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 from sampan.errors import InvalidParameter
 from sampan.kernel import files
 from sampan.kernel.libc import kernel_version
-from sampan.oci import seccomp
 from sampan.oci.digest import hex_of
 from sampan.steps.process import LoadFilter
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the compiler, the tables of system calls and the default profile together: to be raised with every change of what comes out."""
+
+BUILTIN, UNCONFINED = "builtin", "unconfined"
 
 _KEPT = 64
 """Filters that are kept; past that the oldest ones go."""
@@ -39,14 +40,14 @@ class Filters:
         host: its HostConfig. capabilities: what its conditions are about. As with Docker, a privileged one has a filter only
         if it asks for a profile of its own, and a kernel without filters is no reason to fail unless one is asked for.
         """
-        asked = seccomp.asked_profile(host.get("SecurityOpt") or ())
-        if asked == seccomp.UNCONFINED or (host.get("Privileged") and asked in ("", seccomp.BUILTIN)):
+        asked = asked_profile(host.get("SecurityOpt") or ())
+        if asked == UNCONFINED or (host.get("Privileged") and asked in ("", BUILTIN)):
             return None
         if not supported():
-            if asked in ("", seccomp.BUILTIN):
+            if asked in ("", BUILTIN):
                 return None
             raise InvalidParameter("seccomp is not enabled in your kernel, cannot run a custom seccomp profile")
-        if asked == seccomp.BUILTIN:
+        if asked == BUILTIN:
             asked = ""
         machine, kernel = os.uname().machine, kernel_version()
         key = "\0".join((str(VERSION), machine, str(kernel), " ".join(sorted(capabilities)), asked)).encode()
@@ -92,6 +93,16 @@ class Filters:
                 pass
 
 
+def asked_profile(options: Collection[str]) -> str:
+    """What `--security-opt seccomp=` says, the last one: a profile as text, `BUILTIN`, `UNCONFINED`, "" if there is none."""
+    asked = ""
+    for option in options:
+        key, separator, value = option.partition("=") if "=" in option else option.partition(":")
+        if key == "seccomp" and separator:
+            asked = value
+    return asked
+
+
 def _seal(key: bytes, content: str) -> str:
     return hex_of(key + b"\0" + content.encode())
 
@@ -105,6 +116,7 @@ def _compile(asked: str, capabilities: Collection[str], machine: str, kernel: tu
     # In here: a start that finds its filter needs none of it.
     from sampan.kernel.filtercompiler import compile_profile
     from sampan.kernel.filterrules import SeccompError
+    from sampan.oci import seccomp
     from sampan.oci.seccompdefault import default_profile
 
     profile = seccomp.parse(asked) if asked else default_profile()
