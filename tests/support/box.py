@@ -16,7 +16,7 @@ from sampan.runtime.handle import STDERR, STDOUT, Attachment, Handle
 from sampan.runtime.launcher import ExecLauncher
 from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
 from sampan.runtime.spec import make_spec
-from sampan.shim.protocol import ExecPlan, LaunchPlan
+from sampan.shim.protocol import ExecPlan, LaunchPlan, LogPlan
 from sampan.steps.trace import Event, Trace
 
 from support import host
@@ -68,7 +68,8 @@ def collect(attachment: Attachment, seconds: float = 30) -> Output:
 class Box:
     """A container's directory, its plan, and what runs of it.
 
-    config and host are entries of the record's `config` and `host_config`. files: what is bound over the image's.
+    config and host are entries of the record's `config` and `host_config`. files: what is bound over the image's. log: where
+    output is kept instead of in one json-file.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Box:
         config: dict[str, Any] | None = None,
         host: dict[str, Any] | None = None,
         files: dict[str, str] | None = None,
+        log: LogPlan | None = None,
         **facts: Any,
     ) -> None:
         self.id = os.urandom(32).hex()
@@ -113,7 +115,7 @@ class Box:
                 "run_directory": self.run_directory,
                 "root": root,
                 "group": self.group,
-                "log": str(self.log),
+                "log": LogPlan("json-file", str(self.log)) if log is None else log,
                 "attached": True,
                 **facts,
             }

@@ -103,7 +103,10 @@ def test_config(config: dict[str, Any], text: str) -> None:
         ({"Tmpfs": {"/": ""}}, "invalid specification: destination can't be '/'"),
         ({"Tmpfs": {"//./": ""}}, "invalid specification: destination can't be '/'"),
         ({"Tmpfs": {"/t": "nonsense"}}, 'invalid tmpfs option ["nonsense"]'),
-        ({"LogConfig": {"Type": "syslog"}}, 'logger: no log driver named "syslog" is registered'),
+        (
+            {"LogConfig": {"Type": "syslog"}},
+            'error looking up logging plugin syslog: plugin "syslog" not found (there are json-file, local, none)',
+        ),
         ({"LogConfig": {"Type": "json-file", "Config": {"a": "b"}}}, "unknown log opt 'a' for json-file log driver"),
         ({"Dns": ["dns.example"]}, "bad nameserver address: dns.example"),
         ({"ExtraHosts": ["a"]}, 'bad format for add-host: "a"'),

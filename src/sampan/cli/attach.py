@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def attach(context: Context, arguments: Arguments) -> int:
     """Join the streams of a running container; its exit code."""
-    keys = terminal.parse_detach_keys(arguments["detach-keys"])
+    keys = terminal.detach_keys(arguments["detach-keys"])
     container = context.engine.containers.get(arguments.words[0])
     config = container.inspect()["Config"]
     tty = config["Tty"]

@@ -21,7 +21,7 @@ CANNOT_EXECUTE, NOT_FOUND = 126, 127
 
 def execute(context: Context, arguments: Arguments) -> int:
     """Run a command in a running container; its exit code."""
-    keys = terminal.parse_detach_keys(arguments["detach-keys"])
+    keys = terminal.detach_keys(arguments["detach-keys"])
     environment = read_environment(arguments["env-file"], arguments["env"])
     detached, tty = arguments["detach"], arguments["tty"]
     stdin = arguments["interactive"] and not detached
@@ -42,6 +42,7 @@ def execute(context: Context, arguments: Arguments) -> int:
                 privileged=arguments["privileged"],
                 detach=detached,
                 size=terminal.size(1) or terminal.size(0) or (0, 0),
+                detach_keys=arguments["detach-keys"],
             )
         except (StartFailed, InvalidParameter) as e:
             if detached:

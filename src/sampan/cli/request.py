@@ -73,6 +73,8 @@ CREATE_FLAGS = (
     Flag("kernel-memory", "bytes", "No effect", hidden=True),
     Flag("label", "labels", "Set a label (NAME or NAME=VALUE)", "l"),
     Flag("label-file", "list", "Read a file of labels, one NAME=VALUE a line"),
+    Flag("log-driver", "string", "Where output is kept: json-file, local or none"),
+    Flag("log-opt", "list", "Set an option of the log driver, max-size=10m for example"),
     Flag("memory", "bytes", "Memory limit", "m"),
     Flag("memory-reservation", "bytes", "Memory that is left to the container when memory is short"),
     Flag("memory-swap", "bytes or -1", "Limit of memory and swap together (-1: as much swap as there is)"),
@@ -257,6 +259,7 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "IpcMode": arguments["ipc"],
         "Isolation": arguments["isolation"],
         "KernelMemory": arguments["kernel-memory"],
+        "LogConfig": _log_config(arguments),
         "Memory": arguments["memory"],
         "MemoryReservation": arguments["memory-reservation"],
         "MemorySwap": arguments["memory-swap"],
@@ -295,6 +298,13 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
     if arguments["no-pivot"]:
         host["NoPivot"] = True  # ours: Docker has it only as a setting of the whole daemon (DOCKER_RAMDISK)
     return host
+
+
+def _log_config(arguments: Arguments) -> dict[str, Any]:
+    driver, options = arguments["log-driver"], dict(text.partition("=")[::2] for text in arguments["log-opt"])
+    if driver == "none" and options:
+        raise InvalidParameter("invalid logging opts for driver none")
+    return {"Type": driver or "json-file", "Config": options}
 
 
 def _restart_policy(arguments: Arguments) -> dict[str, Any]:

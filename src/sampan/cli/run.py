@@ -44,7 +44,7 @@ def run(context: Context, arguments: Arguments) -> int:
     """Make a container, start it, and stay with it unless -d says not to; its exit code."""
     if arguments["detach"]:
         return _run_detached(context, arguments)
-    keys = terminal.parse_detach_keys(arguments["detach-keys"])
+    keys = terminal.detach_keys(arguments["detach-keys"])
     request = requests.build(arguments)
     attached = requests.attached_streams(arguments)
     session.check_terminal("stdin" in attached, arguments["tty"])

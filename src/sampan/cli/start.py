@@ -42,7 +42,7 @@ def _start_all(context: Context, names: list[str]) -> int:
 
 
 def _start_and_stay(context: Context, arguments: Arguments) -> int:
-    keys = terminal.parse_detach_keys(arguments["detach-keys"])
+    keys = terminal.detach_keys(arguments["detach-keys"])
     container = context.engine.containers.get(arguments.words[0])
     config = container.inspect()["Config"]
     tty = config["Tty"]

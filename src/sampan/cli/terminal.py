@@ -25,6 +25,30 @@ def size(fd: int) -> tuple[int, int] | None:
     return rows, columns
 
 
+def configured_detach_keys() -> str:
+    """`detachKeys` of Docker's own configuration file, as its command line reads it; "" if there is none.
+
+    Raises InvalidParameter for a file that is no JSON: keys that silently are others than the user's are no way out.
+    """
+    from sampan import jsontext  # in here: a wrong flag is told without it
+
+    directory = os.environ.get("DOCKER_CONFIG") or os.path.join(os.environ.get("HOME", "/"), ".docker")
+    path = f"{directory}/config.json"
+    try:
+        with open(path, "rb") as file:
+            keys = jsontext.loads(file.read()).get("detachKeys", "")
+    except OSError:
+        return ""
+    except (ValueError, AttributeError) as e:
+        raise InvalidParameter(f"{path}: not a configuration file of Docker's: {e}") from None
+    return str(keys)
+
+
+def detach_keys(text: str) -> bytes:
+    """The bytes of --detach-keys, else of the configuration, else of ctrl-p ctrl-q. Raises InvalidParameter."""
+    return parse_detach_keys(text or configured_detach_keys())
+
+
 def parse_detach_keys(text: str) -> bytes:
     """The bytes of "ctrl-x,a": letters, ctrl- and one of a-z @ [ \\ ] ^ _, or DEL, between commas.
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sampan.engine.export import Exporter
     from sampan.engine.images import Images
     from sampan.engine.inspect import Inspector
-    from sampan.engine.logs import LogEntry, LogReader
+    from sampan.engine.logformats import LogEntry
+    from sampan.engine.logs import LogReader
     from sampan.engine.pause import Pauser
     from sampan.engine.progress import Progress
     from sampan.engine.prune import Pruner
@@ -325,10 +326,12 @@ class Container:
         privileged: bool = False,
         detach: bool = False,
         size: tuple[int, int] = (0, 0),
+        detach_keys: str = "",
     ) -> Attachment:
         """Start another process in it; the connection to its streams, which ends with its exit code.
 
-        `size` is rows and columns of the terminal. Raises Conflict if the container does not run, StartFailed.
+        `size` is rows and columns of the terminal; `detach_keys` is for who inspects it. The id is the connection's `exec_id`.
+        Raises Conflict if the container does not run, StartFailed.
         """
         from sampan.engine.exec import ExecRequest
         from sampan.engine.options import command_words, environment_entries
@@ -343,8 +346,17 @@ class Container:
             privileged=privileged,
             detach=detach,
             size=size,
+            detach_keys=detach_keys,
         )
         return self._verbs.executor.exec(self._record, request)
+
+    @told
+    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+        """`GET /exec/{id}/json`: the command, whether it runs, its pid and, for as long as the container runs, its exit code.
+
+        Raises NotFound, also after the container's end. The newest thousand are kept.
+        """
+        return self._verbs.executor.inspect(self._record, exec_id)
 
     def exec(self, cmd: str | Sequence[str], *, input: bytes | str | None = None, **options: Any) -> ExecResult:
         """Run another process in it to its end, with `input` as its standard input; options as `exec_start`."""
@@ -361,8 +373,19 @@ class Container:
     def logs(
         self, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
     ) -> Iterator[LogEntry]:
-        """What it wrote: the last `tail` entries (None: all), with `follow` also those to come until it ends."""
+        """What it wrote: the last `tail` lines (None: all), with `follow` also those to come until it ends.
+
+        `since` and `until` are RFC 3339 times, durations before now ("10m"), or seconds since the epoch.
+        Raises Conflict (its log driver keeps nothing), NotFound, InvalidParameter.
+        """
         return self._verbs.logs.read(self._record, follow, tail, since, until)
+
+    def logs_lost(self) -> dict[str, Any] | None:
+        """What of its newest run could not be written to the log, for a full disk most likely; None if all of it is there.
+
+        {"lines": how many, "error": of the first, "since": when that was}.
+        """
+        return self._verbs.logs.lost(self._record)
 
     @told
     def stats(self, one_shot: bool = False) -> dict[str, Any]:

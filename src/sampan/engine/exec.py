@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 
+from sampan import jsontext
 from sampan.engine.validate import check_environment, clean_working_directory
-from sampan.errors import InvalidParameter
+from sampan.errors import InvalidParameter, NotFound
 from sampan.kernel import cgroup
 from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
 from sampan.runtime.plan import make_exec_plan
 from sampan.runtime.spec import environment, granted_capabilities, merge_environment, no_new_privileges, resource_limits
+from sampan.shim.protocol import ENDED_EXEC_FILE
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -38,11 +40,15 @@ if TYPE_CHECKING:
         def observe(self, record: Record) -> Observation: ...
 
 
+KEPT_EXECS = 1000
+"""How many execs that have ended are kept, at least half of them, for as long as their container runs."""
+
+
 class ExecRequest(Struct):
     """What to run in a container (`POST /containers/{id}/exec`).
 
     user, workdir: "" for the container's own. environment: NAME=value entries over the container's. size: rows and
-    columns of the terminal. detach: nobody listens to it.
+    columns of the terminal. detach: nobody listens to it. detach_keys: what its client looks for, for `inspect`.
     """
 
     command: tuple[str, ...]
@@ -54,6 +60,7 @@ class ExecRequest(Struct):
     privileged: bool = False
     detach: bool = False
     size: tuple[int, int] = (0, 0)
+    detach_keys: str = ""
 
 
 class Executor:
@@ -89,7 +96,9 @@ class Executor:
             open_stdin=request.stdin,
             detach=request.detach,
             load_filter=self._filter(record, request),
+            about=_about(request),
         )
+        _forget_oldest(self._records.paths(record.id).run_directory)
         program, *arguments = request.command
         for action in ("exec_create", "exec_start"):
             self._events.container(record, f"{action}: {program} {' '.join(arguments)}", {"execID": plan.identifier})
@@ -105,6 +114,28 @@ class Executor:
         return self._filters.of_container(
             host, granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], host["Privileged"])
         )
+
+    def inspect(self, record: Record, exec_id: str) -> dict[str, Any]:
+        """`GET /exec/{id}/json` of an exec of this container's present run, also of one that has ended. Raises NotFound."""
+        found = self._records.paths(record.id).find_exec(exec_id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        try:
+            with open(found.path, "rb") as file:
+                pid, _, about = file.read().partition(b" ")
+        except FileNotFoundError:
+            return self.inspect(record, exec_id)  # it has ended in this moment, and has another name
+        running = found.exit_code is None
+        return {
+            "CanRemove": not running,
+            "ContainerID": record.id,
+            "DetachKeys": "",
+            "ExitCode": found.exit_code,
+            "ID": exec_id,
+            **jsontext.loads(about),
+            "Pid": int(pid),
+            "Running": running,
+        }
 
     def _notice_exec(self, record: Record, action: str, identifier: str) -> None:
         if action == "detach":  # a new size of an exec's terminal is no event
@@ -122,6 +153,38 @@ class Executor:
         lifecycle.check(verb, seen.status, record.id, record.name)
         paths = self._records.paths(record.id)
         return Handle(paths, paths.start(seen.number).directory)
+
+
+def _about(request: ExecRequest) -> str:
+    """What `inspect` says of it (moby, backend.ExecInspect), as text."""
+    listens = not request.detach
+    process = {
+        "arguments": list(request.command[1:]),
+        "entrypoint": request.command[0],
+        "privileged": request.privileged,
+        "tty": request.tty,
+        **({"user": request.user} if request.user else {}),
+    }
+    about = {
+        "DetachKeys": request.detach_keys,
+        "OpenStderr": listens,
+        "OpenStdin": request.stdin,
+        "OpenStdout": listens,
+        "ProcessConfig": process,
+    }
+    return jsontext.dumps(about).decode("ascii")
+
+
+def _forget_oldest(run_directory: str) -> None:
+    """Keep the exit codes of the newest execs only: a container may run for years, with an exec every second."""
+    try:
+        entries = [entry for entry in os.scandir(run_directory) if entry.name.startswith(ENDED_EXEC_FILE)]
+        if len(entries) > KEPT_EXECS:
+            entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
+            for entry in entries[: -KEPT_EXECS // 2]:
+                os.unlink(entry.path)
+    except FileNotFoundError:
+        pass  # the container ends, or another exec does the same
 
 
 def process_object(record: Record, request: ExecRequest) -> dict[str, Any]:

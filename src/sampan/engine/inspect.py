@@ -86,6 +86,7 @@ class Inspector:
             "Image": record.image,
             **self._files(record, paths),
             "LogPath": paths.log if _log_driver(record) == "json-file" else "",
+            **self._log_loss(record, paths, seen),
             "Name": f"/{record.name}",
             "RestartCount": self._restarts(record, seen),
             "Driver": record.snapshotter,
@@ -158,6 +159,13 @@ class Inspector:
         from sampan.engine.health import observe  # in here: most containers have no check
 
         return observe(record, self._records.paths(record.id), seen)
+
+    def _log_loss(self, record: Record, paths: ContainerPaths, seen: Observation) -> dict[str, Any]:
+        """Ours: what of the newest run is not in the log, for a full disk; left out if all of it is there."""
+        lost = states.read_json(paths.log_loss) if seen.running else (seen.exit or {}).get("log_lost")
+        if not lost:
+            return {}
+        return {"LogLost": {"Lines": lost["lines"], "Error": lost["error"], "Since": lost["since"]}}
 
     def _restarts(self, record: Record, seen: Observation) -> int:
         if record.broken or seen.number == 0:

@@ -21,8 +21,10 @@ _DIGITS = frozenset("0123456789.")
 _FLOAT = _DIGITS | frozenset("eE+-")
 
 
-def parse_size(text: str) -> int:
-    """Bytes of "256m", "1.5g", "1 GiB", "512" (go-units RAMInBytes). Raises InvalidParameter in Docker's words."""
+def parse_size(text: str, decimal: bool = False) -> int:
+    """Bytes of "256m", "1.5g", "1 GiB", "512" (go-units RAMInBytes; with `decimal` FromHumanSize, whose units are powers of
+    1000). Raises InvalidParameter in Docker's words.
+    """
     at = max((i for i, c in enumerate(text) if c in _DIGITS or c == " "), default=-1)
     if at < 0:
         raise InvalidParameter(f"invalid size: '{text}'")
@@ -32,19 +34,19 @@ def parse_size(text: str) -> int:
     try:
         if not _FLOAT.issuperset(number):
             raise ValueError
-        return int(float(number) * _multiplier(suffix))
+        return int(float(number) * _multiplier(suffix, decimal))
     except (ValueError, OverflowError):
         raise InvalidParameter(f'strconv.ParseFloat: parsing "{number}": invalid syntax') from None
 
 
-def _multiplier(suffix: str) -> int:
+def _multiplier(suffix: str, decimal: bool) -> int:
     lower = suffix.lower()
     if lower in ("", "b"):
         return 1
     unit = _UNITS.get(lower[0])
     if unit is None or lower[1:] not in ("", "b", "ib"):
         raise InvalidParameter(f"invalid suffix: '{suffix if len(suffix) > 3 else lower}'")
-    return unit
+    return int(1000 ** (unit.bit_length() // 10)) if decimal else unit
 
 
 def parse_cpus(text: str) -> int:
@@ -237,6 +239,7 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "group_add": ("HostConfig", "GroupAdd", _list),
     "init": ("HostConfig", "Init", _same),
     "ipc_mode": ("HostConfig", "IpcMode", _same),
+    "log_config": ("HostConfig", "LogConfig", dict),
     "mem_limit": ("HostConfig", "Memory", _size),
     "memory": ("HostConfig", "Memory", _size),
     "mem_reservation": ("HostConfig", "MemoryReservation", _size),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import etcfiles, initprogram
+from sampan.engine import etcfiles, initprogram, logoptions
 from sampan.errors import Conflict, NotFound, StartFailed
 from sampan.kernel import cgroup
 from sampan.kernel.files import FileLock, lock_is_held
@@ -313,7 +313,7 @@ class Starter:
             root=RootFilesystem(root.kind, root.lower, root.upper, root.work, root.source, paths.directory),
             group=group,
             joined=joined,
-            log=paths.log if host["LogConfig"]["Type"] == "json-file" else "",
+            log=logoptions.make_plan(record, paths),
             open_stdin=record.config["OpenStdin"],
             stdin_once=record.config["StdinOnce"],
             init=init,

@@ -116,7 +116,7 @@ class System:
                 "Volume": [],
                 "Network": ["host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "none"],
+                "Log": ["json-file", "local", "none"],
             },
             "MemoryLimit": supports("memory"),
             "SwapLimit": supports("swap"),

@@ -206,7 +206,7 @@ class Wiring:
     def _logs(self) -> Any:
         from sampan.engine.logs import LogReader
 
-        return LogReader(self.records, self.settler)
+        return LogReader(self.records, self.settler, self.notify)
 
     def _stats(self) -> Any:
         from sampan.engine.stats import StatsReader

@@ -38,21 +38,27 @@ class DirectoryWatch:
                 os.close(self._fd)
                 self._fd = -1
 
-    def wait(self, seconds: float | None) -> None:
-        """Until something was written since the last call, or for so long (None: without end). May come back early."""
+    def wait(self, seconds: float | None, other: int = -1) -> bool:
+        """Until something was written since the last call, or for so long (None: without end). May come back early.
+
+        Also when the descriptor `other` is readable: True says so.
+        """
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
+        if other >= 0:
+            poll.register(other, select.POLLIN)
         if self._fd < 0:
             seconds = _LOOK_SECONDS if seconds is None else min(_LOOK_SECONDS, seconds)
         else:
             poll.register(self._fd, select.POLLIN)
         # poll(2) counts milliseconds in an int; whoever waits for longer looks once in between.
-        poll.poll(None if seconds is None else min(max(int(seconds * 1000) + 1, 0), 1 << 30))
+        ready = poll.poll(None if seconds is None else min(max(int(seconds * 1000) + 1, 0), 1 << 30))
         try:
             while self._fd >= 0 and len(os.read(self._fd, _BUFFER)) > _BUFFER // 2:
                 pass  # a full buffer may have left some
         except BlockingIOError:
             pass
+        return any(fd == other for fd, _ in ready)
 
     def wake(self) -> None:
         """End a `wait`, and every one to come. From any thread, and from a signal handler."""

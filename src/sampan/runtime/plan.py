@@ -11,7 +11,7 @@ import os
 from sampan.kernel import cgroup, namespaces
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
-from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan, Stages
+from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan, LogPlan, Stages
 from sampan.steps import cgroups, changeroot, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
@@ -75,7 +75,7 @@ class Launching(Struct):
     root: RootFilesystem
     group: str
     joined: tuple[str, ...] = ()
-    log: str = ""
+    log: LogPlan = LogPlan()
     open_stdin: bool = False
     stdin_once: bool = False
     init: str = ""
@@ -522,8 +522,9 @@ def make_exec_plan(
     open_stdin: bool = False,
     detach: bool = False,
     load_filter: process.LoadFilter | None = None,
+    about: str = "{}",
 ) -> ExecPlan:
-    """The plan of another process in a running container. `process_spec` is an OCI process object."""
+    """The plan of another process in a running container. `process_spec` is an OCI process object; the rest: `ExecPlan`."""
     size = process_spec.get("consoleSize") or {}
     return ExecPlan(
         version=VERSION,
@@ -533,6 +534,7 @@ def make_exec_plan(
         size=(size.get("height", 0), size.get("width", 0)),
         open_stdin=open_stdin,
         detach=detach,
+        about=about,
     )
 
 

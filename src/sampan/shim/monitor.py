@@ -21,22 +21,23 @@ from sampan.kernel import appendlog, clock, process
 from sampan.kernel.libc import give_memory_back
 from sampan.oci import restart
 from sampan.shim import launch, placement, protocol, seal, stages, streams
-from sampan.shim.logs import JsonFile
+from sampan.shim.documents import attempt, make_private, read_object, write_whole
+from sampan.shim.execs import DRAIN_SECONDS, Execs
+from sampan.shim.logs import JsonFile, Log
+from sampan.shim.spill import Spill
 from sampan.shim.streams import Client, Loop, Session
-from sampan.steps.base import Context, StepError
-from sampan.steps.terminal import OpenTerminal
+from sampan.steps.base import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from typing import Any
 
+    from sampan.shim.compressor import Compressor
     from sampan.shim.health import Prober
 else:
     import _signal  # without the enums of `signal`
 
-DRAIN_SECONDS = 2.0
-STUCK_MILLISECONDS = 2000
 MAX_DESCRIPTORS = 64
 """That one plan may bring along."""
 
@@ -49,14 +50,15 @@ class Monitor:
         self.loop = Loop()
         self.ctx = Context()
         self.clients: list[Client] = []
-        self.execs: dict[str, Session] = {}
         self.ended: list[Session] = []
+        self.execs = Execs(self.loop, self.ended, self._event)
         self.listener: Any = None
         self.plan: protocol.LaunchPlan
         self.session: Session
         self.lock = -1
         self.reserve = _reserve()
-        self.log: JsonFile | None = None
+        self.log: Log | None = None
+        self.compressor: Compressor | None = None
         self.prober: Prober | None = None
         self.began = 0.0
         self.resting = False
@@ -114,13 +116,17 @@ class Monitor:
 
     def _launch(self) -> launch.Outcome:
         plan = self.plan
-        if plan.log:
-            self.log = JsonFile(plan.log)
-        self.session = Session(self.loop, plan.container, plan.open_stdin, plan.stdin_once, plan.terminal, self.log)
+        self._open_log()
+        # Without a log there is no file of the container's output, and the program waits for slow clients.
+        spill = Spill(f"{plan.directory}/spill") if self.log is not None else None
+        self.session = Session(
+            self.loop, plan.container, plan.open_stdin, plan.stdin_once, plan.terminal, self.log, spill
+        )
+        self.execs.directory = plan.run_directory
         outcome = self._own_steps()
         if outcome.failed is None:
             # Listening before init runs: a container that anybody sees running can be attached to.
-            _make_private(plan.run_directory)
+            make_private(plan.run_directory)
             self.listener = streams.listen(plan.run_directory, "attach.sock")
             self.session.prepare(self.ctx)
             self._load_prober()
@@ -131,6 +137,36 @@ class Monitor:
             return launched
         return outcome
 
+    def _open_log(self) -> None:
+        """The log's driver. Before the seal, and not in `boot`: what few containers have is imported for those."""
+        log = self.plan.log
+        if log.driver == "none":
+            return
+        if log.driver == "local":
+            from sampan.shim.locallog import LocalFile
+
+            self.log = LocalFile(log)
+        else:
+            self.log = JsonFile(log)
+        self.log.tell_loss = self._publish_loss
+        if log.compressor:
+            from sampan.shim.compressor import Compressor
+
+            self.compressor = Compressor(self.loop, log)
+            self.log.rotated = self.compressor.rotated
+
+    def _close_log(self) -> None:
+        if self.log is not None:
+            self.log.close()
+        if self.compressor is not None:
+            self.compressor.close()
+
+    def _publish_loss(self) -> None:
+        """For who reads the log or inspects the container; in the end it is in the exit file."""
+        if self.log is not None:
+            lost = protocol.dumps(self.log.lost)
+            attempt(lambda: write_whole(f"{self.plan.run_directory}/{protocol.LOSS_FILE}", lost, sync=False))
+
     def _load_prober(self) -> None:
         """What a health check needs. Before the seal, and not in `boot`: a container without one does not pay for it."""
         if self.plan.health:
@@ -140,7 +176,7 @@ class Monitor:
 
     def _publish_health(self, document: bytes) -> None:
         """For whoever inspects the container. On a full disk the last document stays until there is room for another."""
-        _try(lambda: _write_whole(f"{self.plan.run_directory}/health.json", document, sync=False))
+        attempt(lambda: write_whole(f"{self.plan.run_directory}/health.json", document, sync=False))
 
     def _own_steps(self) -> launch.Outcome:
         """The steps whose results this process keeps: the devpts and the pty."""
@@ -188,8 +224,8 @@ class Monitor:
             "boot": clock.boot_id(),
             "started": clock.now(),
         }
-        _write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
-        _write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False)
+        write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
+        write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False)
         self._event("start")  # by this process, so that no end can be told before it
         for name in [n for n in self.ctx.fds if n not in ("devpts",)]:
             self.ctx.close(name)  # descriptors of the plan: namespaces to join, sources of mounts
@@ -211,12 +247,12 @@ class Monitor:
             return
         event = protocol.loads(self.plan.events[about].encode("ascii"))
         if action != "start" and not about:
-            record = _read(f"{self.plan.directory}/record.json") or {}  # it may have been renamed
+            record = read_object(f"{self.plan.directory}/record.json") or {}  # it may have been renamed
             event["attributes"]["name"] = record.get("name", event["attributes"]["name"])
         # What labels say comes before what is special to the event, as with Docker.
         event.update(action=action, time=time.time_ns(), attributes={**extra, **event["attributes"]})
         path, limit = self.plan.journal
-        _try(lambda: appendlog.append(path, protocol.dumps(event), limit))
+        attempt(lambda: appendlog.append(path, protocol.dumps(event), limit))
 
     # serving
 
@@ -225,9 +261,12 @@ class Monitor:
             waits = [s.seconds_left for s in self.ended]
             if self.prober is not None:
                 waits.append(self.prober.turn())
+            if self.session.stuck:
+                waits.append(1.0)
+                self.session.regulate()  # the disk may have room again
             self.loop.run_once(int(min(waits) * 1000) + 1 if waits else None)
             for session in [s for s in self.ended if s is not self.session]:
-                self._end_exec(session)
+                self.execs.end(session)
             self.clients = [c for c in self.clients if not c.closed]
 
     def _accept(self, _events: int) -> None:
@@ -267,7 +306,8 @@ class Monitor:
                 client.join(self.session, kinds, bool(body.get("stdin")))
             client.send(protocol.message(protocol.REPLY, pid=self.session.pid))
         elif kind == protocol.EXEC and client.session is None and not client.gone:
-            self._exec(client, protocol.ExecPlan.from_json(body))
+            devpts = self.ctx.fds.get("devpts", -1)
+            self.execs.start(client, protocol.ExecPlan.from_json(body), self.session.pidfd, devpts)
         else:
             raise protocol.ProtocolError(f"message {kind}")
 
@@ -280,69 +320,6 @@ class Monitor:
         else:
             client.send(protocol.message(protocol.REPLY, pid=0))
 
-    def _exec(self, client: Client, plan: protocol.ExecPlan) -> None:
-        session = Session(self.loop, plan.identifier, plan.open_stdin, True, plan.terminal, None)
-        ctx = Context()
-        try:
-            outcome = self._launch_exec(session, ctx, plan)
-        except Exception as e:
-            # Out of descriptors or processes, or a plan that is none: the container goes on, and keeps nothing of it.
-            outcome = launch.Outcome()
-            message = f"cannot start a process in the container: {e}"
-            outcome.failed = {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
-        if outcome.failed is not None:
-            # Its end kills what was about to join, or leaves it nothing to join: a process on its way out has no
-            # namespaces any more (ESRCH), and its pid namespace takes no more processes (ENOMEM), a moment before the
-            # end is known. A program that cannot be executed has nothing to do with it, and waits for nothing.
-            patience = 0 if outcome.failed["exit_code"] in (126, 127) else 100
-            if outcome.failed["errno"] == errno.ESRCH or _has_ended(self.session.pidfd, patience):
-                outcome.failed.update(message="the container has ended", errno=0, advice="")
-            session.close_program_ends(ctx)
-            session.close()
-            client.send(protocol.message(protocol.FAILED, **outcome.failed, error=launch.explain(outcome.failed)))
-            client.finish()
-            return
-        self.execs[plan.identifier] = session
-        _try(lambda: _touch(self._exec_file(session)))  # only `inspect` looks for it
-        session.began(outcome.pid, ctx, self.ended.append)
-        client.send(protocol.message(protocol.REPLY, pid=outcome.pid, steps=outcome.done))
-        if plan.detach:
-            client.finish()
-        else:
-            client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
-
-    def _launch_exec(self, session: Session, ctx: Context, plan: protocol.ExecPlan) -> launch.Outcome:
-        if plan.terminal:
-            if "devpts" not in self.ctx.fds:
-                raise StepError("it has no /dev/pts of its own for a terminal")
-            ctx.fds["devpts"] = self.ctx.fds["devpts"]
-            OpenTerminal("devpts", plan.size[0], plan.size[1]).run(ctx)
-            del ctx.fds["devpts"]
-        session.prepare(ctx)
-        ctx.fds["init"] = self.session.pidfd
-        return launch.launch(plan.stages, ctx)
-
-    def _exec_file(self, session: Session) -> str:
-        """Says to whoever lists the run directory that the exec runs, without asking this process."""
-        return f"{self.plan.run_directory}/{protocol.EXEC_FILE}{session.identifier}"
-
-    def _end_exec(self, session: Session) -> None:
-        """Reap an exec's process; once its streams are at their end as well, or were held open too long, tell its client.
-
-        Called until it is off the list of the ended, so that nobody waits for another's streams.
-        """
-        if session.exit_code is None:
-            self.loop.forget(session.pidfd)
-            session.exit_code = process.reap(session.pid)
-            session.begin_draining(DRAIN_SECONDS if session.clients else 0)
-        if not session.seconds_left:
-            self.ended.remove(session)
-            del self.execs[session.identifier]
-            _try(lambda: os.unlink(self._exec_file(session)))
-            session.close()
-            self._event("exec_die", execID=session.identifier, exitCode=str(session.exit_code))
-            session.tell_exit(exit_code=session.exit_code)
-
     # the end
 
     def _conclude(self) -> list[str]:
@@ -352,16 +329,14 @@ class Monitor:
         code = process.reap(session.pid)
         group = self.plan.cgroup
         if self.plan.shared_pid:
-            _try(lambda: group.kill(5, 1))  # init was no pid 1: the others of the container are still there
-        for other in list(self.execs.values()):
-            self._end_killed_exec(other)
+            attempt(lambda: group.kill(5, 1))  # init was no pid 1: the others of the container are still there
+        self.execs.end_all()
         self._end_prober()
         session.drain(DRAIN_SECONDS)
         oom = group.oom_kills() > 0
         report = {"exit_code": code, "oom_killed": oom}
         session.close()
-        if self.log is not None:
-            self.log.close()
+        self._close_log()
         again = self._restart_due(code)
         # Before the exit file: killed in between, we are lost, and who settles that looks whether this was told.
         if oom:
@@ -369,10 +344,11 @@ class Monitor:
         self._event("die", exitCode=str(code), execDuration=str(int(time.monotonic() - self.began)))
         for volume in range(1, len(self.plan.events)):
             self._event("unmount", volume)
+        lost = {"log_lost": self.log.lost} if self.log is not None and self.log.lost else {}
         self._write_exit(
-            **report, finished=clock.now(), error="", failed=False, **({"restart": again} if again else {})
+            **report, **lost, finished=clock.now(), error="", failed=False, **({"restart": again} if again else {})
         )
-        _try(group.remove)
+        attempt(group.remove)
         if again is not None:
             # Now, and not after the rest: for who waits, this run is over.
             session.tell_exit(**report)
@@ -389,9 +365,9 @@ class Monitor:
 
     def _restart_due(self, code: int) -> dict[str, Any] | None:
         """The restart that this end makes due. By the record as it is now: an update may have changed the policy."""
-        record = {} if self.plan.temporary else _read(f"{self.plan.directory}/record.json") or {}
+        record = {} if self.plan.temporary else read_object(f"{self.plan.directory}/record.json") or {}
         policy = record.get("host_config", {}).get("RestartPolicy") or {}
-        intent, before = _read(f"{self.plan.start}/stopping"), _read(f"{self.plan.start}/restarted")
+        intent, before = read_object(f"{self.plan.start}/stopping"), read_object(f"{self.plan.start}/restarted")
         due = restart.due(policy, code, intent, before, time.monotonic() - self.began)
         return None if due is None else {**due, "boot": clock.boot_id()}
 
@@ -401,7 +377,7 @@ class Monitor:
         The intent is read once more, now that the exit can be seen: whoever writes one from here on sees that there is
         somebody to tell.
         """
-        intent = _read(f"{self.plan.start}/stopping")
+        intent = read_object(f"{self.plan.start}/stopping")
         if restart.is_cancelled(intent) or (intent is not None and intent.get("again")):
             return False
         self.resting = True
@@ -414,33 +390,19 @@ class Monitor:
     def _hand_over(self) -> list[str]:
         """The command that makes the restart, as which this process goes on: monitor.lock stays held until it has the record lock."""
         self._stop_listening()
-        if any(c.waiting for c in self.clients) and process.fork() == 0:
+        if any(not c.is_served for c in self.clients) and process.fork() == 0:
             # Who has not taken all of its bytes yet is served by a copy of us, which the restart does not wait for.
             self._linger()
             os._exit(0)
         os.set_inheritable(self.lock, True)
         return [*self.plan.reaper, "restart", os.path.basename(self.plan.start), str(self.lock)]
 
-    def _end_killed_exec(self, session: Session) -> None:
-        """An exec whose container has ended: killed with it, where init was pid 1 or its cgroup was killed."""
-        if session not in self.ended:
-            _try(lambda: process.signal_process(session.pidfd, 9))
-            if not _has_ended(session.pidfd, STUCK_MILLISECONDS):
-                session.exit_code = 128 + 9  # as it will be: in uninterruptible sleep it holds up nobody's exit code
-                self.loop.forget(session.pidfd)
-                session.begin_draining(0)
-            self.ended.append(session)
-        self._end_exec(session)
-        while session in self.ended:
-            self.loop.run_once(20)
-            self._end_exec(session)
-
     def _end_prober(self) -> None:
         """What was found out stays with the start, for the run directory goes."""
         prober = self.prober
         if prober is not None:
             prober.end()
-            _try(lambda: _write_whole(f"{self.plan.start}/health.json", prober.document(), sync=False))
+            attempt(lambda: write_whole(f"{self.plan.start}/health.json", prober.document(), sync=False))
 
     def _conclude_failure(self, outcome: launch.Outcome) -> None:
         """The start has failed: leave nothing but the reason."""
@@ -448,10 +410,9 @@ class Monitor:
         if hasattr(self, "session"):
             self.session.close_program_ends(self.ctx)
             self.session.close()
-        if self.log is not None:
-            self.log.close()
-        _try(self.plan.cgroup.kill)
-        _try(self.plan.cgroup.remove)
+        self._close_log()
+        attempt(self.plan.cgroup.kill)
+        attempt(self.plan.cgroup.remove)
         if self.listener is not None:
             self._stop_listening()
         self._write_exit(
@@ -473,7 +434,7 @@ class Monitor:
             trace = trace.tb_next
         text = f"{type(error).__name__}: {error} ({' < '.join(reversed(places))})"
         if hasattr(self, "plan"):
-            _try(lambda: _write_whole(f"{self.plan.start}/crash", text.encode("utf-8", "replace"), sync=False))
+            attempt(lambda: write_whole(f"{self.plan.start}/crash", text.encode("utf-8", "replace"), sync=False))
         report = {"stage": "monitor", "index": 0, "step": "monitor", "errno": 0, "exit_code": 128, "message": text}
         self._tell(protocol.FAILED, **report, error=f"the container's shim failed: {text}")
 
@@ -484,21 +445,18 @@ class Monitor:
         of exited. Both mean the same for it: the next command removes it. Its code is told on the socket, and nobody can
         ask for it later: the file that would have to last is the one that the removal deletes.
         """
-        _write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=not self.plan.temporary)
+        write_whole(f"{self.plan.start}/exit.json", protocol.dumps(report), sync=not self.plan.temporary)
 
     def _stop_listening(self) -> None:
+        """Close the socket, and take away all that this run has in the run directory."""
         self.loop.forget(self.listener.fileno())
         self.listener.close()
-        if self.prober is not None:
-            _try(lambda: os.unlink(f"{self.plan.run_directory}/health.json"))
-        for remove, path in (
-            (os.unlink, f"{self.plan.run_directory}/attach.sock"),
-            (os.rmdir, self.plan.run_directory),
-        ):
-            try:
-                remove(path)
-            except OSError:
-                pass  # removed with its container by somebody quicker
+        try:
+            for name in os.listdir(self.plan.run_directory):
+                os.unlink(f"{self.plan.run_directory}/{name}")
+            os.rmdir(self.plan.run_directory)
+        except OSError:
+            pass  # removed with its container by somebody quicker
 
     def _linger(self) -> None:
         """Stay for as long as a client has not taken all of its bytes; a client that has gone frees us."""
@@ -509,64 +467,9 @@ class Monitor:
             self.loop.run_once(None)
 
 
-def _try(action: Any) -> None:
-    """Clean up as far as it goes: what is left is found and finished by the next command."""
-    try:
-        action()
-    except OSError:
-        pass
-
-
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _make_private(directory: str) -> None:
-    """Make a directory for root alone; what a fresh /run lacks above it too, which `os.makedirs` would open to everybody
-    (it takes the mode for the last one only, and our umask is 0).
-    """
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        _make_private(os.path.dirname(directory))
-        os.mkdir(directory, 0o700)
-
-
 def _reserve() -> int:
     """A descriptor to give up when there are no more."""
     return os.open("/", os.O_PATH | os.O_CLOEXEC)
-
-
-def _has_ended(pidfd: int, milliseconds: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(milliseconds))
-
-
-def _read(path: str) -> dict[str, Any] | None:
-    """A JSON object that another process has written; None if it is not there, or is none."""
-    try:
-        with open(path, "rb") as f:
-            value = protocol.loads(f.read())
-    except (OSError, protocol.ProtocolError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _write_whole(path: str, data: bytes, sync: bool) -> None:
-    """Write a file that is there whole or not at all; over blocks that were reserved for it if there are some."""
-    temporary = f"{path}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, data)
-        os.ftruncate(fd, len(data))
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)
 
 
 def main(control_fd: int) -> None:

@@ -67,8 +67,11 @@ HEADER_SIZE = _HEADER.size
 LARGEST = 16 << 20
 """Bytes of a body; a longer one is a broken or hostile peer. execve takes at most a quarter of the stack, 2 MiB by default."""
 
-EXEC_FILE = "exec-"
-"""Begins the name of the empty file in the run directory that an exec has while it runs; its id follows."""
+EXEC_FILE, ENDED_EXEC_FILE = "exec-", "ended-"
+"""Begin the name of an exec's file in the run directory: exec-ID while it runs, then ended-ID.CODE. In it are its pid and, after
+a blank, what its `ExecPlan` says about it."""
+LOSS_FILE = "log-lost"
+"""A file of the run directory: what of the output could not be written to the log, as a JSON object (`shim.logs`)."""
 
 CONTROL_FD = 3
 """The launcher's socket in a shim that was just started."""
@@ -102,12 +105,29 @@ class Stages(Struct):
         return Stages(tuple(base.decode(data["stage1"])), data["clone"], tuple(base.decode(data["stage2"])))
 
 
+class LogPlan(Struct):
+    """Where output is kept.
+
+    driver: "json-file", "local", or "none" for nowhere. path: of the newest file; older ones have a number behind it, and ".gz" if
+    they are compressed. max_size: bytes of a file, 0 for no bound. max_files: how many there are at most. extra: what is
+    said of each line besides ("attrs" of a json-file), as a JSON object; "" for nothing. compressor: argv of a
+    command that compresses its standard input; none if rotated files stay as they are.
+    """
+
+    driver: str = "none"
+    path: str = ""
+    max_size: int = 0
+    max_files: int = 1
+    extra: str = ""
+    compressor: tuple[str, ...] = ()
+
+
 class LaunchPlan(Struct):
     """Everything that a shim has to know to make one container run: flat, frozen, sent once.
 
     directory: containers/ID on disk. start: the directory of this start. run_directory: where attach.sock goes.
     monitor: the monitor's own steps. stages: see `Stages`, as text. descriptors: names of what is sent along, in order.
-    log: a json-file's path, "" for none. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
+    log: see `LogPlan`. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
     cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
     nobody else. reaper: argv of a command that makes a restart, or settles the exit; settles: whether an exit leaves something to
     do (the client that started the container does it, or else the reaper). temporary: `--rm`. watched: announce every step. health: a
@@ -123,7 +143,7 @@ class LaunchPlan(Struct):
     monitor: tuple[base.Step, ...]
     stages: str
     descriptors: tuple[str, ...] = ()
-    log: str = ""
+    log: LogPlan = LogPlan()
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
@@ -145,7 +165,11 @@ class LaunchPlan(Struct):
         """The plan that `to_json` described. Raises `ProtocolError` for another version."""
         if data.get("version") != VERSION:
             raise ProtocolError(f"plan version {data.get('version')}, this shim speaks {VERSION}")
-        decoded = {"monitor": tuple(base.decode(data["monitor"])), "cgroup": LiveGroup(**data["cgroup"])}
+        decoded = {
+            "monitor": tuple(base.decode(data["monitor"])),
+            "cgroup": LiveGroup(**data["cgroup"]),
+            "log": LogPlan(**data["log"]),
+        }
         return LaunchPlan(**{**data, **decoded})
 
     def lists(self) -> Stages:
@@ -190,7 +214,10 @@ class HealthPlan(Struct):
 
 
 class ExecPlan(Struct):
-    """The same for another process in a running container (EXEC)."""
+    """The same for another process in a running container (EXEC).
+
+    about: a JSON object for whoever inspects it, kept in its file.
+    """
 
     version: int
     identifier: str
@@ -199,6 +226,7 @@ class ExecPlan(Struct):
     size: tuple[int, int] = (0, 0)
     open_stdin: bool = False
     detach: bool = False
+    about: str = "{}"
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> ExecPlan:

@@ -10,6 +10,7 @@ import time
 
 from sampan.kernel import process, tty
 from sampan.shim import protocol
+from sampan.shim.spill import CHUNK, Spill
 from sampan.steps.base import Context
 
 TYPE_CHECKING = False
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sampan.shim.logs import JsonFile
+    from sampan.shim.logs import Log
 
-CHUNK = 65536
 CLIENT_LIMIT = 1 << 20
-"""Bytes that wait for a client before its container's output is no longer read (the program then blocks in write)."""
+"""Bytes that wait in memory for a session's clients. Past its share of that a client is served from the session's spill; without
+one, the program's output is no longer read (it then blocks in write).
+"""
 STDIN_LIMIT = 1 << 18
 """Bytes of standard input that wait for the program before its client is no longer read."""
 LARGEST_PIPE = 1 << 20
@@ -57,14 +59,23 @@ class Session:
     """One process with its streams: the container's own, or an exec's."""
 
     def __init__(
-        self, loop: Loop, identifier: str, open_stdin: bool, stdin_once: bool, terminal: bool, log: JsonFile | None
+        self,
+        loop: Loop,
+        identifier: str,
+        open_stdin: bool,
+        stdin_once: bool,
+        terminal: bool,
+        log: Log | None = None,
+        spill: Spill | None = None,
     ) -> None:
+        """`spill`: where output waits for clients that do not keep up; without it the program waits for them."""
         self._loop = loop
         self.identifier = identifier
         self.open_stdin = open_stdin
         self.stdin_once = stdin_once
         self.terminal = terminal
         self.log = log
+        self.spill = spill
         self.clients: list[Client] = []
         self.pid = 0
         self.pidfd = -1
@@ -133,10 +144,24 @@ class Session:
         kind, stream = self._outputs[fd]
         if self.log is not None:
             self.log.write(stream, data)
+        frame = protocol.frame(kind, data)
+        if self.spill is not None:
+            self._divert(self.spill, frame)
         # Over a copy: a client that cannot be reached any more takes itself off the list.
         for client in tuple(self.clients):
-            if client.wants(kind):
-                client.send(protocol.frame(kind, data))
+            if client.wants(kind) and client.behind < 0:
+                client.send(frame)
+
+    def _divert(self, spill: Spill, frame: bytes) -> None:
+        """Let those who have enough to take already go on from the spill, later and in the same order."""
+        for client in self.clients:
+            if client.behind < 0 and client.waiting + len(frame) > self._share():
+                client.behind = spill.end
+        if any(c.behind >= 0 for c in self.clients):
+            spill.append(frame)
+
+    def _share(self) -> int:
+        return max(CHUNK, CLIENT_LIMIT // (len(self.clients) or 1))
 
     def _ended(self, fd: int) -> None:
         self._loop.forget(fd)
@@ -148,12 +173,21 @@ class Session:
         os.close(fd)
 
     def regulate(self) -> None:
-        """Read the program's output only while everybody who listens keeps up: no byte is dropped, none piles up."""
-        paused = any(c.waiting > CLIENT_LIMIT for c in self.clients)
+        """Read the program's output only while there is room for it: no byte is dropped, none piles up."""
+        if self.spill is not None:
+            self.spill.release(min((c.behind for c in self.clients if c.behind >= 0), default=-1))
+            paused = self.spill.full
+        else:
+            paused = any(c.waiting > self._share() for c in self.clients)
         if paused != self._paused:
             self._paused = paused
             for fd in self._outputs:
                 self._watch_output(fd)
+
+    @property
+    def stuck(self) -> bool:
+        """The program waits for room on the disk, of which nothing tells us: `regulate` is to be called now and then."""
+        return self._paused and self.spill is not None
 
     def _watch_output(self, fd: int) -> None:
         events = 0 if self._paused else select.POLLIN
@@ -191,11 +225,14 @@ class Session:
     def _take_rest(self, fd: int) -> None:
         """What is in a pipe that did not come to its end in time, and no more."""
         os.set_blocking(fd, False)
-        try:
-            data = os.read(fd, LARGEST_PIPE)
-        except OSError:
-            return  # nothing, or a pty without a peer
-        self._deliver(fd, data)
+        for _ in range(LARGEST_PIPE // CHUNK):
+            try:
+                data = os.read(fd, CHUNK)
+            except OSError:
+                return  # nothing, or a pty without a peer
+            if not data:
+                return
+            self._deliver(fd, data)
 
     def close(self) -> None:
         """Let go of every descriptor."""
@@ -285,6 +322,9 @@ class Client:
         self._commands = commands
         self._reader = protocol.Reader()
         self._out = bytearray()
+        self.behind = -1
+        """Where in its session's spill what it is to hear begins; -1 if all that it has not heard is in memory."""
+        self._after = b""  # what it is told when it has heard that
         self._finishing = False
         self.was_told = False
         """Everything was delivered, its session's end too."""
@@ -305,15 +345,22 @@ class Client:
 
     @property
     def waiting(self) -> int:
-        """Bytes that this client has not taken yet."""
+        """Bytes that this client has not taken yet, of those in memory."""
         return len(self._out)
+
+    @property
+    def is_served(self) -> bool:
+        """It has taken everything."""
+        return not self._out and self.behind < 0
 
     def join(self, session: Session, kinds: set[int], stdin: bool) -> None:
         self.session, self.kinds, self.feeds_stdin = session, kinds, stdin
         session.clients.append(self)
 
     def send(self, data: bytes) -> None:
-        if not self.closed:
+        if self.behind >= 0:
+            self._after += data
+        elif not self.closed:
             self._out += data
             self._flush()
 
@@ -326,20 +373,36 @@ class Client:
         if self.closed:
             return
         try:
-            while self._out:
-                with memoryview(self._out) as view:
-                    sent = self._socket.send(view[:CHUNK])
-                del self._out[:sent]
+            self._send_waiting()
+            if self.behind >= 0 and not self._out:
+                # Once, and no more before the others have had their turn.
+                self._catch_up()
+                self._send_waiting()
         except BlockingIOError:
             pass
         except OSError:
             self.close()
             return
-        if self._finishing and not self._out:
+        if self._finishing and self.is_served:
             self.was_told = True
             self.close()
         else:
             self.regulate()
+
+    def _send_waiting(self) -> None:
+        while self._out:
+            with memoryview(self._out) as view:
+                sent = self._socket.send(view[:CHUNK])
+            del self._out[:sent]
+
+    def _catch_up(self) -> None:
+        assert self.session is not None
+        assert self.session.spill is not None
+        frames, self.behind = self.session.spill.read(self.behind, self.kinds)
+        self._out += frames
+        if self.behind < 0:
+            self._out += self._after
+            self._after = b""
 
     def regulate(self) -> None:
         """Ask for what can be served: bytes from the client while its session takes them, room while some wait for it."""
@@ -348,7 +411,7 @@ class Client:
         events = 0
         if not self.feeds_stdin or self.session is None or self.session.takes_input:
             events |= select.POLLIN
-        if self._out:
+        if not self.is_served:
             events |= select.POLLOUT
         if events != self._events:
             self._events = events

@@ -18,7 +18,8 @@ Below the run root (default /run/sampan), gone after a reboot:
     .filters/                                compiled seccomp filters, see `runtime.filters`
     ID/attach.sock                           the shim's socket
     ID/health.json                           what its health check found, if it has one: Docker's State.Health
-    ID/exec-EXECID                           empty; there while that exec runs
+    ID/exec-EXECID                           there while that exec runs, then ID/ended-EXECID.CODE (`shim.protocol.EXEC_FILE`)
+    ID/log-lost                              what could not be written to its log, if something could not
 
 The root and the run root are 0711 (a path below them may be mounted for a container's user), everything
 in them 0700 (set-uid files of an image must not be reachable by the host's users; class CVE-2021-41091).
@@ -60,6 +61,16 @@ class StartPaths:
         self.health = f"{self.directory}/health.json"
 
 
+class FoundExec:
+    """The file of an exec, and its exit code if it has ended."""
+
+    __slots__ = ("exit_code", "path")
+
+    def __init__(self, path: str, exit_code: int | None) -> None:
+        self.path = path
+        self.exit_code = exit_code
+
+
 class ContainerPaths:
     """All paths of one container. `directory` differs from containers/ID only while it is made or removed."""
 
@@ -71,7 +82,9 @@ class ContainerPaths:
         "hostname",
         "hosts",
         "id",
+        "local_log",
         "log",
+        "log_loss",
         "monitor_lock",
         "record",
         "record_lock",
@@ -90,7 +103,9 @@ class ContainerPaths:
         # Held by who copies files into or out of it: see `engine.containerroots`.
         self.files_lock = f"{directory}/files.lock"
         self.starts = f"{directory}/starts"
+        # Of the log drivers json-file and local; older files have a number behind the name (`shim.logs`).
         self.log = f"{directory}/{container_id}-json.log"
+        self.local_log = f"{directory}/local-logs/container.log"
         self.hosts = f"{directory}/hosts"
         self.hostname = f"{directory}/hostname"
         self.resolv_conf = f"{directory}/resolv.conf"
@@ -100,6 +115,7 @@ class ContainerPaths:
         # May be longer than the 107 bytes of a sun_path: bind and connect through a descriptor of the directory.
         self.attach_socket = f"{run_directory}/attach.sock"
         self.health = f"{run_directory}/health.json"
+        self.log_loss = f"{run_directory}/log-lost"
 
     def start(self, number: int) -> StartPaths:
         return StartPaths(self.starts, number)
@@ -109,12 +125,26 @@ class ContainerPaths:
         return StartPaths(self.starts, 0, ".new")
 
     def execs(self) -> list[str]:
-        """The ids of the execs that run: the shim has a file for each beside its socket (`shim.protocol.EXEC_FILE`)."""
+        """The ids of the execs that run."""
         try:
             names = os.listdir(self.run_directory)
         except FileNotFoundError:
             return []
-        return sorted(name.removeprefix("exec-") for name in names if name.startswith("exec-"))
+        # One with a dot is about to be written.
+        return sorted(name.removeprefix("exec-") for name in names if name.startswith("exec-") and "." not in name)
+
+    def find_exec(self, exec_id: str) -> FoundExec | None:
+        """The file of an exec of the present run; None if there is none, or it was long ago."""
+        try:
+            names = os.listdir(self.run_directory)
+        except FileNotFoundError:
+            return None
+        for name in names:
+            kind, _, rest = name.partition("-")
+            found, _, code = rest.partition(".")
+            if found == exec_id and ((kind == "exec" and not code) or (kind == "ended" and code)):
+                return FoundExec(f"{self.run_directory}/{name}", int(code) if code else None)
+        return None
 
     def newest_start(self) -> int:
         """The number of the newest start, 0 if the container was never started.

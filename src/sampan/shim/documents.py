@@ -1,0 +1,57 @@
+"""Small files that a shim leaves for others to read, each there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.shim import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def attempt(action: Callable[[], Any]) -> None:
+    """Clean up as far as it goes: what is left is found and finished by the next command."""
+    try:
+        action()
+    except OSError:
+        pass
+
+
+def make_private(directory: str) -> None:
+    """Make a directory for root alone; what a fresh /run lacks above it too, which `os.makedirs` would open to everybody
+    (it takes the mode for the last one only, and our umask is 0).
+    """
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        make_private(os.path.dirname(directory))
+        os.mkdir(directory, 0o700)
+
+
+def read_object(path: str) -> dict[str, Any] | None:
+    """A JSON object that another process has written; None if it is not there, or is none."""
+    try:
+        with open(path, "rb") as f:
+            value = protocol.loads(f.read())
+    except (OSError, protocol.ProtocolError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_whole(path: str, data: bytes, sync: bool) -> None:
+    """Write a file that is there whole or not at all; over blocks that were reserved for it if there are some."""
+    temporary = f"{path}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+        os.ftruncate(fd, len(data))
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
