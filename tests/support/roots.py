@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BASE = Path(os.environ.get("SAMPAN_TEST_DIR", "/var/tmp/sampan-tests"))
 # What remains when all containers of a root are removed: images, layers, locks. The rest must be as it was.
 PER_CONTAINER = ("containers", "names", "snapshots", "content/ingest")
+# Made by the first start and kept for the next ones: compiled seccomp filters.
+KEPT = {".filters"}
 _numbers = itertools.count(1)
 
 
@@ -99,7 +101,8 @@ class Leftovers:
         places = [root.root / p for p in PER_CONTAINER] + [root.run_root]
         for place in places:
             if place.is_dir():
-                found |= {f"{place.relative_to(root.directory)}/{entry}" for entry in os.listdir(place)}
+                names = set(os.listdir(place)) - KEPT
+                found |= {f"{place.relative_to(root.directory)}/{entry}" for entry in names}
         layers = root.root / "layers"
         if layers.is_dir():
             found |= {f"layers/{entry}" for entry in os.listdir(layers) if entry.startswith(".")}
