@@ -8,7 +8,7 @@ pytest := $(bin)/python -m pytest
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
 vm_seconds := 1800
 
-.PHONY: help run test test-long beside-docker check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
+.PHONY: help run test test-long beside-docker conformance check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -21,15 +21,20 @@ run: ## make .venv, install the package, run a container from the embedded defau
 test: ## install what the tests need (root), run all but the long ones
 	@scripts/packages test
 	@scripts/venv test
-	$(pytest) -m "not long and not cgroup2 and not docker28"
+	$(pytest) -m "not long and not cgroup2 and not docker28 and not peer"
 
 test-long: ## the long ones, and the core tests on a machine whose only cgroup hierarchy is v2
 	@scripts/packages long
 	@scripts/venv test
-	$(pytest) -m "long and not cgroup2"
+	$(pytest) -m "long and not cgroup2 and not peer"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
-	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "core or cgroup2" \
-	    tests/kernel tests/contract tests/integration
+	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer" \
+	    tests/kernel tests/contract tests/integration tests/conformance
+
+conformance: ## the OCI runtime specification, demand by demand, against runc and sampan-oci in one run; writes docs/conformance.md (root)
+	@scripts/packages conformance
+	@scripts/venv test
+	$(pytest) -q tests/conformance --table docs/conformance.md
 
 beside-docker: ## the same lines typed to this and to a docker command line 28.2 on the path, with a dockerd
 	@scripts/packages test
