@@ -51,8 +51,8 @@ class Reporter:
 
     def __init__(self, target: Path, programs: list[str]) -> None:
         self.target = target
-        self.programs = programs
-        self.table = table.Table(table.demands(Path(__file__).parent), [os.path.basename(p) for p in programs])
+        self.programs = sorted(programs, key=lambda program: program == OURS)
+        self.table = table.Table(table.demands(Path(__file__).parent), [os.path.basename(p) for p in self.programs])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome == "failed":

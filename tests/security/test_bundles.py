@@ -229,7 +229,7 @@ def test_p4_a_hook_has_three_descriptors(oci: Containers) -> None:
         one = oci("true")
         place = "/tmp" if kind == "startContainer" else str(one.bundle)
         proc = f"{one.rootfs}/proc" if kind == "createContainer" else "/proc"
-        look = f"for fd in {proc}/self/fd/*; do readlink $fd; done > {place}/fds"
+        look = f"for fd in {proc}/self/fd/*; do readlink $fd; done > {place}/fds; true"
         one.config["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", look], "env": ["PATH=/bin:/usr/bin"]}]}
         one.run().ok()
         text = ((one.rootfs / "tmp" if kind == "startContainer" else one.bundle) / "fds").read_text()
@@ -255,6 +255,7 @@ def test_cve_2016_9962_a_process_that_joins_cannot_be_looked_into(oci: Container
     one.kill().ok()
     one.wait()
     seen = {line.rpartition(" -> ")[2] for line in (one.rootfs / "tmp/seen").read_text().splitlines()}
+    seen -= {str(one.bundle / name) for name in ("out", "err")}  # its own streams
     host = [
         path
         for path in seen
@@ -436,8 +437,9 @@ def test_cve_2021_30465_a_mount_whose_target_is_flipped(
                 mounts = parse(Path(f"/proc/{one.pid}/mountinfo").read_text())
                 points = [mount.point for mount in mounts if mount.source == "mine"]
                 assert len(points) == 1
-                assert points[0].startswith("/volume/"), points
-                assert str(canary) not in points[0]
+                # A link of the volume means a place in the container: what is there is the mount, and not the canary.
+                there = os.stat(f"/proc/{one.pid}/root{points[0]}")
+                assert there.st_dev != os.stat(canary).st_dev
             one.delete("--force")
     assert done or below == "", "every start was refused: nothing was tried"
 
@@ -494,10 +496,12 @@ def test_cve_2022_29162_nothing_is_inheritable_that_was_not_asked_for(oci: Conta
 def test_state_is_roots_alone(oci: Containers) -> None:
     one = oci().holding()
     for path in [one.runtime.root, *one.runtime.root.rglob("*")]:
-        mode = path.lstat()
-        assert mode.st_uid == 0
-        if path == one.runtime.root or path.parent == one.runtime.root:
-            assert not stat.S_IMODE(mode.st_mode) & 0o077 or stat.S_ISLNK(mode.st_mode), f"{path} {oct(mode.st_mode)}"
+        status = path.lstat()
+        assert status.st_uid == 0
+        # Directories may be gone through: the first process of a user namespace has to come by. Who may not write to a
+        # socket cannot connect to it.
+        allowed = 0o711 if stat.S_ISDIR(status.st_mode) else 0o755 if stat.S_ISSOCK(status.st_mode) else 0o600
+        assert not stat.S_IMODE(status.st_mode) & ~allowed, f"{path} {oct(status.st_mode)}"
 
 
 def test_no_socket_is_abstract(oci: Containers) -> None:

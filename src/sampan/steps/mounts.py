@@ -17,8 +17,8 @@ from sampan.steps.base import Context, Step, StepError
 from sampan.steps.terminal import options_text
 
 
-def _target(ctx: Context, path: str, directory: bool, make: bool) -> int:
-    """An O_PATH descriptor of a mount point in the container's root, made if it is missing."""
+def _target(ctx: Context, path: str, directory: bool, make: bool, follow: bool = True) -> int:
+    """An O_PATH descriptor of a mount point in the container's root, made if it is missing; without `follow` no link."""
     if directory:
         return (
             paths.makedirs_in_root(ctx.root(), path)
@@ -26,7 +26,7 @@ def _target(ctx: Context, path: str, directory: bool, make: bool) -> int:
             else paths.open_in_root(ctx.root(), path, os.O_PATH | os.O_DIRECTORY)
         )
     try:
-        return paths.open_in_root(ctx.root(), path, os.O_PATH)
+        return paths.open_in_root(ctx.root(), path, os.O_PATH, nofollow_last=not follow)
     except KernelError as e:
         if e.errno != errno.ENOENT or not make:
             raise
@@ -317,8 +317,11 @@ class AttachConsole(Step):
         return "bind the pty to /dev/console"
 
     def run(self, ctx: Context) -> None:
-        console = _target(ctx, "/dev/console", directory=False, make=True)
+        # A link of the image would put the terminal over a file of its choice, before it is masked (CVE-2025-52565).
+        console = _target(ctx, "/dev/console", directory=False, make=True, follow=False)
         try:
+            if stat.S_ISLNK(os.fstat(console).st_mode):
+                raise StepError("/dev/console is a symbolic link: a terminal is not bound through it")
             tree = mount.clone_tree(ctx.fds["console"])
             try:
                 mount.move_mount(tree, console)

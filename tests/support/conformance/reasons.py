@@ -11,7 +11,6 @@ REASONS: dict[str, dict[str, str]] = {
         "R24": _HOOKS,
         "R25": f"a poststart hook that fails ends the container; {_HOOKS}",
         "R28": "the first poststop hook that fails ends the list; the others are not called",
-        "R36": "an empty id is taken, and is the state directory itself",
         "R51": "a created container is killed and deleted",
         "C1": "runc 1.1 does not look at the version",
         "C2": "runc 1.1 does not look at the version",

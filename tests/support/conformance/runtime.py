@@ -204,7 +204,15 @@ class Container:
 
     def create_as_written(self, *options: str, id: str | None = None, preexec: Any = None, **more: Any) -> Result:
         """`create` of what is in the bundle."""
-        command = ("create", "--bundle", str(self.bundle), "--pid-file", str(self.pid_file), *options, id or self.id)
+        command = (
+            "create",
+            "--bundle",
+            str(self.bundle),
+            "--pid-file",
+            str(self.pid_file),
+            *options,
+            self.id if id is None else id,
+        )
         result = self._in_front(command, preexec, **more)
         if self.pid_file.exists() and result.code == 0:
             self._pid = int(self.pid_file.read_text())
