@@ -10,7 +10,6 @@ from sampan.oci import rlimits, runtimeschema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
     from typing import Any
 
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
@@ -21,8 +20,8 @@ PROPAGATIONS = (
 DEVICE_TYPES = ("a", "b", "c", "p", "u")
 
 
-def check(config: Any, capabilities: Container[str]) -> None:
-    """Raise `InvalidParameter` for a configuration that no container can be made of. `capabilities`: the names that the kernel's are known by."""
+def check(config: Any) -> None:
+    """Raise `InvalidParameter` for a configuration that no container can be made of."""
     runtimeschema.check(config, runtimeschema.CONFIG, "")
     _check_version(config["ociVersion"])
     for part in ("root", "linux"):
@@ -39,22 +38,16 @@ def check(config: Any, capabilities: Container[str]) -> None:
         for index, entry in enumerate(entries or ()):
             _check_hook(entry, f"hooks.{kind}[{index}]")
     if config.get("process") is not None:
-        check_process(config["process"], "process", capabilities)
+        check_process(config["process"], "process")
 
 
-def check_process(own: Any, where: str, capabilities: Container[str]) -> None:
+def check_process(own: Any, where: str) -> None:
     """The same for a process object (of the configuration, or of `exec --process`)."""
     runtimeschema.check(own, runtimeschema.PROCESS, where)
     if not own.get("cwd", "").startswith("/"):
         raise InvalidParameter(f"{where}.cwd: Cwd must be an absolute path")
     if not own.get("args"):
         raise InvalidParameter(f"{where}.args: args must not be empty")
-    for name, names in (own.get("capabilities") or {}).items():
-        for capability in (
-            names or () if name in ("bounding", "effective", "permitted", "inheritable", "ambient") else ()
-        ):
-            if capability not in capabilities:
-                raise InvalidParameter(f"{where}.capabilities.{name}: unknown capability {capability!r}")
     _check_rlimits(own.get("rlimits") or (), where)
     _check_scheduling(own, where)
     if own.get("apparmorProfile") not in (None, "", "unconfined"):

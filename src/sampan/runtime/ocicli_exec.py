@@ -45,6 +45,7 @@ def exec_(given: Global, arguments: Arguments) -> int:
     preserved = ocimake.preserved(arguments["preserve-fds"])
     _check_status(container, arguments["ignore-paused"])
     own = _process(container, arguments)
+    ocispec.grant(own, given.log)
     terminal, detached = bool(own.get("terminal")), arguments["detach"]
     path = arguments["console-socket"]
     if detached and terminal and not path:

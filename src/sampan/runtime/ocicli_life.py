@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan import jsontext
-from sampan.errors import Conflict, InvalidParameter, NotFound, StartFailed
+from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.kernel import process
 from sampan.oci import signals
 from sampan.runtime import ocilaunch, ocilog, ocimake, ocistate
@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.runtime.ocicli import Global
     from sampan.runtime.ociflags import Arguments
+    from sampan.runtime.ocilog import Log
     from sampan.runtime.ocistate import Container
 
 FLAGS = {
@@ -53,17 +54,15 @@ def start(given: Global, arguments: Arguments) -> int:
             raise Conflict("cannot start a container that has stopped") from None
         finally:
             os.close(directory)
-        poststart(container)
+        poststart(container, given.log)
     return 0
 
 
-def poststart(container: Container) -> None:
-    """The hooks after the start: one that fails ends the container (runtime.md, "Lifecycle"). Raises `StartFailed`."""
-    try:
-        ocimake.run_hooks(container, "poststart", ocistate.RUNNING)
-    except StartFailed:
-        container.driver.kill(container.group)
-        raise
+def poststart(container: Container, log: Log) -> None:
+    """The hooks after the start: the container runs whatever becomes of them."""
+    entries = (container.config.get("hooks") or {}).get("poststart") or ()
+    state = jsontext.dumps(container.state(ocistate.RUNNING)) if entries else b""
+    ocimake.try_hooks("poststart", entries, state, log)
 
 
 def kill(given: Global, arguments: Arguments) -> int:

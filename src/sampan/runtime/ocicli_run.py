@@ -72,7 +72,7 @@ def _started(container: ocistate.Container, maker: ocimake.Maker) -> None:
 
     try:
         if (container.config.get("hooks") or {}).get("poststart"):
-            ocicli_life.poststart(container)
+            ocicli_life.poststart(container, maker.log)
     except BaseException:
         ocimake.undo(container, maker.log)
         raise

@@ -17,6 +17,7 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
+    from collections.abc import Sequence
     from typing import Any
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -87,6 +88,7 @@ class Maker:
         """Read and check the bundle. Raises `InvalidParameter`, `NotFound`; nothing is left then."""
         try:
             config = ocispec.read(self.wish.bundle)
+            ocispec.grant(config["process"], self.log)
             self._driver = cgroup.detect()
             self.spec = ocispec.complete(config, self.wish.bundle, self._driver)
         except BaseException:
@@ -260,14 +262,18 @@ def undo(container: Container, log: Log) -> None:
     hooks = (container.config.get("hooks") or {}).get("poststop") or ()
     state = jsontext.dumps(container.state(ocistate.STOPPED)) if hooks else b""
     container.remove()
-    for index, entry in enumerate(hooks):
-        from sampan.runtime import planmore
+    try_hooks("poststop", hooks, state, log)
 
+
+def try_hooks(kind: str, entries: Sequence[dict[str, Any]], state: bytes, log: Log) -> None:
+    """Run hooks whose failure is a warning, after which the remaining ones run (runtime.md, "Lifecycle", steps 9 and 13)."""
+    from sampan.runtime import planmore
+
+    for index, entry in enumerate(entries):
         try:
             run_hook(*planmore.hook(entry), state)
         except HookFailed as e:
-            # config.md, "Hooks": the remaining ones run all the same.
-            log.warning(f"error running poststop hook #{index}: {e}")
+            log.warning(f"error running {kind} hook #{index}: {e}")
 
 
 def own_pid_namespace(container: Container) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroup import CgroupDriver
+    from sampan.runtime.ocilog import Log
 
 
 def read(bundle: str) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def read(bundle: str) -> dict[str, Any]:
         raise InvalidParameter(f"open {path}: {os.strerror(e.errno or 0).lower()}") from None
     config = parse(text, path)
     try:
-        runtimecheck.check(config, capabilities.NAMES)
+        runtimecheck.check(config)
         if config.get("process") is None:
             raise InvalidParameter("process property must not be empty")
     except InvalidParameter as e:
@@ -56,9 +57,22 @@ def read_process(path: str) -> dict[str, Any]:
             own = parse(f.read(), path)
     except OSError as e:
         raise InvalidParameter(f"open {path}: {os.strerror(e.errno or 0).lower()}") from None
-    runtimecheck.check_process(own, "process", capabilities.NAMES)
+    runtimecheck.check_process(own, "process")
     found: dict[str, Any] = own
     return found
+
+
+def grant(own: dict[str, Any], log: Log) -> None:
+    """Leave out of the process's sets the capabilities that cannot be had: each is a warning (config.md, "Linux process")."""
+    sets = own.get("capabilities") or {}
+    had = capabilities.names(capabilities.get()[1])
+    lacking = sorted({name for names in sets.values() for name in names or () if name not in had})
+    for name in lacking:
+        log.warning(
+            f"capability {name} {'is not known' if name not in capabilities.NAMES else 'cannot be granted here'}"
+        )
+    for kind, names in sets.items():
+        sets[kind] = [name for name in names or () if name not in lacking]
 
 
 def complete(config: dict[str, Any], bundle: str, driver: CgroupDriver) -> dict[str, Any]:

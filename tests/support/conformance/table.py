@@ -10,7 +10,7 @@ from pathlib import Path
 from support.conformance.reasons import REASONS
 
 OURS = "sampan-oci"
-PASSED, FAILED, UNTOLD = "passed", "failed", "untold"
+PASSED, FAILED, UNTOLD, NOT_RUN = "passed", "failed", "untold", "not run"
 _NAME = re.compile(r"test_([a-z]+[0-9]+)_")
 _TEXT = re.compile(r"(?P<section>[^.]+)\. (?P<quote>.+)", re.DOTALL)
 _HEAD = """\
@@ -49,6 +49,8 @@ class Results:
 
     def outcome(self) -> str:
         outcomes = {outcome for outcome, _ in self.cases.values()}
+        if not outcomes:
+            return NOT_RUN
         return FAILED if FAILED in outcomes else PASSED if PASSED in outcomes else UNTOLD
 
     def having(self, outcome: str) -> list[str]:
@@ -137,11 +139,12 @@ class Table:
         texts = []
         for runtime in self.runtimes:
             outcomes = [self.results(demand.number, runtime).outcome() for demand in self.demands]
-            counts = {outcome: outcomes.count(outcome) for outcome in (PASSED, FAILED, UNTOLD)}
+            counts = {outcome: outcomes.count(outcome) for outcome in (PASSED, FAILED, UNTOLD, NOT_RUN)}
             cases = sum(len(self.results(demand.number, runtime).cases) for demand in self.demands)
             texts.append(
                 f"`{runtime}` passes {counts[PASSED]} of {len(self.demands)} tests ({cases} cases), fails {counts[FAILED]}, "
                 f"and {counts[UNTOLD]} cannot be told on this machine"
+                + (f"; {counts[NOT_RUN]} were not run" if counts[NOT_RUN] else "")
             )
         return "; ".join(texts) + "."
 
@@ -163,7 +166,7 @@ def _cell(results: Results) -> str:
     if failed:
         return "fails"
     if not results.cases:
-        return "not run"
+        return NOT_RUN
     if len(untold) == len(results.cases):
         return "cannot be told here"
     return "passes" + (f"; cannot be told here: {', '.join(untold)}" if untold else "")
