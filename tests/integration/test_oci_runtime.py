@@ -136,6 +136,46 @@ def test_a_user_namespace_owns_what_is_made_in_it(runtime: Runtime, tmp_path: Pa
     assert result.stdout.split()[-3:] == ["boottime", "7", "0"]
 
 
+def test_mounts_that_only_a_configuration_can_ask_for(runtime: Runtime, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").touch()
+    os.chown(source / "file", 1000, 1000)
+    maps = [{"containerID": 1000, "hostID": 0, "size": 1}]
+    runtime.config["root"]["readonly"] = False
+    runtime.config["mounts"] += [
+        {"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"]},
+        {
+            "destination": "/deep",
+            "type": "none",
+            "source": str(source),
+            "options": ["rbind", "rro", "nosuid", "noatime"],
+        },
+        {"destination": "/again", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "sync", "size=1m"]},
+        {"destination": "/again", "options": ["remount", "ro"]},
+    ]
+    script = "head -1 /etc/passwd; grep -E ' /(etc|deep|again) ' /proc/self/mountinfo | cut -d' ' -f6; uname -m"
+    runtime.config["linux"]["personality"] = {"domain": "LINUX32"}
+    result = runtime.run("sh", "-c", script)
+    assert result.stdout.startswith("root:x:0:0:"), result.stderr
+    modes = sorted(result.stdout.split("\n")[1:4])
+    assert modes == ["ro,noexec,relatime", "ro,nosuid,noatime", "ro,relatime"]
+    assert result.stdout.split()[-1] != os.uname().machine
+    # A tmpfs takes maps since Linux 6.3; where the source cannot be mapped, nothing is started.
+    runtime.config["mounts"] += [
+        {
+            "destination": "/mapped",
+            "type": "bind",
+            "source": str(source),
+            "options": ["bind"],
+            "uidMappings": maps,
+            "gidMappings": maps,
+        }
+    ]
+    result = runtime.run("stat", "-c", "%u:%g", "/mapped/file")
+    assert result.stdout == "0:0\n" or "cannot be id-mapped" in result.stderr
+
+
 def test_a_create_that_fails_leaves_nothing(runtime: Runtime) -> None:
     for change in (
         {"linux": {**runtime.config["linux"], "sysctl": {"kernel.panic": "1"}}},

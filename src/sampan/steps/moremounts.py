@@ -83,11 +83,14 @@ class MountWithCopy(Step):
                 if e.errno != errno.ENOENT:
                     raise
             else:
+                # What fsmount gives can be attached, and not be read or changed.
+                inside = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
                 try:
-                    tree.copy_tree(below, fd)
+                    tree.copy_tree(below, inside)
                     if not any(key == "mode" for key, _ in self.options):
-                        os.fchmod(fd, stat.S_IMODE(os.fstat(below).st_mode))
+                        os.fchmod(inside, stat.S_IMODE(os.fstat(below).st_mode))
                 finally:
+                    os.close(inside)
                     os.close(below)
             attach_filesystem(ctx, fd, self.fstype, self.target)
             if self.attributes & 1:
