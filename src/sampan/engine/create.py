@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     class Snapshots(Protocol):
         name: str
 
-        def create(self, container_id: str, chain_ids: Sequence[str]) -> None: ...
+        def create(self, record: Record) -> None: ...
         def root(self, record: Record) -> RootMount: ...
         def remove(self, container_id: str) -> None: ...
 
@@ -159,7 +159,7 @@ class Creator:
 
     def _make_root(self, record: Record) -> None:
         with self._trace.step("create writable layer", record.id):
-            self._snapshots.create(record.id, record.layers)
+            self._snapshots.create(record)
 
     def _checked(self, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         """Config and HostConfig of the request, complete and canonical, and Docker's warnings."""

@@ -52,9 +52,14 @@ class Snapshots:
     def layers(self) -> Snapshotter:
         return self._of(self.name)
 
-    def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
+    def create(self, record: Record) -> None:
         """Make the writable part of a new container."""
-        self.layers.create(container_id, chain_ids)
+        owner = None
+        if record.uids:
+            from sampan.oci import subids  # in here: few containers have ids of their own
+
+            owner = subids.outside(record.uids, 0), subids.outside(record.gids, 0)
+        self.layers.create(record.id, record.layers, owner)
 
     def root(self, record: Record) -> RootMount:
         """What a container's root file system is joined of; nothing is mounted."""
@@ -70,11 +75,13 @@ class Snapshots:
 
     def changes(self, record: Record) -> list[Change]:
         """What its container has changed."""
-        return self._of(record.snapshotter).changes(record.id, record.layers)
+        with _reading_ids(record) as ids:
+            return self._of(record.snapshotter).changes(record.id, record.layers, ids)
 
     def commit(self, record: Record, sink: LayerSink, reading: AbstractContextManager[object]) -> LayerInfo:
         """Its container's changes as a layer; see `store.snapshots.Snapshotter`."""
-        return self._of(record.snapshotter).commit(record.id, record.layers, sink, reading)
+        with _reading_ids(record) as ids:
+            return self._of(record.snapshotter).commit(record.id, record.layers, sink, reading, ids)
 
     def note(self, layer: LayerInfo) -> None:
         """A layer that was committed, for when a container needs it."""
@@ -82,7 +89,8 @@ class Snapshots:
 
     def export(self, record: Record, sink: Sink) -> Iterator[None]:
         """Its container's whole root file system as an archive; see `store.snapshots.Snapshotter`."""
-        return self._of(record.snapshotter).export(record.id, record.layers, sink)
+        with _reading_ids(record) as ids:
+            yield from self._of(record.snapshotter).export(record.id, record.layers, sink, ids)
 
     def image_size(self, record: Record) -> int:
         """Bytes of the files in the layers below it."""
@@ -106,6 +114,27 @@ class Snapshots:
         from sampan.store.overlay import OverlaySnapshotter
 
         return OverlaySnapshotter(layout.layers, layout.snapshots, self._trace)
+
+
+class _reading_ids:
+    """`with _reading_ids(record) as ids`: a user namespace that takes its ids back to the image's, -1 if it has none of its own."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._fd = -1
+
+    def __enter__(self) -> int:
+        record = self._record
+        if record.uids and record.snapshotter != "vfs":
+            from sampan.oci import subids
+            from sampan.runtime.idmapper import user_namespace
+
+            self._fd = user_namespace(subids.reverse(record.uids), subids.reverse(record.gids))
+        return self._fd
+
+    def __exit__(self, _kind: object, _error: object, _traceback: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def fitting(directory: str) -> str:

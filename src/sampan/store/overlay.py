@@ -79,7 +79,7 @@ class OverlaySnapshotter:
 
     # Containers
 
-    def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
+    def create(self, container_id: str, chain_ids: Sequence[str], owner: tuple[int, int] | None = None) -> None:
         self._layers.require(chain_ids)
         init = self._init_layer(chain_ids)
 
@@ -88,6 +88,9 @@ class OverlaySnapshotter:
                 upper = make_directory(f"{path}/upper")
                 try:
                     _copy_root(init, upper)
+                    if owner is not None:
+                        # Its own, and of the ids that write into it. What the layers' root has for an owner is root, or lost.
+                        os.fchown(upper, *owner)
                 finally:
                     os.close(upper)
             with self._trace.step("make directory", f"{path}/work"):
@@ -119,11 +122,11 @@ class OverlaySnapshotter:
 
     # Changes
 
-    def changes(self, container_id: str, chain_ids: Sequence[str]) -> list[Change]:
+    def changes(self, container_id: str, chain_ids: Sequence[str], ids: int = -1) -> list[Change]:
         from sampan.store.changes import find_changes
         from sampan.store.lower import LowerLayers
 
-        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper", ids)
         # The init layer as well: it is not the container's doing.
         lower = LowerLayers(self.root(container_id, chain_ids).lower)
         try:
@@ -133,12 +136,17 @@ class OverlaySnapshotter:
             os.close(upper)
 
     def commit(
-        self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
+        self,
+        container_id: str,
+        chain_ids: Sequence[str],
+        sink: LayerSink,
+        reading: AbstractContextManager[object],
+        ids: int = -1,
     ) -> LayerInfo:
         from sampan.store.forms import OverlayForm
         from sampan.store.lower import LowerLayers
 
-        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper", ids)
         # Without the init layer: the new one will not lie above that.
         diffs = self._diffs(chain_ids)
         lower = LowerLayers(diffs)
@@ -149,8 +157,8 @@ class OverlaySnapshotter:
             lower.close()
             os.close(upper)
 
-    def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
-        upper = open_for_reading(f"{self._parts.require(container_id)}/upper")
+    def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
+        upper = open_for_reading(f"{self._parts.require(container_id)}/upper", ids)
         return export_layers(upper, self.root(container_id, chain_ids).lower, sink)
 
     def leftovers(self) -> tuple[str, ...]:

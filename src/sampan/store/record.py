@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from sampan.oci.mountpoint import MountPoint
 
 SCHEMA = 1
-"""The version of record.json that this code writes; it reads all up to it."""
+"""The version of record.json that this code writes; it reads all up to `SCHEMA_WITH_IDS`."""
+
+SCHEMA_WITH_IDS = 2
+"""That of a container with a user namespace of its own, which earlier code would run without."""
 
 _NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME_REST = _NAME_FIRST | frozenset("_.-")
@@ -30,6 +33,7 @@ class Record(Struct):
     as it was asked for. layers: chain ids, bottom first. path, args: what is executed, joined from entrypoint
     and command. config, host_config: Docker's Config and HostConfig, merged with the image's config.
     mounts: what is mounted into it besides what every container has; records of the first version have none.
+    uids, gids: the maps of its user namespace (`oci.subids`), fixed when it is made, for its files have such owners; empty for the host's.
     broken: why the record could not be read ("" for a good one); such a container can only be removed.
     """
 
@@ -47,6 +51,8 @@ class Record(Struct):
     host_config: dict[str, Any]
     mounts: tuple[MountPoint, ...] = ()
     broken: str = ""
+    uids: tuple[tuple[int, int, int], ...] = ()
+    gids: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def auto_remove(self) -> bool:
@@ -64,6 +70,10 @@ class Record(Struct):
         """The content of record.json."""
         data = self.to_json()
         del data["broken"]
+        if self.uids:
+            data["schema"] = SCHEMA_WITH_IDS
+        else:
+            del data["uids"], data["gids"]
         return jsontext.dumps(data)
 
 
@@ -94,7 +104,7 @@ def parse_record(container_id: str, data: bytes, path: str) -> Record:
     """The record in `data`, or a broken one that says why it is none."""
     try:
         fields = jsontext.loads(data)
-        if fields["schema"] > SCHEMA:
+        if fields["schema"] > SCHEMA_WITH_IDS:
             return broken_record(container_id, f"{path}: written by a newer sampan (schema {fields['schema']})")
         fields["layers"] = tuple(fields["layers"])
         fields["args"] = tuple(fields["args"])
@@ -104,6 +114,9 @@ def parse_record(container_id: str, data: bytes, path: str) -> Record:
             fields["mounts"] = mount_points(fields["mounts"])
         else:
             fields["mounts"] = ()
+        for kind in ("uids", "gids"):
+            if kind in fields:
+                fields[kind] = tuple(tuple(entry) for entry in fields[kind])
         return Record(**fields)
     except (ValueError, KeyError, TypeError) as e:
         return broken_record(container_id, f"{path}: not a container record: {e}")

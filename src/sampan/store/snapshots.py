@@ -73,8 +73,12 @@ if TYPE_CHECKING:
         def remove_layer(self, chain_id: str) -> None:
             """Remove a layer that nothing uses any more (that is for the caller to know); nothing if it is gone."""
 
-        def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
-            """Make the writable part of a container. Raises `Conflict` if it has one, `NotFound` for a lost layer."""
+        def create(self, container_id: str, chain_ids: Sequence[str], owner: tuple[int, int] | None = None) -> None:
+            """Make the writable part of a container. Raises `Conflict` if it has one, `NotFound` for a lost layer.
+
+            owner: who is root in the container, where that is another one than in the image. What is written belongs to
+            such ids then (overlay), or to the image's all the same (vfs, `maps_writes`).
+            """
 
         def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount: ...
 
@@ -90,11 +94,19 @@ if TYPE_CHECKING:
         def usage(self, container_id: str) -> int:
             """Bytes of the files in a container's writable part, as Docker counts them. Raises `NotFound`."""
 
-        def changes(self, container_id: str, chain_ids: Sequence[str]) -> list[Change]:
-            """What is changed in a container's writable part; see `changes.find_changes`. Raises `NotFound`."""
+        def changes(self, container_id: str, chain_ids: Sequence[str], ids: int = -1) -> list[Change]:
+            """What is changed in a container's writable part; see `changes.find_changes`. Raises `NotFound`.
+
+            ids, here and below: a user namespace that maps the container's ids to the image's.
+            """
 
         def commit(
-            self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
+            self,
+            container_id: str,
+            chain_ids: Sequence[str],
+            sink: LayerSink,
+            reading: AbstractContextManager[object],
+            ids: int = -1,
         ) -> LayerInfo:
             """Write the changes into `sink` as the plain archive of a layer; return what it is. Nothing is unpacked.
 
@@ -102,7 +114,7 @@ if TYPE_CHECKING:
             `EMPTY_LAYER`. Raises `NotFound`, OSError; nothing stays behind then.
             """
 
-        def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
+        def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
             """Write the whole root file system into `sink` as a tar archive, mounted or not, what is mounted on it left out.
 
             Stops now and then for the sink to be emptied. Raises `NotFound`, OSError.
@@ -336,10 +348,10 @@ class WritableParts:
         self._staging.collect_garbage()
 
 
-def open_for_reading(path: str) -> int:
+def open_for_reading(path: str, ids: int = -1) -> int:
     """A writable part, to be read while a container may write to it: a private view in which nothing can go wrong.
 
-    Read-only; a file that is exchanged for a device under our hands cannot be opened (opening some does things), and
+    ids: a user namespace by whose map owners are shown. Read-only; a file that is exchanged for a device under our hands cannot be opened (opening some does things), and
     reading changes no times.
     """
     from sampan.kernel import mount
@@ -352,6 +364,8 @@ def open_for_reading(path: str) -> int:
             raise
         return open_directory(path)  # Before Linux 5.12 a detached mount has no attributes.
     try:
+        if ids >= 0:
+            mount.map_ids(view, ids)
         return os.open(f"/proc/self/fd/{view}/.", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(view)

@@ -79,7 +79,10 @@ class VfsSnapshotter:
 
     # Containers
 
-    def create(self, container_id: str, chain_ids: Sequence[str]) -> None:
+    # The whole tree is the container's own, and is shown to it through a map: on disk it has the image's owners, `owner` and
+    # `ids` change nothing.
+
+    def create(self, container_id: str, chain_ids: Sequence[str], owner: tuple[int, int] | None = None) -> None:
         from sampan.store.initlayer import write_init_layer
 
         self._layers.require(chain_ids)
@@ -117,7 +120,7 @@ class VfsSnapshotter:
 
     # Changes
 
-    def changes(self, container_id: str, chain_ids: Sequence[str]) -> list[Change]:
+    def changes(self, container_id: str, chain_ids: Sequence[str], ids: int = -1) -> list[Change]:
         from sampan.store.changes import find_changes
         from sampan.store.initlayer import is_of_init_layer
         from sampan.store.lower import LowerLayers
@@ -131,7 +134,12 @@ class VfsSnapshotter:
             os.close(root)
 
     def commit(
-        self, container_id: str, chain_ids: Sequence[str], sink: LayerSink, reading: AbstractContextManager[object]
+        self,
+        container_id: str,
+        chain_ids: Sequence[str],
+        sink: LayerSink,
+        reading: AbstractContextManager[object],
+        ids: int = -1,
     ) -> LayerInfo:
         from sampan.store.forms import WholeForm
 
@@ -143,7 +151,7 @@ class VfsSnapshotter:
         finally:
             os.close(root)
 
-    def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink) -> Iterator[None]:
+    def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
         return export_layers(open_for_reading(f"{self._parts.require(container_id)}/rootfs"), (), sink)
 
     def leftovers(self) -> tuple[str, ...]:
