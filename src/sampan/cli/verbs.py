@@ -82,7 +82,7 @@ GROUPS = {
     "container": (
         "Manage containers",
         {
-            **{v: v for v in ("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename")},
+            **{v: v for v in ("attach", "audit", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename")},
             **{v: v for v in ("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait")},
             "inspect": "container inspect",
             "ls": "ps",

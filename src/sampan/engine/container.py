@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.engine.archive import Archives, ArchiveStream, Files, PathStat
+    from sampan.engine.audit import AuditFinding, Auditor
     from sampan.engine.boot import Booter
     from sampan.engine.commit import Committer
     from sampan.engine.copying import Copied, Copier, Readable
@@ -92,6 +93,8 @@ if TYPE_CHECKING:
         def logs(self) -> LogReader: ...
         @property
         def stats(self) -> StatsReader: ...
+        @property
+        def auditor(self) -> Auditor: ...
         @property
         def lister(self) -> ProcessLister: ...
         @property
@@ -403,6 +406,11 @@ class Container:
         `ps_args` are options of ps, "-ef" without any. Raises Conflict if it does not run, InvalidParameter, System.
         """
         return self._verbs.lister.top(self._record, ps_args)
+
+    @told
+    def audit(self) -> list[AuditFinding]:
+        """What its programs are kept from, found out by trying it harmlessly. Raises Conflict if it does not run, System."""
+        return self._verbs.auditor.audit(self._record)
 
     @told
     def inspect(self, size: bool = False) -> dict[str, Any]:

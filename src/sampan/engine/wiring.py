@@ -203,6 +203,11 @@ class Wiring:
 
         return Filters(self.layout.filters)
 
+    def _auditor(self) -> Any:
+        from sampan.engine.audit import Auditor
+
+        return Auditor(self.settler, self.cgroups)
+
     def _logs(self) -> Any:
         from sampan.engine.logs import LogReader
 

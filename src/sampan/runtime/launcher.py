@@ -64,7 +64,7 @@ class ExecLauncher:
         launch = ExecLaunch(ours, 0, self._trace)
         try:
             with self._trace.step("start a shim"):
-                launch.pid = _spawn(theirs.fileno(), _placement())
+                launch.pid = spawn(SHIM, _placement(), theirs.fileno())
         except BaseException as e:
             launch.abandon()
             if not isinstance(e, OSError):
@@ -104,13 +104,18 @@ def _placement() -> list[str]:
         return [""]
 
 
-def _spawn(control: int, placement: list[str]) -> int:
-    null: list[Any] = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-        (os.POSIX_SPAWN_DUP2, 0, 1),
-        (os.POSIX_SPAWN_DUP2, 0, 2),
+def spawn(script: str, arguments: list[str], control: int, streams: tuple[int, int, int] | None = None) -> int:
+    """Start a process of ours on the host's interpreter, which none of it can change; its pid.
+
+    control: a descriptor that it gets as `CONTROL_FD`. streams: its standard streams, /dev/null without any. Raises OSError.
+    """
+    actions: list[Any] = [
+        (os.POSIX_SPAWN_DUP2, streams[number], number)
+        if streams
+        else (os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0)
+        for number in range(3)
     ]
-    return _spawn_sealed(SHIM, placement, control, protocol.CONTROL_FD, null)
+    return _spawn_sealed(script, arguments, control, protocol.CONTROL_FD, actions)
 
 
 def spawn_stage(control: int, preserved: int) -> int:
