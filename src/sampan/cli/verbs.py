@@ -45,6 +45,7 @@ VERBS = {
     "version": Entry("sampan.cli.system", "VERSION", "Show the version of sampan and of what it runs on", common=True),
     "info": Entry("sampan.cli.system", "INFO", "Show what this installation has and can do", common=True),
     "attach": Entry("sampan.cli.attach", "ATTACH", "Attach this terminal to a running container"),
+    "audit": Entry("sampan.cli.audit", "AUDIT", "Try, harmlessly, what the programs of a container are kept from"),
     "boot": Entry(
         "sampan.cli.boot", "BOOT", "Start what should run by its restart policy, after the machine has come up"
     ),
