@@ -19,7 +19,7 @@ POINTS = (
 def record(**fields: object) -> Record:
     return Record(
         **{  # type: ignore[arg-type]
-            **dict.fromkeys(Record._fields[:-2], ""),
+            **dict.fromkeys([f for f in Record._fields if not hasattr(Record, f)], ""),
             "schema": SCHEMA,
             "id": "0" * 64,
             "layers": (),
