@@ -120,6 +120,7 @@ class Creator:
         container_id = new_id()
         self._name_host(config, host, container_id)
         path, *args = resolve_argv(config)
+        uids, gids = _ids(host)
         creation = self._records.begin(container_id, name, durable=not host["AutoRemove"])
         try:
             record = Record(
@@ -133,6 +134,8 @@ class Creator:
                 snapshotter=self._snapshots.name,
                 path=path,
                 args=tuple(args),
+                uids=uids,
+                gids=gids,
                 config=config,
                 host_config=host,
             )
@@ -231,6 +234,15 @@ class Creator:
             self._records.finish_removal(creation.paths)
         finally:
             creation.release()
+
+
+def _ids(host: dict[str, Any]) -> tuple[Any, Any]:
+    """The maps of its user namespace."""
+    if host["UsernsMode"] in ("", "host"):
+        return (), ()
+    from sampan.engine import userns  # few containers have one of their own
+
+    return userns.maps(host)
 
 
 def _asks_for_mounts(config: dict[str, Any], host: dict[str, Any]) -> bool:

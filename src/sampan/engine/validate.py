@@ -154,8 +154,8 @@ def _check_namespaces(host: dict[str, Any]) -> None:
         raise InvalidParameter(f"invalid UTS mode: {host['UTSMode']}")
     if host["CgroupnsMode"] not in ("", "private", "host"):
         raise InvalidParameter(f"invalid cgroup namespace mode: {host['CgroupnsMode']}")
-    if host["UsernsMode"] not in ("", "host"):
-        raise InvalidParameter(f"invalid USER mode: {host['UsernsMode']}: user namespaces come in a later version")
+    if host["UsernsMode"] not in ("", "host", "private", "keep-id"):
+        raise InvalidParameter(f"invalid USER mode: {host['UsernsMode']}")
 
 
 def _joins(mode: str) -> bool:

@@ -42,7 +42,7 @@ def make_spec(
     privileged = bool(host.get("Privileged"))
     devices, rules = _devices(host, privileged)
     resources = {**_resources(host), "devices": [r.to_json() for r in rules]}
-    return {
+    spec = {
         "ociVersion": oci.VERSION,
         "process": _process(record, host, privileged, init),
         "annotations": dict(host.get("Annotations") or {}),
@@ -61,6 +61,12 @@ def make_spec(
             "readonlyPaths": [] if privileged else list(_override(host.get("ReadonlyPaths"), defaults.READONLY_PATHS)),
         },
     }
+    if record.get("uids"):
+        from sampan.runtime import ownids  # few containers have any
+
+        volumes = {point["destination"] for point in record.get("mounts") or () if point["type"] == "volume"}
+        ownids.apply(spec, record["uids"], record["gids"], {*files, *volumes}, host.get("Sysctls") or ())
+    return spec
 
 
 def _override(given: Any, default: Any) -> Any:
