@@ -43,7 +43,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "security-opt": _SECURITY,
     "type": ("container", "image", "volume"),
     "ulimit": tuple(f"{name}=" for name in rlimits.NUMBERS),
-    "userns": ("host",),
+    "userns": ("host", "keep-id", "private"),
     "uts": ("host",),
     "volume-driver": ("local",),
 }

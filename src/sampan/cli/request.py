@@ -114,7 +114,7 @@ CREATE_FLAGS = (
     Flag("ulimit", "ulimits", "Set a resource limit of processes (NAME=SOFT[:HARD])"),
     Flag("use-api-socket", "bool", "Refused: there is no API socket yet", hidden=True),
     Flag("user", "string", "Who runs the program: name or number, and a group behind a colon", "u"),
-    Flag("userns", "string", "User namespace: host"),
+    Flag("userns", "string", "User namespace: host, private (ids of its own) or keep-id (and the caller's own one)"),
     Flag("uts", "string", "UTS namespace (host and domain name): host"),
     Flag("volume", "list", "Mount a directory or a volume (SOURCE:TARGET[:MODES], or TARGET for a new volume)", "v"),
     Flag("volume-driver", "string", "Driver of the volumes that are made"),
@@ -128,7 +128,7 @@ _MODES = (
     ("pid", ("host", "private"), "PID"),
     ("uts", ("host", "private"), "UTS"),
     ("cgroupns", ("host", "private"), "CGROUP"),
-    ("userns", ("host",), "USER"),
+    ("userns", ("host", "private", "keep-id"), "USER"),
 )
 
 

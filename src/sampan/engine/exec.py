@@ -203,4 +203,5 @@ def process_object(record: Record, request: ExecRequest) -> dict[str, Any]:
         "noNewPrivileges": no_new_privileges(host),
         "oomScoreAdj": host["OomScoreAdj"],
         "rlimits": resource_limits(host),
+        "ownIds": bool(record.uids),
     }

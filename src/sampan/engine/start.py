@@ -310,7 +310,7 @@ class Starter:
             directory=paths.directory,
             start=start.directory,
             run_directory=paths.run_directory,
-            root=RootFilesystem(root.kind, root.lower, root.upper, root.work, root.source, paths.directory),
+            root=RootFilesystem(root.kind, root.lower, root.upper, root.work, root.source, *_place(record, paths)),
             group=group,
             joined=joined,
             log=logoptions.make_plan(record, paths),
@@ -380,6 +380,14 @@ class Starter:
                 f"{_reason(kind, container_id)}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
             )
         return Handle(paths, paths.start(seen.number).directory)
+
+
+def _place(record: Record, paths: ContainerPaths) -> tuple[str, bool, bool]:
+    """Where the root is attached, for a moment, in the container's own mount namespace; whether recursively; whether id-mapped.
+
+    Our own directories are closed to the ids of a user namespace; /sys is open to all, and nothing is looked up in it any more.
+    """
+    return ("/sys", False, True) if record.uids else (paths.directory, False, False)
 
 
 def _reason(kind: str, container_id: str) -> str:

@@ -31,6 +31,7 @@ class RootFilesystem(Struct):
     """What the root is made of, as a snapshotter says: an overlay's layers, or one directory to bind.
 
     kind: "overlay" or "bind". lower: topmost first. place: any directory of ours, for the root to be attached to. recursive: with what is mounted below.
+    mapped: its owners on disk are the image's, and are shown as the container's user namespace maps them.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class RootFilesystem(Struct):
     source: str
     place: str
     recursive: bool = False
+    mapped: bool = False
 
 
 class Mode(Struct):
@@ -278,7 +280,8 @@ def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
     if entry["type"] == "bind":
         return bind_steps(entry, f"mount.{index}", options)
     if entry["type"] == "image":
-        return [sources.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"])]
+        ids = "user" if facts.root.mapped else ""
+        return [sources.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"], ids)]
     if options.remount:
         return []
     if entry["type"] == "cgroup" and driver.version != "v2":
@@ -524,12 +527,17 @@ def make_exec_plan(
     load_filter: process.LoadFilter | None = None,
     about: str = "{}",
 ) -> ExecPlan:
-    """The plan of another process in a running container. `process_spec` is an OCI process object; the rest: `ExecPlan`."""
+    """The plan of another process in a running container.
+
+    `process_spec` is an OCI process object, with "ownIds" beside its fields for a container with a user namespace of its own; the rest:
+    `ExecPlan`.
+    """
+    own_ids = bool(process_spec.get("ownIds"))
     size = process_spec.get("consoleSize") or {}
     return ExecPlan(
         version=VERSION,
         identifier=identifier,
-        stages=make_exec_stages(process_spec, group, driver, Mode(), load_filter=load_filter).to_text(),
+        stages=make_exec_stages(process_spec, group, driver, Mode(), own_ids, load_filter).to_text(),
         terminal=bool(process_spec.get("terminal")),
         size=(size.get("height", 0), size.get("width", 0)),
         open_stdin=open_stdin,

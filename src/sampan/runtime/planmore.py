@@ -62,6 +62,11 @@ def map_mount(entry: dict[str, Any], name: str, options: oci.MountOptions) -> li
     return [*steps, moremounts.MapMount(name, entry["source"], namespace, recursive)]
 
 
+def map_root(source: str) -> Step:
+    """The root as the container's user namespace maps its owners."""
+    return moremounts.MapMount("root", source, "user")
+
+
 def build_devices(entries: Iterable[dict[str, Any]], linux: dict[str, Any]) -> list[Step]:
     """Device nodes as files of a detached file system of the host's, each to be attached where it belongs."""
     uids, gids = linux.get("uidMappings") or (), linux.get("gidMappings") or ()

@@ -99,15 +99,17 @@ def _run_step(stage: str, index: int, step: Step, ctx: Context, report: Reporter
     return True
 
 
-def load_start() -> None:
+def load_start(text: str) -> None:
     """Import what only the children of a start need, then seal: a monitor would keep it for the life of its container.
 
-    Done by stage1 before its first step, while all that it sees is the host's.
+    `text` is that of the plan, which tells whether it has steps that few have. Done by stage1 before its first step, while all that it sees is the host's.
     """
     from sampan.steps import changeroot, mounts, namespaces, sources  # noqa: F401
 
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         from sampan.kernel import devicefilter  # noqa: F401  # the assembler of cgroup v2's device filters
+    if "MakeUserNamespace" in text:
+        from sampan.steps import ids, moremounts  # noqa: F401
     seal.seal()
 
 
@@ -116,7 +118,7 @@ def stage1(text: str, ctx: Context, report: Reporter, starting: bool) -> NoRetur
     status = 1
     try:
         if starting:
-            load_start()
+            load_start(text)
         lists = protocol.Stages.from_text(text)
         if run_steps("stage1", lists.stage1, ctx, report):
             pid = _clone(lists.clone, ctx, report)

@@ -147,6 +147,8 @@ class BuildImage(Step):
     name: str
     lower: tuple[str, ...]
     subpath: str = ""
+    ids: str = ""
+    """As of `BuildOverlay`."""
 
     def describe(self) -> str:
         where = f", {self.subpath} in it," if self.subpath else ""
@@ -154,14 +156,22 @@ class BuildImage(Step):
 
     def run(self, ctx: Context) -> None:
         # The overlay of which a part is taken has to be attached (before Linux 6.15), where nobody sees it.
-        ctx.put(self.name, namespaces.apart(self._build))
+        opened: list[int] = []
+        try:
+            if self.ids:
+                opened.extend(mount.clone_mapped(path, ctx.fds[self.ids]) for path in self.lower)
+            lower = tuple(f"/proc/self/fd/{fd}" for fd in opened) or self.lower
+            ctx.put(self.name, namespaces.apart(lambda: self._build(lower)))
+        finally:
+            for fd in opened:
+                os.close(fd)
         mount.propagate(ctx.fds[self.name], "rprivate")
 
-    def _build(self) -> int:
-        if len(self.lower) == 1:
-            whole = mount.clone_tree_with(self.lower[0], mount.MOUNT_ATTR_RDONLY)
+    def _build(self, lower: tuple[str, ...]) -> int:
+        if len(lower) == 1:
+            whole = mount.clone_tree_with(lower[0], mount.MOUNT_ATTR_RDONLY)
         else:
-            whole = mount.overlay(self.lower, attributes=mount.MOUNT_ATTR_RDONLY)
+            whole = mount.overlay(lower, attributes=mount.MOUNT_ATTR_RDONLY)
         if not self.subpath:
             return whole
         try:
