@@ -165,6 +165,8 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         steps.append(planmore().make_user_namespace(spec["linux"]))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
     steps.append(root_step(facts.root))
+    if facts.root.mapped and facts.root.kind != "overlay":
+        steps.append(planmore().map_root(facts.root.source))
     if any(entry.get("matchUser") for entry in spec["mounts"]):
         # Whose ids the mounts are given: the image's own files say it, and its root is there now.
         own = spec["process"]["user"]
@@ -268,7 +270,7 @@ _THROTTLES = (
 def root_step(root: RootFilesystem) -> Step:
     """The step that makes a container's root file system, detached and named "root"."""
     if root.kind == "overlay":
-        return sources.BuildOverlay("root", root.lower, root.upper, root.work)
+        return sources.BuildOverlay("root", root.lower, root.upper, root.work, "user" if root.mapped else "")
     return sources.CloneTree("root", root.source, root.recursive)
 
 
