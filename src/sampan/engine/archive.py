@@ -209,7 +209,9 @@ class Files:
             _check_writable(root, directory)
             owner = _container_user(root) if owned_by_user and root.record.config.get("User") else None
             shown = b"/" + paths.resolve_in_root(root.fd, place.path)
-            copy = CopyIn(directory, shown, Manner(keep_kinds, owner), root.fd)
+            record = root.record
+            ids = (record.uids, record.gids) if record.uids else None
+            copy = CopyIn(directory, shown, Manner(keep_kinds, owner, ids=ids), root.fd)
             copy.run(decompress(stream, directory), root.check)
         except OSError as e:
             root.check()
@@ -305,6 +307,10 @@ class _Found:
         buffer = Buffer()
         try:
             copy = CopyOut(tree, buffer)
+            if self._root.record.uids:
+                from sampan.oci.subids import reverse  # few containers have ids of their own
+
+                copy.ids = reverse(self._root.record.uids), reverse(self._root.record.gids)
             for _ in self._write(copy):
                 self._root.check()
                 if buffer.size >= _PIECE:

@@ -243,8 +243,11 @@ class ContainerRoots:
                     mounted.enter_context(volumes.visit(volumes.record(name)))
                 prepare(record.mounts, volumes, self._trace)
             steps = self._steps(record, paths)
+            ids = _user_namespace(record)
+            if ids >= 0:
+                mounted.callback(os.close, ids)
             try:
-                return roots.of_new_namespace(lambda: run_steps(steps, self._trace))
+                return roots.of_new_namespace(lambda: run_steps(steps, self._trace, ids))
             except StepError as e:
                 raise InvalidParameter(f"container {record.id}: {e}") from None
             except OSError as e:
@@ -263,7 +266,9 @@ class ContainerRoots:
             if point.layers:
                 image = self._snapshots.image_root(record, point.layers)
                 images[point.destination] = image.lower or (image.source,)
-        place = RootFilesystem(root.kind, root.lower, root.upper, root.work, root.source, paths.directory)
+        place = RootFilesystem(
+            root.kind, root.lower, root.upper, root.work, root.source, paths.directory, False, bool(record.uids)
+        )
         return mount_steps(record.to_json(), place, self._own_files(record, paths), images)
 
     def _own_files(self, record: Record, paths: ContainerPaths) -> dict[str, str]:
@@ -275,6 +280,15 @@ class ContainerRoots:
         except NotFound:
             return {}
         return {target: source for target, source in found.items() if os.path.exists(source)}
+
+
+def _user_namespace(record: Record) -> int:
+    """One with the maps of the container's own, -1 if it has none."""
+    if not record.uids:
+        return -1
+    from sampan.runtime.idmapper import user_namespace
+
+    return user_namespace(record.uids, record.gids)
 
 
 def _close(fds: list[int]) -> None:

@@ -11,7 +11,7 @@ from sampan.oci import subids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from typing import Any
 
     from sampan.oci.subids import Map
@@ -32,18 +32,24 @@ def apply(spec: dict[str, Any], uids: Map, gids: Map, ours: Collection[str], ask
     # The range of groups that it sets are none in there.
     if "net.ipv4.ping_group_range" not in asked:
         linux["sysctl"].pop("net.ipv4.ping_group_range", None)
+    map_binds(spec["mounts"], ours)
     for entry in spec["mounts"]:
-        _adapt(entry, uids, gids, ours, own_network)
+        _adapt(entry, uids, gids, own_network)
+
+
+def map_binds(entries: Iterable[dict[str, Any]], ours: Collection[str]) -> None:
+    """Let the binds of our own files be shown through the container's user namespace."""
+    for entry in entries:
+        if entry["type"] == "bind" and entry["destination"] in ours and not entry.get("matchUser"):
+            entry["options"].append("idmap")
 
 
 def _mappings(entries: Map) -> list[dict[str, int]]:
     return [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in entries]
 
 
-def _adapt(entry: dict[str, Any], uids: Map, gids: Map, ours: Collection[str], own_network: bool) -> None:
-    if entry["type"] == "bind" and entry["destination"] in ours and not entry.get("matchUser"):
-        entry["options"].append("idmap")
-    elif entry["type"] == "devpts":
+def _adapt(entry: dict[str, Any], uids: Map, gids: Map, own_network: bool) -> None:
+    if entry["type"] == "devpts":
         # Made by the monitor, with the machine's ids.
         kept = [option for option in entry["options"] if not option.startswith(("uid=", "gid="))]
         group = subids.outside(gids, _TERMINALS)

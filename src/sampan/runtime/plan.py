@@ -164,9 +164,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         # With the host's privileges, which its maps take; before the mounts, which may be shown through it.
         steps.append(planmore().make_user_namespace(spec["linux"]))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.
-    steps.append(root_step(facts.root))
-    if facts.root.mapped and facts.root.kind != "overlay":
-        steps.append(planmore().map_root(facts.root.source))
+    steps += root_steps(facts.root)
     if any(entry.get("matchUser") for entry in spec["mounts"]):
         # Whose ids the mounts are given: the image's own files say it, and its root is there now.
         own = spec["process"]["user"]
@@ -267,11 +265,12 @@ _THROTTLES = (
 )
 
 
-def root_step(root: RootFilesystem) -> Step:
-    """The step that makes a container's root file system, detached and named "root"."""
+def root_steps(root: RootFilesystem) -> list[Step]:
+    """What makes a container's root file system, detached and named "root"."""
     if root.kind == "overlay":
-        return sources.BuildOverlay("root", root.lower, root.upper, root.work, "user" if root.mapped else "")
-    return sources.CloneTree("root", root.source, root.recursive)
+        return [sources.BuildOverlay("root", root.lower, root.upper, root.work, "user" if root.mapped else "")]
+    whole = sources.CloneTree("root", root.source, root.recursive)
+    return [whole, planmore().map_root(root.source)] if root.mapped else [whole]
 
 
 def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:

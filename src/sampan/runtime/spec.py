@@ -64,8 +64,7 @@ def make_spec(
     if record.get("uids"):
         from sampan.runtime import ownids  # few containers have any
 
-        volumes = {point["destination"] for point in record.get("mounts") or () if point["type"] == "volume"}
-        ownids.apply(spec, record["uids"], record["gids"], {*files, *volumes}, host.get("Sysctls") or ())
+        ownids.apply(spec, record["uids"], record["gids"], _own_places(record, files), host.get("Sysctls") or ())
     return spec
 
 
@@ -206,7 +205,17 @@ def bound_mounts(
     """
     asked = asked_mounts(record.get("mounts") or (), images)
     asked += _own_files(record["host_config"], files, asked)
+    if record.get("uids"):
+        from sampan.runtime import ownids  # few containers have any
+
+        ownids.map_binds(asked, _own_places(record, files))
     return _override_by_destination([], [entry for entry in asked if entry["type"] != "tmpfs"])
+
+
+def _own_places(record: dict[str, Any], files: dict[str, str]) -> set[str]:
+    """Where files are mounted that are sampan's and not the host's: volumes, and Docker's three."""
+    volumes = {point["destination"] for point in record.get("mounts") or () if point["type"] == "volume"}
+    return {*files, *volumes}
 
 
 def asked_mounts(points: Sequence[Mapping[str, Any]], images: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

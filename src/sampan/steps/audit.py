@@ -58,6 +58,8 @@ _DANGEROUS = (
 class RunProbes(Step):
     """Make every probe, write the findings to standard output as JSON, and end: in the place of the program's execve."""
 
+    final = True
+
     def describe(self) -> str:
         return f"make {len(PROBES)} probes"
 

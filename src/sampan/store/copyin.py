@@ -20,6 +20,7 @@ from sampan.kernel.libc import KernelError
 from sampan.kernel.paths import makedirs_in_root, open_in_root
 from sampan.kernel.roots import is_mount_point
 from sampan.kernel.tree import Descent, remove_tree, walk
+from sampan.oci import subids
 from sampan.store.extract import ARCHIVE_ERRORS, clean, set_metadata, write_sparse
 from sampan.store.tarfields import Malformed
 from sampan.store.tarstream import (
@@ -39,6 +40,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.oci.subids import Map
     from sampan.store.tarstream import Source, TarEntry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,13 +59,22 @@ class Manner(Struct):
 
     keep_kinds: refuse to put something else in the place of a directory, or a directory in the place of something else.
     owner: the (uid, gid) of all that is made; none: what the archive says. plain: without set-id bits and file capabilities,
-    because the owner is not the one who had them. renamed: the archive's top name and the one that it gets.
+    because the owner is not the one who had them. renamed: the archive's top name and the one that it gets. ids: the maps of
+    users and groups of a container with ids of its own, by which what is made has its owners.
     """
 
     keep_kinds: bool = False
     owner: tuple[int, int] | None = None
     plain: bool = False
     renamed: tuple[bytes, bytes] | None = None
+    ids: tuple[Map, Map] | None = None
+
+
+def _map_owner(entry: TarEntry, uids: Map, gids: Map) -> None:
+    owner = subids.outside(uids, entry.uid), subids.outside(gids, entry.gid)
+    if min(owner) < 0:
+        raise Malformed(f"{printable(entry.name)} belongs to {entry.uid}:{entry.gid}, which the container has not")
+    entry.uid, entry.gid = owner
 
 
 class CopyIn:
@@ -103,6 +114,8 @@ class CopyIn:
             name = self._name(entry.name)
             if self._manner.owner is not None:
                 entry.uid, entry.gid = self._manner.owner
+            if self._manner.ids is not None:
+                _map_owner(entry, *self._manner.ids)
             if self._manner.plain:
                 _make_plain(entry)
             if name:

@@ -10,6 +10,7 @@ import os
 
 from sampan.errors import System
 from sampan.kernel import mount
+from sampan.oci import subids
 from sampan.store.archive import Archive, Level, PlainTree
 from sampan.store.tarstream import FILE
 
@@ -17,9 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sampan.oci.subids import Map
     from sampan.store.tarstream import TarEntry
 
 _SECOND = 1_000_000_000
+_NOBODY = 65534
 _CHUNK = 1 << 20
 _MADE_UP_LIMIT = 64 << 20
 """Bytes of a file that the kernel makes up as it is read: its size is known when all of it was, and has to be told first."""
@@ -43,7 +46,12 @@ _MADE_UP = frozenset(
 
 
 class CopyOut(Archive):
-    """One copy; `write_directory` or `write_named` makes its archive."""
+    """One copy; `write_directory` or `write_named` makes its archive.
+
+    ids: the maps of users and groups of a container with ids of its own, which the archive has as the container sees them.
+    """
+
+    ids: tuple[Map, Map] | None = None
 
     def write_directory(self, shown: bytes) -> Iterator[None]:
         """The tree's present directory as the directory `shown`: "." and "/" are names, too. Raises OSError, System."""
@@ -59,6 +67,10 @@ class CopyOut(Archive):
     def _described(self, path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
         entry = super()._described(path, kind, status)
         entry.mtime_ns -= entry.mtime_ns % _SECOND
+        if self.ids is not None:
+            # Whoever the container does not know is nobody, as it sees him.
+            uid, gid = (subids.outside(m, i) for m, i in zip(self.ids, (entry.uid, entry.gid), strict=True))
+            entry.uid, entry.gid = (i if i >= 0 else _NOBODY for i in (uid, gid))
         return entry
 
     def _regular(self, file: int, path: bytes, status: os.stat_result) -> Iterator[None]:
