@@ -20,6 +20,7 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Any, Protocol, Self
 
@@ -212,7 +213,8 @@ class Files:
             record = root.record
             ids = (record.uids, record.gids) if record.uids else None
             copy = CopyIn(directory, shown, Manner(keep_kinds, owner, ids=ids), root.fd)
-            copy.run(decompress(stream, directory), root.check)
+            with _as_root_of(record):
+                copy.run(decompress(stream, directory), root.check)
         except OSError as e:
             root.check()
             raise System(explain(e)) from e
@@ -397,6 +399,18 @@ def _devices(root_fd: int) -> tuple[int, int]:
         return (status.st_dev, status.st_ino)
     finally:
         os.close(fd)
+
+
+def _as_root_of(record: Record) -> AbstractContextManager[None]:
+    """What is made belongs to the container's root, also where that is another one than the machine's."""
+    from contextlib import nullcontext
+
+    if not record.uids:
+        return nullcontext()
+    from sampan.kernel.process import FileIds
+    from sampan.oci.subids import outside
+
+    return FileIds(outside(record.uids, 0), outside(record.gids, 0))
 
 
 def _container_user(root: ContainerRoot) -> tuple[int, int]:

@@ -18,12 +18,16 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Protocol
+    from collections.abc import Iterator, Sequence
+    from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
+    from sampan.steps.process import LoadFilter
     from sampan.store.record import Record
     from sampan.store.states import Observation
+
+    class Filters(Protocol):
+        def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> LoadFilter | None: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -45,9 +49,10 @@ class AuditFinding(Struct):
 class Auditor:
     """Audits running containers."""
 
-    def __init__(self, settler: Settler, cgroups: CgroupDriver) -> None:
+    def __init__(self, settler: Settler, cgroups: CgroupDriver, filters: Filters) -> None:
         self._settler = settler
         self._cgroups = cgroups
+        self._filters = filters
 
     def audit(self, record: Record) -> list[AuditFinding]:
         """Every finding. Raises Conflict if the container does not run, System if nothing can be tried in it."""
@@ -66,7 +71,9 @@ class Auditor:
     def _from_inside(self, record: Record, init: int) -> Iterator[AuditFinding]:
         request = ExecRequest(("audit",))
         group = cgroup.container_group(record.id, record.host_config)
-        plan = make_exec_plan("audit", process_object(record, request), group, self._cgroups)
+        process_spec = process_object(record, request)
+        load_filter = self._filters.of_container(record.host_config, process_spec["capabilities"]["bounding"])
+        plan = make_exec_plan("audit", process_spec, group, self._cgroups, load_filter=load_filter)
         for name, held, detail in probe(init, plan):
             yield AuditFinding(name, HELD if held else OPEN, detail)
 

@@ -206,7 +206,7 @@ class Wiring:
     def _auditor(self) -> Any:
         from sampan.engine.audit import Auditor
 
-        return Auditor(self.settler, self.cgroups)
+        return Auditor(self.settler, self.cgroups, self.filters)
 
     def _logs(self) -> Any:
         from sampan.engine.logs import LogReader
