@@ -407,7 +407,7 @@ def _as_root_of(record: Record) -> AbstractContextManager[None]:
 
     if not record.uids:
         return nullcontext()
-    from sampan.kernel.process import FileIds
+    from sampan.kernel.capabilities import FileIds
     from sampan.oci.subids import outside
 
     return FileIds(outside(record.uids, 0), outside(record.gids, 0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sampan.engine.failures import told
 from sampan.errors import Conflict, InvalidParameter
-from sampan.oci import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,6 +161,8 @@ class Container:
     @told
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal ("HUP", "SIGHUP", "1", "RTMIN+3"). Raises Conflict if it does not run, InvalidParameter."""
+        from sampan.oci import signals  # in here: a listing comes by this module
+
         if signal.isdecimal() and int(signal) > signals.LAST:
             words = f"the linux daemon does not support signal {int(signal)}"
             raise InvalidParameter(f"cannot kill container: {self._reference}: {words}")

@@ -31,7 +31,6 @@ _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
 _SYS_PRCTL = by_machine(157, 167)
 _SYS_PRLIMIT64 = by_machine(302, 261)
-_SYS_SETFSUID, _SYS_SETFSGID = by_machine(122, 151), by_machine(123, 152)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
 _CLOSE_RANGE_CLOEXEC = 4
@@ -108,32 +107,6 @@ def set_credentials(uid: int, gid: int, groups: list[int]) -> None:
         os.setresuid(uid, uid, uid)
     except OSError as e:
         raise KernelError(e.errno or errno.EPERM, call) from None
-
-
-class FileIds:
-    """`with FileIds(uid, gid):` what this thread makes in file systems belongs to these ids (setfsuid(2)); no privilege is lost.
-
-    For what is made on an id-mapped mount, where the machine's own root has no id to own anything by.
-    """
-
-    def __init__(self, uid: int, gid: int) -> None:
-        self._ids = uid, gid
-
-    def __enter__(self) -> None:
-        self._set(*self._ids)
-
-    def __exit__(self, _kind: object, _error: object, _traceback: object) -> None:
-        self._set(os.geteuid(), os.getegid())
-
-    @staticmethod
-    def _set(uid: int, gid: int) -> None:
-        from sampan.kernel import capabilities  # in here: of all that come by this module few need it
-
-        # Away from 0 the kernel takes the privileges over files along, which are taken back; only this thread's, each time.
-        effective, permitted, inheritable = capabilities.get()
-        raw(_SYS_SETFSGID, "setfsgid", "", gid)
-        raw(_SYS_SETFSUID, "setfsuid", "", uid)
-        capabilities.set_all(effective, permitted, inheritable)
 
 
 def keep_capabilities(keep: bool) -> None:
