@@ -13,7 +13,7 @@ from support import host
 from support.conformance.runtime import Containers, cgroup2, group_directory
 from support.patience import eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = [pytest.mark.root]
 
 MIB = 1 << 20
 
@@ -21,6 +21,7 @@ MIB = 1 << 20
 # Cgroups path
 
 
+@pytest.mark.core
 def test_l70_an_absolute_path(oci: Containers) -> None:
     """Cgroups path. "In the case of an absolute path (starting with `/`), the runtime MUST take the path to be relative to the
     cgroups mount point." """
@@ -108,6 +109,7 @@ def test_l74_a_frozen_group(oci: Containers) -> None:
                 os.rmdir(left)
 
 
+@pytest.mark.core
 def test_l75_the_owner_of_the_group(oci: Containers) -> None:
     """Cgroup ownership. "Runtimes SHOULD NOT change the ownership of container cgroups when cgroups v1 is in use", and on v2 only
     of the files in `/sys/kernel/cgroup/delegate`, or "MUST fall back to using the following list of files"."""
@@ -228,6 +230,7 @@ def hierarchy_of(file: str) -> str:
     return file.partition(".")[0]
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("field", FIELDS)
 def test_l80_each_field_of_the_resources(oci: Containers, field: str) -> None:
     """Memory, CPU, PIDs, block IO, network. Each field of `resources` is in the file of the control group that it stands for."""

@@ -37,6 +37,9 @@ def check(config: Any) -> None:
     for kind, entries in (config.get("hooks") or {}).items():
         for index, entry in enumerate(entries or ()):
             _check_hook(entry, f"hooks.{kind}[{index}]")
+    for key, value in (config.get("annotations") or {}).items():
+        if not key or value is None:
+            raise InvalidParameter(f"annotations: {'a key is empty' if not key else f'{key} is null and no string'}")
     if config.get("process") is not None:
         check_process(config["process"], "process")
 
@@ -62,7 +65,8 @@ def check_process(own: Any, where: str) -> None:
 
 def _check_version(text: str) -> None:
     parts = text.partition("-")[0].partition("+")[0].split(".")
-    if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
+    # SemVer 2.0.0: three numbers without leading zeros.
+    if len(parts) != 3 or not all(p.isascii() and p.isdigit() and str(int(p)) == p for p in parts):
         raise InvalidParameter(f"ociVersion: {text!r} is no version (MAJOR.MINOR.PATCH)")
     if int(parts[0]) != 1:
         raise InvalidParameter(f"ociVersion: version {text} is not supported: 1.x is")
@@ -130,6 +134,9 @@ def _check_linux(linux: dict[str, Any], kinds: frozenset[str]) -> None:
             raise InvalidParameter(
                 f"linux.resources.devices[{index}].access: {rule['access']!r} is not made of r, w and m"
             )
+    for index, entry in enumerate(((linux.get("resources") or {}).get("blockIO") or {}).get("weightDevice") or ()):
+        if entry.get("weight") is None and entry.get("leafWeight") is None:
+            raise InvalidParameter(f"linux.resources.blockIO.weightDevice[{index}] has neither weight nor leafWeight")
     for name in linux.get("sysctl") or ():
         _check_sysctl(name, kinds)
     for kind in ("maskedPaths", "readonlyPaths"):
