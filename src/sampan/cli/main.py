@@ -71,6 +71,9 @@ def run(args: list[str]) -> int:
     except (Failure, WriteFailed) as e:
         err(str(e))
         return getattr(e, "code", 1)
+    except MemoryError:
+        err("sampan: this process may have no more memory (ulimit -v, the memory limit of its control group)")
+        return 1
     except Exception as e:
         err(f"sampan: unexpected {type(e).__name__}: {e} (this is a bug: --debug before the verb shows where)")
         if debug:

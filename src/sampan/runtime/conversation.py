@@ -55,7 +55,9 @@ def _converse(control: Any, plan: protocol.LaunchPlan, fds: list[int], trace: Tr
             control.send(protocol.frame(protocol.GO))
     except (BrokenPipeError, ConnectionResetError):
         pass
-    raise StartFailed("the container's shim ended before it had started the container (was it killed?)")
+    raise StartFailed(
+        "the container's shim ended before it had started the container (was it killed, or could it not fork?)"
+    )
 
 
 def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:

@@ -69,11 +69,27 @@ class ExecLauncher:
             launch.abandon()
             if not isinstance(e, OSError):
                 raise
-            hint = " (mounting needs CAP_SYS_ADMIN: in a container, run the outer one with --privileged)"
-            raise System(f"cannot start a shim: {e}{hint if e.errno == errno.EPERM else ''}") from e
+            raise System(f"cannot start a shim: {_words(e)}") from e
         finally:
             theirs.close()
         return launch
+
+
+_ADVICE = {
+    errno.EPERM: "mounting needs CAP_SYS_ADMIN: in a container, run the outer one with --privileged",
+    errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.ENFILE: "raise fs.file-max",
+    errno.EAGAIN: "the limit of processes is reached: pids.max of a control group that this command is in, or ulimit -u",
+    errno.ENOMEM: "the machine, or the control group that this command is in, has no memory left",
+}
+
+
+def _words(error: OSError) -> str:
+    """Which call was refused, why, and what to do about it."""
+    call = f"{getattr(error, 'syscall', '')} {error.filename or ''}".strip()
+    advice = _ADVICE.get(error.errno or 0)
+    reason = os.strerror(error.errno or 0).lower()
+    return (f"{call}: " if call else "") + reason + (f" ({advice})" if advice else "")
 
 
 def start_apart(argv: list[str]) -> None:
@@ -152,9 +168,14 @@ def _spawn_sealed(script: str, arguments: list[str], control: int, number: int, 
 
 def _high(fd: int, number: int) -> int:
     """Move a descriptor above the fixed numbers up to `number` + 1, so that no dup2 onto one of these hits it."""
-    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, number + 13)
-    os.close(fd)
-    return copy
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, number + 13)
+    except OSError as e:
+        # EINVAL where not even the first of these numbers is allowed (fcntl(2)).
+        refused = errno.EMFILE if e.errno == errno.EINVAL else e.errno or errno.EIO
+        raise OSError(refused, os.strerror(refused)) from None
+    finally:
+        os.close(fd)
 
 
 def _read_only(directory: str) -> int:

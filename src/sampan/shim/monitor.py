@@ -26,7 +26,7 @@ from sampan.shim.execs import DRAIN_SECONDS, Execs
 from sampan.shim.logs import JsonFile, Log
 from sampan.shim.spill import Spill
 from sampan.shim.streams import Client, Loop, Session
-from sampan.steps.base import Context
+from sampan.steps.base import Context, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,8 +126,15 @@ class Monitor:
         outcome = self._own_steps()
         if outcome.failed is None:
             # Listening before init runs: a container that anybody sees running can be attached to.
-            make_private(plan.run_directory)
-            self.listener = streams.listen(plan.run_directory, "attach.sock")
+            try:
+                make_private(plan.run_directory)
+                self.listener = streams.listen(plan.run_directory, "attach.sock")
+            except OSError as e:
+                attempt(lambda: os.rmdir(plan.run_directory))
+                report = {"stage": "monitor", "index": 0, "step": "make the socket", "path": plan.run_directory}
+                why = {"errno": e.errno, "syscall": "", "message": "", "advice": Step().advice(e.errno or 0)}
+                outcome.failed = {**report, **why, "exit_code": 128}
+                return outcome
             self.session.prepare(self.ctx)
             self._load_prober()
             leave = self._ask_leave if plan.watched else None
