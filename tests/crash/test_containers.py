@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ import pytest
 import sampan
 from sampan.engine.containers import Container
 from sampan.errors import NotFound, SampanError, StartFailed
+from sampan.kernel import cgroup
+from sampan.kernel.files import lock_directory
 from sampan.runtime import conversation
 from sampan.runtime.launcher import SHIM
 from sampan.steps.trace import Event
@@ -287,6 +291,30 @@ def test_a_command_that_is_killed_when_its_plan_is_on_the_way(ready: Root, monke
         start(engine)
         assert box.status == "running"
         box.remove(force=True)
+
+
+def test_a_child_of_a_killed_monitor_that_goes_on_for_a_step(ready: Root) -> None:
+    """The next command waits until it has ended, and takes away what it made meanwhile: a cgroup was left behind."""
+    with ready.engine() as engine:
+        make(engine)
+        box = engine.containers.get("box")
+        assert os.WIFEXITED(child(ready, Killer(0, of_the_shim, "monitor"), start))
+        # Its monitor was killed before it had children: this process is one, from here on.
+        (directory,) = (ready.root / "containers" / box.id / "starts").iterdir()
+        (directory / "exit.json").unlink(missing_ok=True)
+        held = lock_directory(str(directory))
+        assert held >= 0
+        made = [Path(d) for d in cgroup.detect().directories(f"{ready.cgroup_parent}/{box.id}")]
+        settling = threading.Thread(target=lambda: box.inspect())
+        settling.start()
+        time.sleep(0.2)
+        for path in made:
+            path.mkdir(parents=True, exist_ok=True)
+        os.close(held)
+        settling.join()
+        assert box.inspect()["State"]["ExitCode"] == 255
+        assert [path for path in made if path.exists()] == []
+        box.remove()
 
 
 def nothing_chosen(_event: Event) -> bool:

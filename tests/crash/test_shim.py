@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sampan.errors import StartFailed
+from sampan.kernel.files import lock_directory
 from sampan.steps.trace import Event
 
 from support import host
@@ -173,6 +174,28 @@ def next_command(one: Box) -> None:
     one.handle.kill_group(one.group)
     shutil.rmtree(one.run_directory, ignore_errors=True)
     assert not one.groups_left()
+
+
+def test_whoever_is_at_work_on_a_start_can_be_seen(boxes: Boxes) -> None:
+    """A child that has not noticed yet that its monitor was killed goes on to make cgroups: one more of them was left behind."""
+    one = everything(boxes)
+    held: list[bool] = []
+
+    def look(event: Event) -> None:
+        if not event.finished and event.stage in ("stage1", "clone", "stage2"):
+            fd = lock_directory(str(one.start_directory))
+            held.append(fd < 0)
+            if fd >= 0:
+                os.close(fd)
+
+    one.watch(look)
+    one.start().close()
+    assert len(held) > 50
+    assert all(held)
+    eventually(
+        lambda: (fd := lock_directory(str(one.start_directory))) >= 0 and (os.close(fd) or True), what="it is let go"
+    )
+    one.kill()
 
 
 def test_after_any_of_them_the_same_container_starts(boxes: Boxes) -> None:

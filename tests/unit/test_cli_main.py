@@ -192,6 +192,16 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug() -> None:
     assert "Traceback" in debug.stderr
 
 
+def test_too_little_memory_is_told() -> None:
+    code = "from sampan.cli import main, verbs; verbs.load = lambda name: bytes(1 << 62); raise SystemExit(main.run(['ps']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "sampan: this process may have no more memory (ulimit -v, the memory limit of its control group)\n"
+    )
+
+
 def test_ctrl_c_exits_with_130() -> None:
     code = "from sampan.cli import main, verbs; import os; verbs.load = lambda name: os.kill(os.getpid(), 2); raise SystemExit(main.run(['ps']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -12,7 +12,7 @@ import time
 from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
 from sampan.kernel.clock import boot_id
-from sampan.kernel.files import FileLock, lock_holder, lock_is_held
+from sampan.kernel.files import FileLock, lock_directory, lock_holder, lock_is_held
 from sampan.oci import lifecycle, restart
 from sampan.store import states
 from sampan.store.layout import CREATING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.steps.trace import Trace
-    from sampan.store.layout import ContainerPaths
+    from sampan.store.layout import ContainerPaths, StartPaths
     from sampan.store.locks import RecordLock
     from sampan.store.record import Record
     from sampan.store.states import Observation
@@ -156,7 +156,7 @@ class Settler:
             seen = states.observe(lock.paths, holding=True, frozen=self._frozen(record))
         if seen.status != lifecycle.LOST:
             return seen
-        self.drop_processes(record, patience)
+        self.drop_start(record, lock.paths.start(seen.number), patience)
         try:
             # Its monitor may still be on its way: the plan was sent, and the command killed before the monitor had its lock.
             # From here on it cannot get it, and afterwards it finds that this start is over.
@@ -208,6 +208,20 @@ class Settler:
             extra = {"exitCode": str(states.LOST_EXIT_CODE), "execDuration": str(duration)}
             self._events().container_once(record, "die", began, extra)
         self._events().volumes(record, "unmount")
+
+    def drop_start(self, record: Record, start: StartPaths, patience: Patience = FULL) -> None:
+        """`drop_processes` of a start whose monitor was killed, which may have a child that has not noticed it yet.
+
+        That one is not in the container's cgroup: it makes it. It ends at its next step; what it has made until then goes
+        too. Raises System if it does not end.
+        """
+        deadline = time.monotonic() + patience.killed
+        while not _is_quiet(start.directory):
+            self.drop_processes(record, patience)  # it may wait for one that is in there
+            if time.monotonic() > deadline:
+                raise System(f"container {record.id}: a process that was starting it does not end, try again")
+            time.sleep(_START_PAUSE)
+        self.drop_processes(record, patience)
 
     def drop_processes(self, record: Record, patience: Patience = FULL) -> None:
         """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
@@ -342,6 +356,17 @@ def unkillable(container_id: str, error: TimeoutError) -> System:
         f"container {container_id}: some of its processes cannot be killed: {error.strerror} (in uninterruptible sleep a "
         "process waits for a disk or a file system, and goes when that answers or is unmounted: then try again)"
     )
+
+
+def _is_quiet(directory: str) -> bool:
+    """Whether no process is at work on a start: its monitor's children hold the directory from before their first step."""
+    try:
+        fd = lock_directory(directory)
+    except FileNotFoundError:
+        return True
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
 
 
 def await_monitor(paths: ContainerPaths, patience: float = FULL.others) -> None:

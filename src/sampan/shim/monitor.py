@@ -137,6 +137,7 @@ class Monitor:
                 return outcome
             self.session.prepare(self.ctx)
             self._load_prober()
+            self.ctx.fds["start"] = _hold(plan.start)
             leave = self._ask_leave if plan.watched else None
             launched = launch.launch(plan.stages, self.ctx, True, leave)
             seal.seal()  # stage1 sealed itself; from here on nothing is imported in this process either
@@ -472,6 +473,15 @@ class Monitor:
                 client.close()
         while any(not c.closed for c in self.clients):
             self.loop.run_once(None)
+
+
+def _hold(directory: str) -> int:
+    """An flock(2) on a start's directory, which its children inherit and execve closes: by that others know that one of them
+    is still at work, though their monitor was killed (`engine.settle`).
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # somebody may be asking whether it is held, for a moment
+    return fd
 
 
 def _reserve() -> int:
