@@ -22,6 +22,8 @@ DEVICE_TYPES = ("a", "b", "c", "p", "u")
 
 def check(config: Any) -> None:
     """Raise `InvalidParameter` for a configuration that no container can be made of."""
+    if config is None:
+        raise InvalidParameter("config.json is no object")
     runtimeschema.check(config, runtimeschema.CONFIG, "")
     _check_version(config["ociVersion"])
     for part in ("root", "linux"):
@@ -46,6 +48,8 @@ def check(config: Any) -> None:
 
 def check_process(own: Any, where: str) -> None:
     """The same for a process object (of the configuration, or of `exec --process`)."""
+    if own is None:
+        raise InvalidParameter(f"{where} is no object")
     runtimeschema.check(own, runtimeschema.PROCESS, where)
     if not own.get("cwd", "").startswith("/"):
         raise InvalidParameter(f"{where}.cwd: Cwd must be an absolute path")
