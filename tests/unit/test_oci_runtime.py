@@ -82,3 +82,24 @@ def test_a_namespace_is_found_by_its_kind() -> None:
     config = {"linux": {"namespaces": [{"type": "mount"}, {"type": "pid", "path": "/x"}]}}
     assert namespace(config, "pid") == {"type": "pid", "path": "/x"}
     assert namespace(config, "uts") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["net.//.kernel.core_pattern", "net/../kernel/core_pattern", "net./.x", "net..x", "net//x"]
+)
+def test_a_parameter_of_a_namespace_does_not_lead_to_the_hosts(name: str) -> None:
+    with pytest.raises(InvalidParameter):
+        runtime.parameter_path(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+        ("net.ipv4.conf.eth0/5.forwarding", "net/ipv4/conf/eth0.5/forwarding"),
+        ("net/ipv4/conf/eth0.5/forwarding", "net/ipv4/conf/eth0.5/forwarding"),
+    ],
+)
+def test_both_forms_of_a_parameter(name: str, path: str) -> None:
+    assert runtime.parameter_path(name) == path

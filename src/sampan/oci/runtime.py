@@ -172,5 +172,11 @@ def namespace(config: dict[str, Any], kind: str) -> dict[str, Any] | None:
 
 
 def parameter_path(name: str) -> str:
-    """A kernel parameter's path below /proc/sys. As sysctl(8): a "/" among dots stands for a dot in an interface's name."""
-    return "/".join(part.replace("/", ".") for part in name.split("."))
+    """A kernel parameter's path below /proc/sys. As sysctl(8): where the first separator is a "/" the name is the path, else a
+    "/" among dots stands for a dot in an interface's name. Raises `InvalidParameter` for a path that leads elsewhere.
+    """
+    slashed = "/" in name and "." not in name.partition("/")[0]
+    parts = name.split("/") if slashed else [part.replace("/", ".") for part in name.split(".")]
+    if not set(parts).isdisjoint(("", ".", "..")):
+        raise InvalidParameter(f"sysctl {name!r} is no name of a kernel parameter")
+    return "/".join(parts)

@@ -167,14 +167,18 @@ def filter_of(config: dict[str, Any]) -> LoadFilter | None:
         made = filtercompiler.compile_profile(profile)
     except SeccompError as e:
         raise InvalidParameter(f"linux.seccomp: {e}") from None
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise InvalidParameter("linux.seccomp: listenerMetadata needs a listenerPath")
     if made.notify and not profile.get("listenerPath"):
         raise InvalidParameter("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
     return LoadFilter(made.program.hex(), made.flags)
 
 
 def listener_of(config: dict[str, Any]) -> str:
-    """linux.seccomp.listenerPath, "" for none."""
-    return str((config["linux"].get("seccomp") or {}).get("listenerPath") or "")
+    """linux.seccomp.listenerPath, "" for none: without a SCMP_ACT_NOTIFY it is ignored (config-linux.md, "Seccomp")."""
+    profile = config["linux"].get("seccomp") or {}
+    actions = [profile.get("defaultAction"), *(rule.get("action") for rule in profile.get("syscalls") or ())]
+    return str(profile.get("listenerPath") or "") if "SCMP_ACT_NOTIFY" in actions else ""
 
 
 def process_state(config: dict[str, Any], state: dict[str, Any]) -> str:

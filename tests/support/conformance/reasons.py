@@ -76,7 +76,6 @@ REASONS: dict[str, dict[str, str]] = {
         "C64": "the umask is 0022 where none is given, as with runc",
         "L43": "to be mended: what is there already is replaced or left, and not told",
         "L88": "to be mended: with hybrid control groups the limit is not written to the v2 hierarchy",
-        "L137": "to be mended: metadata without a listener are ignored",
         "F6": "as C15",
     },
 }
