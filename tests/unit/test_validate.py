@@ -67,7 +67,7 @@ def test_config(config: dict[str, Any], text: str) -> None:
         ({"IpcMode": "foo"}, "invalid IPC mode: foo"),
         ({"UTSMode": "container:x"}, "invalid UTS mode: container:x"),
         ({"CgroupnsMode": "foo"}, "invalid cgroup namespace mode: foo"),
-        ({"UsernsMode": "keep-id"}, "invalid USER mode: keep-id"),
+        ({"UsernsMode": "auto"}, "invalid USER mode: auto"),
         ({"NetworkMode": "container:"}, "invalid network mode: invalid container format container:<name|id>"),
         ({"NetworkMode": "bridge"}, "network bridge not found: this version of sampan has the networks none, host"),
         ({"NetworkMode": "mine"}, "network mine not found"),
