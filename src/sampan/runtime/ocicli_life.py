@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from sampan.runtime.ocilog import Log
     from sampan.runtime.ocistate import Container
 
+_NONE = "accepted for runc's sake: there is no checkpoint"
+_CHECKPOINT = (
+    Flag("image-path", "string", _NONE),
+    Flag("work-path", "string", _NONE),
+    Flag("leave-running", "bool", _NONE),
+)
+
 FLAGS = {
     "state": (),
     "start": (),
     "kill": (Flag("all", "bool", "signal all processes of the container", "a"),),
     "delete": (Flag("force", "bool", "kill it first if it runs", "f"),),
-    "checkpoint": (),
-    "restore": (),
+    "checkpoint": _CHECKPOINT,
+    "restore": _CHECKPOINT,
 }
 
 SIGKILL = 9

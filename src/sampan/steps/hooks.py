@@ -56,7 +56,8 @@ class HoldForStart(Step):
 class RunHooks(Step):
     """Run hooks one after the other, each with the container's state on its standard input.
 
-    hooks: (path, arguments, environment, seconds or 0) each. state: as JSON; the pid, which nobody knew when it was written, is put in here.
+    hooks: (path, arguments, environment, seconds or 0) each. state: as JSON; the pid, which nobody knew when it was written, is put in
+    here: the container's own, for these hooks run in it.
     """
 
     kind: str
@@ -70,7 +71,7 @@ class RunHooks(Step):
     def run(self, ctx: Context) -> None:
         state = jsontext.loads(self.state)
         state["status"] = self.status
-        state["pid"] = ctx.host_pid
+        state["pid"] = os.getpid()
         text = jsontext.dumps(state)
         for index, (path, arguments, environment, seconds) in enumerate(self.hooks):
             try:
