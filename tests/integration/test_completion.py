@@ -100,7 +100,7 @@ def environment(root: Root) -> dict[str, str]:
         "SAMPAN_CONFIG": str(root.config),
         "PATH": path,
         "TERM": "xterm",
-        "HOME": "/nonexistent",
+        "HOME": str(root.directory / "home"),  # fish makes directories in it
     }
 
 

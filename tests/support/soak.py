@@ -424,7 +424,8 @@ class Soak:
             self.kill_something(choice)
 
 
-LOG_FLAGS: tuple[str, ...] = ()
+LOG_FLAGS = ("--log-opt", "max-size=32k", "--log-opt", "max-file=2")
+"""A log that is turned over several times in one such life."""
 
 
 def _is_tail(kept: list[str], lines: int) -> bool:
@@ -510,7 +511,7 @@ def _private_now(pid: int) -> int:
 def start_residents(root: Root) -> None:
     script = "while :; do echo written all the time; sleep 0.05; done"
     for name, flags in RESIDENTS.items():
-        root.cli("run", "-d", "--name", name, "--network", "none", *LOG_FLAGS, *flags, "base", "sh", "-c", script).ok()
+        root.cli("run", "-d", "--name", name, "--network", "none", *flags, "base", "sh", "-c", script).ok()
 
 
 def keep_busy(root: Root) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
         def observe(self, record: Record) -> Observation: ...
 
 
+_TICK = 100_000_000
+"""Nanoseconds by which a file's time may lie before that of what was written last: it is the clock's at its last tick."""
+
 _NO_LIMIT = (1 << 63) - 1
 
 
@@ -137,7 +140,7 @@ class _Reader:
         while self._files:
             file = self._files[0]
             place = _Place(file.descriptor(), self._form, tail.start if index == tail.file else 0)
-            if index >= tail.file and file.written >= self._wanted.since:
+            if index >= tail.file and file.written + _TICK >= self._wanted.since:
                 yield from place.entries(tail.skipped.get(index, set()))
             while len(self._files) == 1 and waiting is not None:
                 if (newer := logfiles.newer_than(self._path, file)) is None:

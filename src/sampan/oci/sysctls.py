@@ -39,7 +39,11 @@ def parse(text: str) -> str:
 def allowed(name: str) -> bool:
     """Whether a container has this parameter for itself, and its name leads nowhere else."""
     known = name in _IPC or name.startswith((_IPC_PREFIX, _NETWORK_PREFIX))
-    return known and all(part not in ("", ".", "..") for part in parameter_path(name).split("/"))
+    try:
+        path = parameter_path(name)
+    except InvalidParameter:
+        return False
+    return known and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def check(host: Mapping[str, Any]) -> None:
