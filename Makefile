@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 bin := .venv/bin
 pytest := $(bin)/python -m pytest
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
-vm_seconds := 1800
+vm_seconds := 2700
 
 .PHONY: help run test test-long beside-docker conformance check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
 
