@@ -272,7 +272,7 @@ def test_debug_prints_the_steps_also_of_a_start_that_fails(root: Root) -> None:
 def test_without_root_it_is_one_clear_line() -> None:
     # Everything is imported before: a checkout below /root is not readable for others.
     code = (
-        "import os, sys, sampan.cli.{0}, sampan.engine.engine; from sampan.cli import main; os.setresuid(1, 1, 1); "
+        "import os, sys, sampan.cli.{0}, sampan.engine.engine, sampan.jsontext; from sampan.cli import main; os.setresuid(1, 1, 1); "
         "sys.exit(main.run({1!r}))"
     )
     for verb, args, exit_code in (
