@@ -53,7 +53,6 @@ def owners(archive: Result) -> dict[str, tuple[int, int]]:
         return {member.name.strip("/"): (member.uid, member.gid) for member in read}
 
 
-@pytest.mark.core
 def test_its_root_is_nobody_outside_and_owns_the_image_inside(machine: Machine, root: Root) -> None:
     box(machine)
     pid = int(root.cli("inspect", "-f", "{{.State.Pid}}", "box").ok().out)
