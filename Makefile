@@ -29,7 +29,7 @@ test-long: ## the long ones, and the core tests on a machine whose only cgroup h
 	$(pytest) -m "long and not cgroup2 and not peer"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
 	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer" \
-	    tests/kernel tests/contract tests/integration tests/conformance
+	    tests/kernel tests/contract tests/integration
 
 conformance: ## the OCI runtime specification, demand by demand, against runc and sampan-oci in one run; writes docs/conformance.md (root)
 	@scripts/packages conformance

@@ -46,7 +46,8 @@ def test_make_run_in_a_fresh_clone(clone: Path, store: Root) -> None:
 
 def test_make_help_names_every_target_that_a_user_needs(clone: Path) -> None:
     names = [line.split()[0] for line in run("make", cwd=clone).splitlines()]
-    assert names == ["help", "run", "test", "test-long", "check", "bench", "clean"]
+    wanted = ["help", "run", "test", "test-long", "conformance", "beside-docker", "check", "bench", "soak", "clean"]
+    assert names == wanted
 
 
 def test_a_wheel_is_installed_without_a_compiler_and_runs(clone: Path, tmp_path: Path, store: Root) -> None:
