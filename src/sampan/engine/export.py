@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.engine.archive import Buffer
 from sampan.errors import Conflict, NotFound, System
 from sampan.oci import lifecycle
 
@@ -61,7 +62,7 @@ class Exporter:
     def export(self, record: Record) -> Iterator[bytes]:
         """The archive in pieces, while it is made. Raises NotFound (also if it is removed in the middle) and System."""
         self._check(record, "export")
-        buffer = _Buffer()
+        buffer = Buffer()
         try:
             for _ in self._snapshots.export(record, buffer):
                 if buffer.size >= _CHUNK:
@@ -84,21 +85,3 @@ class Exporter:
         if os.path.isdir(self._records.paths(record.id).directory):
             return System(f"container {record.id} has no root file system any more")
         return NotFound(f"No such container: {record.id}")
-
-
-class _Buffer:
-    """What an archive was written into since the last look."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self.size = 0
-
-    def write(self, data: bytes, /) -> None:
-        self._parts.append(data)
-        self.size += len(data)
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self.size = 0
-        return data
