@@ -204,7 +204,7 @@ def test_a_directory_of_devices_and_a_link_to_one(engine: sampan.Engine, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"), [("/nonexistent", "no such file or directory"), ("/etc", "not a device node")]
+    ("source", "reason"), [("/dev/sampan-none", "no such file or directory"), ("/etc", "not a device node")]
 )
 def test_what_is_no_device(cli: Command, source: str, reason: str) -> None:
     done = cli("run", "--rm", "--network", "none", "--device", source, "base", "true")

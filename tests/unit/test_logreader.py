@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -178,3 +181,39 @@ def test_a_file_is_found_again_when_it_was_renamed_or_compressed(tmp_path: Path)
     (tmp_path / "log.1.gz").unlink()
     assert logfiles.newer_than(str(path), file) is None
     file.close()
+
+
+def test_files_opened_in_the_middle_of_rotations(tmp_path: Path) -> None:
+    """Renamed one by one: none is opened twice, and none is missing between two others."""
+    path = str(tmp_path / "log")
+    rotating = subprocess.Popen([sys.executable, "-c", ROTATE, path])
+    try:
+        while not os.path.exists(f"{path}.4"):
+            time.sleep(0.001)
+        for _ in range(200):
+            files = logfiles.open_files(path)
+            numbers = [int(os.read(file.descriptor(), 20)) for file in files if os.fstat(file.descriptor()).st_size]
+            logfiles.close(files)
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    finally:
+        rotating.kill()
+        rotating.wait()
+
+
+ROTATE = """
+import os, sys, time
+path, turn = sys.argv[1], 0
+while True:
+    turn += 1
+    for number in range(4, 0, -1):
+        try:
+            os.rename(f"{path}.{number}" if number else path, f"{path}.{number + 1}")
+        except FileNotFoundError:
+            pass
+        time.sleep(0.0002)
+    if turn > 1:
+        os.rename(path, f"{path}.1")
+    with open(path, "x") as file:
+        file.write(str(turn))
+    time.sleep(0.004)
+"""

@@ -10,7 +10,8 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    Identity = tuple[int, int]
+    """Device and inode."""
 
 _TRIES = 50
 _CHUNK = 1 << 18
@@ -63,14 +64,13 @@ class LogFile:
 def open_files(path: str) -> list[LogFile]:
     """All files of a log, the oldest first; none if there is no log (yet)."""
     for _ in range(_TRIES):
-        files = list(_newest_first(path))
-        if not files or _is_newest(path, files[0]):
-            break
-        # Renamed meanwhile: one may be there twice, or not at all.
+        before = _names(path)
+        files = _open(before)
+        # A rotation renames one after the other: in the middle of it one may be there twice, or not at all.
+        if [file.identity for file in files] == [identity for _, identity in before] and _names(path) == before:
+            return files
         close(files)
-    else:
-        files = list(_newest_first(path))
-    return files[::-1]
+    return list({file.identity: file for file in _open(_names(path))}.values())
 
 
 def newer_than(path: str, file: LogFile) -> list[LogFile] | None:
@@ -99,7 +99,8 @@ def _is_newest(path: str, file: LogFile) -> bool:
     return (status.st_dev, status.st_ino) == file.identity
 
 
-def _newest_first(path: str) -> Iterator[LogFile]:
+def _names(path: str) -> list[tuple[str, Identity]]:
+    """The files' names in their order, the oldest first, and which file has each in this moment."""
     directory, _, name = path.rpartition("/")
     numbers = set()
     try:
@@ -108,13 +109,26 @@ def _newest_first(path: str) -> Iterator[LogFile]:
             if entry.startswith(f"{name}.") and number.isdigit():
                 numbers.add(int(number))
     except FileNotFoundError:
-        return
-    for candidate in (path, *(f"{path}.{number}" for number in sorted(numbers))):
+        return []
+    names = []
+    for candidate in (*(f"{path}.{number}" for number in sorted(numbers, reverse=True)), path):
         # The plain one first: when the compressed one is whole, both are there for a moment.
         for suffix in ("", ".gz") if candidate != path else ("",):
             try:
-                fd = os.open(f"{candidate}{suffix}", os.O_RDONLY | os.O_CLOEXEC)
+                status = os.stat(f"{candidate}{suffix}")
             except FileNotFoundError:
                 continue
-            yield LogFile(fd, bool(suffix))
+            names.append((f"{candidate}{suffix}", (status.st_dev, status.st_ino)))
             break
+    return names
+
+
+def _open(names: list[tuple[str, Identity]]) -> list[LogFile]:
+    files = []
+    for name, _ in names:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        files.append(LogFile(fd, name.endswith(".gz")))
+    return files
