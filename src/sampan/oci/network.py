@@ -1,0 +1,105 @@
+"""Networks as data: what `network create` was told, and what of it a container has. Kept as JSON, one file each.
+
+Which address is free, what the firewall's rules are and which names are answered follows from these and from nothing else.
+"""
+
+from __future__ import annotations
+
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+BRIDGE = "bridge"
+"""The default network's name, and the driver's."""
+
+OPTION_BRIDGE = "com.docker.network.bridge.name"
+OPTION_ICC = "com.docker.network.bridge.enable_icc"
+OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+OPTION_HOST_ADDRESS = "com.docker.network.bridge.host_binding_ipv4"
+OPTION_MTU = "com.docker.network.driver.mtu"
+
+
+class Pool(Struct):
+    """One subnet of a network (IPAM.Config): `range` is what addresses are taken from, `reserved` who has some by name."""
+
+    subnet: str
+    gateway: str = ""
+    range: str = ""
+    reserved: dict[str, str] = {}  # noqa: RUF012 (a field, and frozen)
+
+
+class Network(Struct):
+    """A network.
+
+    id: 64 hexadecimal digits. created: RFC 3339. link: the bridge's name on the host, or the parent's of a macvlan.
+    options: as with Docker's driver (`com.docker.network...`).
+    """
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    link: str
+    pools: tuple[Pool, ...] = ()
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    options: dict[str, str] = {}  # noqa: RUF012
+    labels: dict[str, str] = {}  # noqa: RUF012
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        known = {name: value for name, value in data.items() if name in cls._fields}
+        return cls(**{**known, "pools": tuple(Pool(**pool) for pool in data.get("pools", ()))})
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the default bridge: no names are answered in it, and it cannot be removed."""
+        return self.name == BRIDGE
+
+    def option(self, name: str, default: bool) -> bool:
+        """A driver option that is true or false."""
+        value = self.options.get(name, "")
+        return default if not value else value in ("1", "t", "T", "true", "TRUE", "True")
+
+
+class PublishedPort(Struct):
+    """A port of a container that is reached at one of the host's. protocol: tcp, udp or sctp; host_address: 0.0.0.0 or :: for all."""
+
+    port: int
+    protocol: str
+    host_address: str
+    host_port: int
+
+
+class Endpoint(Struct):
+    """What a container has in one network, from its start to its end.
+
+    container: the full id; start: the number of the start that it belongs to. interface: the link's name in the container,
+    link: of its other end on the host. names: all that are answered with its addresses. prefix: bits.
+    """
+
+    container: str
+    start: int
+    id: str
+    interface: str
+    link: str
+    mac: str
+    address: str = ""
+    prefix: int = 0
+    gateway: str = ""
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    names: tuple[str, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    gateway_priority: int = 0
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        known = {name: value for name, value in data.items() if name in cls._fields}
+        ports = tuple(PublishedPort(**port) for port in data.get("ports", ()))
+        return cls(**{**known, "names": tuple(data.get("names", ())), "ports": ports})
