@@ -34,7 +34,8 @@ class Network(Struct):
     """A network.
 
     id: 64 hexadecimal digits. created: RFC 3339. link: the bridge's name on the host, or the parent's of a macvlan.
-    options: as with Docker's driver (`com.docker.network...`).
+    options: as with Docker's driver (`com.docker.network...`). broken: why its record cannot be used ("" for a good one);
+    such a network can only be removed.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Network(Struct):
     attachable: bool = False
     options: dict[str, str] = {}  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
+    broken: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -73,6 +75,28 @@ class PublishedPort(Struct):
     protocol: str
     host_address: str
     host_port: int
+
+
+class Attachment(Struct):
+    """What a container asked for in one network, as long as it exists (Docker's EndpointSettings, what of it is a wish).
+
+    network: the name, or the id, as it was given. address, address6: fixed ones. links: NAME:ALIAS of other containers.
+    """
+
+    network: str
+    address: str = ""
+    address6: str = ""
+    link_local: tuple[str, ...] = ()
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    gateway_priority: int = 0
+    options: dict[str, str] = {}  # noqa: RUF012
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        lists = {name: tuple(data.get(name, ())) for name in ("link_local", "aliases", "links")}
+        return cls(**{**{name: value for name, value in data.items() if name in cls._fields}, **lists})
 
 
 class Endpoint(Struct):

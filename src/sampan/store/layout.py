@@ -10,12 +10,14 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
     containers/.creating-ID, .removing-ID    a create or a remove that is not finished: both are one rename
     names/NAME                               the id of the container that claims the name
     volumes/NAME/{_data/, volume.json}       what containers keep beyond their own life, see `store.volumes`
+    networks/ID/                             see `NetworkPaths` and `store.networks`
     events/journal, journal.1                what happened, see `store.journal`
     locks/                                   names.lock and its kind; never held while a container's lock is waited for
 
 Below the run root (default /run/sampan), gone after a reboot:
 
     .filters/                                compiled seccomp filters, see `runtime.filters`
+    .networks/ID/                            the lock and the socket of a network's keeper
     ID/attach.sock                           the shim's socket
     ID/health.json                           what its health check found, if it has one: Docker's State.Health
     ID/exec-EXECID                           there while that exec runs, then ID/ended-EXECID.CODE (`shim.protocol.EXEC_FILE`)
@@ -154,6 +156,28 @@ class ContainerPaths:
         return max((int(name) for name in os.listdir(self.starts) if name.isdigit()), default=0)
 
 
+class NetworkPaths:
+    """All paths of one network: networks/ID/, and .networks/ID/ below the run root, which whoever needs it makes."""
+
+    __slots__ = ("directory", "endpoints", "id", "keeper_lock", "keeper_socket", "lock", "record", "run_directory")
+
+    def __init__(self, network_id: str, directory: str, run_directory: str) -> None:
+        self.id = network_id
+        self.directory = directory
+        self.record = f"{directory}/network.json"
+        # One file for each container that is in it, CONTAINER.json.
+        self.endpoints = f"{directory}/endpoints"
+        self.lock = f"{directory}/lock"
+        self.run_directory = run_directory
+        # An flock(2) that the keeper inherits: held as long as there is one.
+        self.keeper_lock = f"{run_directory}/keeper.lock"
+        # May be longer than a sun_path, as a container's.
+        self.keeper_socket = f"{run_directory}/keeper.socket"
+
+    def endpoint(self, container_id: str) -> str:
+        return f"{self.endpoints}/{container_id}.json"
+
+
 class Layout:
     """Every directory of one pair of roots. Computing it touches no disk; `make()` does."""
 
@@ -170,13 +194,16 @@ class Layout:
         self.names = f"{self.root}/names"
         self.locks = f"{self.root}/locks"
         self.volumes = f"{self.root}/volumes"
+        self.networks = f"{self.root}/networks"
         self.events = f"{self.root}/events"
         self.journal = f"{self.events}/journal"
         self.mounted_volumes = f"{self.volumes}/.mounted"
         self.filters = f"{self.run_root}/.filters"
+        self.running_networks = f"{self.run_root}/.networks"
         self.names_lock = f"{self.locks}/names.lock"
         self.images_lock = f"{self.locks}/images.lock"
         self.volumes_lock = f"{self.locks}/volumes.lock"
+        self.networks_lock = f"{self.locks}/networks.lock"
 
     def container(self, container_id: str) -> ContainerPaths:
         return ContainerPaths(container_id, f"{self.containers}/{container_id}", self.run_directory(container_id))
@@ -193,6 +220,9 @@ class Layout:
 
     def run_directory(self, container_id: str) -> str:
         return f"{self.run_root}/{container_id}"
+
+    def network(self, network_id: str) -> NetworkPaths:
+        return NetworkPaths(network_id, f"{self.networks}/{network_id}", f"{self.running_networks}/{network_id}")
 
     def name(self, name: str) -> str:
         return f"{self.names}/{name}"
@@ -211,12 +241,13 @@ class Layout:
             self.locks,
             self.volumes,
             self.events,
+            self.networks,
         )
         return [(self.root, 0o711), (self.run_root, 0o711), *((path, 0o700) for path in private)]
 
     def make(self, trace: Trace) -> None:
-        """Make the directories that are missing. One stat when all is there: `events` is made last."""
-        if os.path.isdir(self.events) and os.path.isdir(self.run_root):
+        """Make the directories that are missing. One stat when all is there: `networks` is made last."""
+        if os.path.isdir(self.networks) and os.path.isdir(self.run_root):
             return
         for path, mode in self.directories():
             if os.path.isdir(path):

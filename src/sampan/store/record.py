@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.oci.mountpoint import MountPoint
+    from sampan.oci.network import Attachment
 
 SCHEMA = 1
-"""The version of record.json that this code writes; it reads all up to `SCHEMA_WITH_IDS`."""
+"""The version of record.json that this code writes; it reads all up to `SCHEMA_WITH_NETWORKS`."""
 
 SCHEMA_WITH_IDS = 2
 """That of a container with a user namespace of its own, which earlier code would run without."""
+
+SCHEMA_WITH_NETWORKS = 3
+"""That of a container which is in networks that have records: earlier code has none of these."""
 
 _NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME_REST = _NAME_FIRST | frozenset("_.-")
@@ -34,6 +38,7 @@ class Record(Struct):
     and command. config, host_config: Docker's Config and HostConfig, merged with the image's config.
     mounts: what is mounted into it besides what every container has; records of the first version have none.
     uids, gids: the maps of its user namespace (`oci.subids`), fixed when it is made, for its files have such owners; empty for the host's.
+    networks: what it asked for in each network that it joins when it starts; none for the modes none, host and container:ID.
     broken: why the record could not be read ("" for a good one); such a container can only be removed.
     """
 
@@ -53,6 +58,7 @@ class Record(Struct):
     broken: str = ""
     uids: tuple[tuple[int, int, int], ...] = ()
     gids: tuple[tuple[int, int, int], ...] = ()
+    networks: tuple[Attachment, ...] = ()
 
     @property
     def auto_remove(self) -> bool:
@@ -74,6 +80,10 @@ class Record(Struct):
             data["schema"] = SCHEMA_WITH_IDS
         else:
             del data["uids"], data["gids"]
+        if self.networks:
+            data["schema"] = SCHEMA_WITH_NETWORKS
+        else:
+            del data["networks"]
         return jsontext.dumps(data)
 
 
@@ -104,7 +114,7 @@ def parse_record(container_id: str, data: bytes, path: str) -> Record:
     """The record in `data`, or a broken one that says why it is none."""
     try:
         fields = jsontext.loads(data)
-        if fields["schema"] > SCHEMA_WITH_IDS:
+        if fields["schema"] > SCHEMA_WITH_NETWORKS:
             return broken_record(container_id, f"{path}: written by a newer sampan (schema {fields['schema']})")
         fields["layers"] = tuple(fields["layers"])
         fields["args"] = tuple(fields["args"])
@@ -114,6 +124,10 @@ def parse_record(container_id: str, data: bytes, path: str) -> Record:
             fields["mounts"] = mount_points(fields["mounts"])
         else:
             fields["mounts"] = ()
+        if "networks" in fields:
+            from sampan.oci.network import Attachment
+
+            fields["networks"] = tuple(Attachment.from_json(entry) for entry in fields["networks"])
         for kind in ("uids", "gids"):
             if kind in fields:
                 fields[kind] = tuple(tuple(entry) for entry in fields[kind])
