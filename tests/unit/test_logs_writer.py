@@ -279,7 +279,7 @@ def _write_and_be_killed(driver: type[Log], log_plan: LogPlan, step: int) -> boo
 
         log = driver(log_plan)
         sys.addaudithook(count)
-        for n in range(100):
+        for n in range(48):
             log.write("stdout", b"line %d\n" % n)
         os._exit(0)
     _, status = os.waitpid(pid, 0)
