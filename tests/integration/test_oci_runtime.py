@@ -241,6 +241,22 @@ def test_limits_hold_and_change(runtime: Runtime) -> None:
     assert event["data"]["pids"]["limit"] == 11
 
 
+def test_a_group_that_is_frozen_by_one_above_it_is_refused(runtime: Runtime) -> None:
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    above = Path("/sys/fs/cgroup", "" if unified else "freezer", f"sampan-tests-{os.getpid()}")
+    file, frozen, thawed = ("cgroup.freeze", "1", "0") if unified else ("freezer.state", "FROZEN", "THAWED")
+    above.mkdir(exist_ok=True)
+    (above / file).write_text(frozen)
+    try:
+        failed = runtime.run("true")
+    finally:
+        (above / file).write_text(thawed)
+    assert failed.returncode == 1
+    assert f"container's cgroup unexpectedly frozen: thaw {above.name}" in failed.stderr
+    assert not (above / "box").exists()
+    runtime.run("true").check_returncode()
+
+
 def test_what_a_start_imports_is_approved() -> None:
     found = imported([PROGRAM, "run", "-b", "/nowhere", "box"])
     assert "sampan.runtime.ocicli" in found

@@ -109,7 +109,7 @@ class Version1(GroupVerbs):
             directory = self._directory("memory", group)
             # memory+swap may never be the smaller one, and a new group's is unlimited: so memory is the first.
             writes.append(Write(f"{directory}/memory.limit_in_bytes", str(limits.memory)))
-            swap = limits.memory_swap or 2 * limits.memory
+            swap = limits.memory_swap or max(2 * limits.memory, -1)
             if self.supports("swap"):
                 path = f"{directory}/memory.memsw.limit_in_bytes"
                 writes.append(Write(path, str(swap), required=limits.memory_swap != 0))
@@ -180,7 +180,12 @@ class Version1(GroupVerbs):
         if not limits.hugepages or not self.supports("hugetlb"):
             return []
         directory = self._directory("hugetlb", group)
-        return [Write(f"{directory}/hugetlb.{size}.limit_in_bytes", str(limit)) for size, limit in limits.hugepages]
+        # Reservations too, where the kernel counts them (since 5.7): what is reserved and cannot be had would end in a SIGBUS.
+        return [
+            Write(f"{directory}/hugetlb.{size}.{knob}", str(limit), required=not knob.startswith("rsvd"))
+            for size, limit in limits.hugepages
+            for knob in ("limit_in_bytes", "rsvd.limit_in_bytes")
+        ]
 
     def _pids_limit(self, group: str, limits: Limits) -> list[Write]:
         if not limits.pids or not self.supports("pids"):

@@ -89,7 +89,12 @@ class Version2(GroupVerbs):
         writes += self._cpuset(directory, limits)
         writes += self._block_limits(directory, limits)
         if limits.hugepages and self.supports("hugetlb"):
-            writes += [Write(f"{directory}/hugetlb.{size}.max", str(most)) for size, most in limits.hugepages]
+            # Reservations too, where the kernel counts them (since 5.7): what is reserved and cannot be had would end in a SIGBUS.
+            writes += [
+                Write(f"{directory}/hugetlb.{size}.{knob}", str(most), required=knob == "max")
+                for size, most in limits.hugepages
+                for knob in ("max", "rsvd.max")
+            ]
         if limits.pids and self.supports("pids"):
             writes.append(Write(f"{directory}/pids.max", str(limits.pids) if limits.pids > 0 else "max"))
         return writes
@@ -97,15 +102,16 @@ class Version2(GroupVerbs):
     def _memory_limits(self, directory: str, limits: Limits) -> list[Write]:
         writes = []
         if limits.memory and self.supports("memory"):
-            writes.append(Write(f"{directory}/memory.max", str(limits.memory)))
+            writes.append(Write(f"{directory}/memory.max", _or_max(limits.memory)))
             # Here swap is counted by itself; Docker's number is memory and swap together.
             if limits.memory_swap == 0:
-                writes.append(Write(f"{directory}/memory.swap.max", str(limits.memory), required=False))
+                writes.append(Write(f"{directory}/memory.swap.max", _or_max(limits.memory), required=False))
             elif self.supports("swap"):
-                swap = "max" if limits.memory_swap < 0 else str(max(limits.memory_swap - limits.memory, 0))
+                unlimited = limits.memory_swap < 0 or limits.memory < 0
+                swap = "max" if unlimited else str(max(limits.memory_swap - limits.memory, 0))
                 writes.append(Write(f"{directory}/memory.swap.max", swap))
         if limits.memory_reservation and self.supports("reservation"):
-            writes.append(Write(f"{directory}/memory.low", str(limits.memory_reservation)))
+            writes.append(Write(f"{directory}/memory.low", _or_max(limits.memory_reservation)))
         return writes
 
     def _cpuset(self, directory: str, limits: Limits) -> list[Write]:
@@ -167,6 +173,11 @@ class Version2(GroupVerbs):
         if os.access(f"{parent}/memory.max", os.F_OK):
             return os.access(f"{parent}/memory.swap.max", os.F_OK)
         return os.access("/proc/swaps", os.F_OK)
+
+
+def _or_max(limit: int) -> str:
+    """v1's -1 for no limit is a word here."""
+    return str(limit) if limit >= 0 else "max"
 
 
 def weight(shares: int) -> int:

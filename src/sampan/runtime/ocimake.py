@@ -146,6 +146,7 @@ class Maker:
                 source=self.spec["root"]["path"],
                 place=self.spec["root"]["path"],
                 recursive=True,
+                propagation=_from_host(self.spec["linux"]),
             ),
             group=self.container.group,
             joined=tuple(e["type"] for e in self.spec["linux"]["namespaces"] if "path" in e),
@@ -171,6 +172,14 @@ class Maker:
             raise System(
                 f"container's cgroup is not empty: {len(found)} process(es) found in {group}: choose another linux.cgroupsPath"
             )
+
+        parts = group.split("/")
+        for above in ("/".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            if self._driver.frozen(above):
+                # Its processes would wait for whoever thaws it, and so would this command.
+                raise System(
+                    f"container's cgroup unexpectedly frozen: thaw {above}, or choose another linux.cgroupsPath"
+                )
 
     def _check_limits(self) -> None:
         limits = plan.make_limits(self.spec["linux"]["resources"])
@@ -212,6 +221,12 @@ class Maker:
             self.container.write(**known, creating=False)
             if self.wish.pid_file:
                 write_pid(self.wish.pid_file, pid)
+
+
+def _from_host(linux: dict[str, Any]) -> str:
+    """The root's propagation as a copy. Nobody's slave can be made one later; shared is what it becomes when it is the root."""
+    word = str(linux.get("rootfsPropagation") or "")
+    return word if word in ("slave", "rslave") else "rprivate"
 
 
 def _open_namespace(entry: dict[str, Any]) -> int:

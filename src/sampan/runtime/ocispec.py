@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from sampan import jsontext
 from sampan.errors import InvalidParameter, NotFound
@@ -93,9 +94,21 @@ def complete(config: dict[str, Any], bundle: str, driver: CgroupDriver) -> dict[
 
 
 def user(own: dict[str, Any]) -> dict[str, Any]:
-    """process.user with its numbers; root's where there are none."""
+    """process.user with its numbers, root's where there are none; the caller's umask where none is given (config.md, "User")."""
     given = own.get("user") or {}
-    return {**given, "uid": given.get("uid") or 0, "gid": given.get("gid") or 0}
+    umask = given.get("umask")
+    return {
+        **given,
+        "uid": given.get("uid") or 0,
+        "gid": given.get("gid") or 0,
+        "umask": _umask() if umask is None else umask,
+    }
+
+
+def _umask() -> int:
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
 
 
 def _namespace(entry: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +131,17 @@ def _mount(entry: dict[str, Any], bundle: str, driver: CgroupDriver) -> dict[str
     elif not kind and "remount" not in made["options"]:
         raise InvalidParameter(f"mounts: {entry['destination']} has no type")
     made["type"] = kind
+    made["disk"] = kind != "bind" and _is_disk(made["source"])
     # A destination that is not absolute is taken from the root on, as runtimes before 1.1 had it.
     made["destination"] = "/" + entry["destination"].lstrip("/")
     return made
+
+
+def _is_disk(source: str) -> bool:
+    try:
+        return source.startswith("/") and stat.S_ISBLK(os.stat(source).st_mode)
+    except OSError:
+        return False  # a dummy that looks like a path; whether it is one that should be there, the file system says
 
 
 def _rule(entry: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class RootFilesystem(Struct):
     """What the root is made of, as a snapshotter says: an overlay's layers, or one directory to bind.
 
     kind: "overlay" or "bind". lower: topmost first. place: any directory of ours, for the root to be attached to. recursive: with what is mounted below.
-    mapped: its owners on disk are the image's, and are shown as the container's user namespace maps them.
+    mapped: its owners on disk are the image's, and are shown as the container's user namespace maps them. propagation: of a bind, to
+    the mount that it is a copy of.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class RootFilesystem(Struct):
     place: str
     recursive: bool = False
     mapped: bool = False
+    propagation: str = "rprivate"
 
 
 class Mode(Struct):
@@ -269,7 +271,7 @@ def root_steps(root: RootFilesystem) -> list[Step]:
     """What makes a container's root file system, detached and named "root"."""
     if root.kind == "overlay":
         return [sources.BuildOverlay("root", root.lower, root.upper, root.work, "user" if root.mapped else "")]
-    whole = sources.CloneTree("root", root.source, root.recursive)
+    whole = sources.CloneTree("root", root.source, root.recursive, propagation=root.propagation)
     return [whole, planmore().map_root(root.source)] if root.mapped else [whole]
 
 
@@ -285,6 +287,8 @@ def _detached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
         return [sources.BuildImage(f"mount.{index}", tuple(entry["directories"]), entry["subpath"], ids)]
     if options.remount:
         return []
+    if entry.get("disk"):
+        return [planmore().build_disk(entry, f"mount.{index}", options)]
     if entry["type"] == "cgroup" and driver.version != "v2":
         return [
             sources.CloneTree(f"cgroup.mount.{h.name}", h.directory, False, options.attributes)
@@ -500,7 +504,8 @@ def _devices(spec: dict[str, Any]) -> list[Step]:
 
 def _device(entry: dict[str, Any], spec: dict[str, Any]) -> Step:
     if oci.namespace(spec, "user") is not None:
-        return mounts.AttachMount(f"device:{entry['path']}", entry["path"])
+        attach: Step = planmore().attach_device(entry)
+        return attach
     return mounts.MakeDevice(
         entry["path"],
         entry["type"],

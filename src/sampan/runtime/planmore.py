@@ -62,6 +62,10 @@ def map_mount(entry: dict[str, Any], name: str, options: oci.MountOptions) -> li
     return [*steps, moremounts.MapMount(name, entry["source"], namespace, recursive)]
 
 
+def build_disk(entry: dict[str, Any], name: str, options: oci.MountOptions) -> Step:
+    return moremounts.BuildDisk(name, entry["type"], entry["source"], options.data, options.attributes)
+
+
 def map_root(source: str) -> Step:
     """The root as the container's user namespace maps its owners."""
     return moremounts.MapMount("root", source, "user")
@@ -98,8 +102,12 @@ def attach(entry: dict[str, Any], index: int, options: oci.MountOptions) -> list
     target = entry["destination"]
     if options.remount:
         return [moremounts.Remount(target, options.attributes, options.clear)]
-    if entry["type"] == "bind":
+    if entry["type"] == "bind" or entry.get("disk"):
         return [mounts.AttachMount(f"mount.{index}", target)]
+    if any(key == "iversion" for key, _ in options.data):
+        return [
+            moremounts.MountByFlags(entry["type"], target, options.data, options.attributes, entry.get("source") or "")
+        ]
     step: Step = mounts.MountFilesystem(
         entry["type"], target, options.data, options.attributes, entry.get("source") or entry["type"]
     )
@@ -110,6 +118,12 @@ def attach(entry: dict[str, Any], index: int, options: oci.MountOptions) -> list
     if not options.propagation and not options.deep:
         return [step]
     return [step, moremounts.Adjust(target, options.propagation, options.deep, options.deep_clear)]
+
+
+def attach_device(entry: dict[str, Any]) -> Step:
+    """One of `build_devices`."""
+    name = f"device:{entry['path']}"
+    return moremounts.AttachDevice(name, entry["path"], entry["type"], entry.get("major") or 0, entry.get("minor") or 0)
 
 
 def open_console(own: dict[str, Any]) -> Step:

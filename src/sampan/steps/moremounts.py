@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 
-from sampan.kernel import mount, paths, tree
+from sampan.kernel import mount, namespaces, paths, tree
 from sampan.kernel.libc import KernelError
 from sampan.steps.base import Context, Step, StepError
-from sampan.steps.mounts import attach_filesystem
+from sampan.steps.mounts import KINDS, AttachMount, attach_filesystem, check_same_device
 from sampan.steps.terminal import options_text
 
 
@@ -51,14 +51,47 @@ class BuildDevices(Step):
     def run(self, ctx: Context) -> None:
         directory = mount.new_filesystem("tmpfs", (("mode", "755"),), mount.MOUNT_ATTR_NOSUID)
         try:
-            for number, (path, kind, major, minor, mode, uid, gid) in enumerate(self.devices):
+            for number, (_, kind, major, minor, mode, uid, gid) in enumerate(self.devices):
                 name = str(number)
-                bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[kind]
-                os.mknod(name, bits | mode, os.makedev(major, minor), dir_fd=directory)
+                os.mknod(name, KINDS[kind] | mode, os.makedev(major, minor), dir_fd=directory)
                 os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
-                ctx.put(f"device:{path}", mount.clone_tree(directory, name))
+            # A part of a mount that is attached nowhere cannot be cloned before Linux 6.15: attached where nobody sees it.
+            for (path, *_), node in zip(self.devices, namespaces.apart(lambda: self._nodes(directory)), strict=True):
+                ctx.put(f"device:{path}", node)
         finally:
             os.close(directory)
+
+    def _nodes(self, directory: int) -> list[int]:
+        place = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mount.move_mount(directory, place)
+        finally:
+            os.close(place)
+        nodes = [mount.clone_tree(directory, str(number)) for number in range(len(self.devices))]
+        for node in nodes:
+            mount.propagate(node, "rprivate")
+        return nodes
+
+
+class AttachDevice(AttachMount):
+    """Attach a node of `BuildDevices`; what is at its place already has to be that very device."""
+
+    kind: str = "c"
+    major: int = 0
+    minor: int = 0
+
+    def run(self, ctx: Context) -> None:
+        try:
+            place = paths.open_in_root(ctx.root(), self.target, os.O_PATH, nofollow_last=True)
+        except KernelError as e:
+            if e.errno != errno.ENOENT:
+                raise
+        else:
+            try:
+                check_same_device(os.fstat(place), self.target, KINDS[self.kind], self.major, self.minor)
+            finally:
+                os.close(place)
+        super().run(ctx)
 
 
 class MountWithCopy(Step):
@@ -97,6 +130,61 @@ class MountWithCopy(Step):
                 mount.set_attributes(fd, 1)
         finally:
             os.close(fd)
+
+
+_SUPERBLOCK = {"sync": 16, "mand": 64, "dirsync": 128, "iversion": 1 << 23, "lazytime": 1 << 25}
+"""Options of a whole file system that are flags of mount(2); fsconfig(2) has words for all but "iversion"."""
+
+
+class MountByFlags(Step):
+    """Make a new file system by mount(2), for a flag that nothing else can give (iversion), and attach it at a place in the container."""
+
+    fstype: str
+    target: str
+    options: tuple[tuple[str, str], ...] = ()
+    attributes: int = 0
+    source: str = ""
+
+    def describe(self) -> str:
+        return f"mount(2) {self.fstype} for {self.target}{options_text(self.options, self.attributes)}"
+
+    def run(self, ctx: Context) -> None:
+        # mount(2) attaches what it makes: in a mount namespace that nobody else sees.
+        fd = namespaces.apart(self._make)
+        try:
+            attach_filesystem(ctx, fd, self.fstype, self.target)
+        finally:
+            os.close(fd)
+
+    def _make(self) -> int:
+        flags = sum(_SUPERBLOCK.get(key, 0) for key, _ in self.options)
+        data = ",".join(f"{k}={v}" if v else k for k, v in self.options if k not in _SUPERBLOCK)
+        mount.mount(self.source or self.fstype, "/", self.fstype, flags, data)
+        # By its path: what the descriptor of / was opened for lies below it now.
+        return mount.clone_tree_with("/..", self.attributes)
+
+
+class BuildDisk(Step):
+    """Make a mount of the file system on a block device, kept as `name`: on the host's side, for the container's rules on devices
+    do not hold there, and say nothing of what is mounted for it.
+    """
+
+    name: str
+    fstype: str
+    source: str
+    options: tuple[tuple[str, str], ...] = ()
+    attributes: int = 0
+
+    def describe(self) -> str:
+        return f"fsopen and fsmount {self.fstype} of {self.source}{options_text(self.options, self.attributes)}"
+
+    def run(self, ctx: Context) -> None:
+        # "iversion" is how these file systems are anyhow, and no word of theirs.
+        options = [(key, value) for key, value in self.options if key != "iversion"]
+        if self.attributes & mount.MOUNT_ATTR_RDONLY:
+            # The file system too, as mount(8) has it: its disk may be one that cannot be written to.
+            options.append(("ro", ""))
+        ctx.put(self.name, mount.new_filesystem(self.fstype, options, self.attributes, self.source))
 
 
 class Adjust(Step):

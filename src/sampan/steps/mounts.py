@@ -17,7 +17,7 @@ from sampan.steps.base import Context, Step, StepError
 from sampan.steps.terminal import options_text
 
 
-def _target(ctx: Context, path: str, directory: bool, make: bool, follow: bool = True) -> int:
+def mount_point(ctx: Context, path: str, directory: bool, make: bool, follow: bool = True) -> int:
     """An O_PATH descriptor of a mount point in the container's root, made if it is missing; without `follow` no link."""
     if directory:
         return (
@@ -55,7 +55,7 @@ class AttachMount(Step):
         fd = ctx.fds[self.name]
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         try:
-            target = _target(ctx, self.target, directory, make=True)
+            target = mount_point(ctx, self.target, directory, make=True)
         except OSError as e:
             if e.errno == errno.ENOTDIR:
                 raise self._unlike(directory) from None
@@ -151,7 +151,7 @@ def attach_filesystem(ctx: Context, fd: int, fstype: str, place: str) -> None:
                 ) from None
             raise
     else:
-        target = _target(ctx, place, directory=True, make=True)
+        target = mount_point(ctx, place, directory=True, make=True)
     try:
         mount.move_mount(fd, target)
     finally:
@@ -236,6 +236,19 @@ class MaskPath(Step):
             os.close(null)
 
 
+KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+"""A device's type by its letter (config-linux.md, "Devices")."""
+
+
+def check_same_device(found: os.stat_result, path: str, kind: int, major: int, minor: int) -> None:
+    """Raise `StepError` unless what is found at a device's place is that device: another file is neither hidden nor taken for it."""
+    number = os.makedev(major, minor) if kind != stat.S_IFIFO else found.st_rdev
+    if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, number):
+        raise StepError(
+            f"cannot make the device {path}: another file is there already: remove it, or choose another path"
+        )
+
+
 class MakeDevice(Step):
     """Make a device node in the container's /dev, with its owner and mode whatever the umask."""
 
@@ -254,7 +267,7 @@ class MakeDevice(Step):
         parent_path, _, name = self.path.rpartition("/")
         parent = paths.makedirs_in_root(ctx.root(), parent_path)
         try:
-            kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+            kind = KINDS[self.kind]
             # The umask is 0 since the monitor began (see shim.monitor), so mknod gives the mode as it is.
             try:
                 os.mknod(name, kind | self.mode, os.makedev(self.major, self.minor), dir_fd=parent)
@@ -264,7 +277,8 @@ class MakeDevice(Step):
             if self.uid or self.gid:
                 os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
-            pass  # a directory of /dev that two lists name
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            check_same_device(there, self.path, KINDS[self.kind], self.major, self.minor)
         finally:
             os.close(parent)
 
@@ -318,7 +332,7 @@ class AttachConsole(Step):
 
     def run(self, ctx: Context) -> None:
         # A link of the image would put the terminal over a file of its choice, before it is masked (CVE-2025-52565).
-        console = _target(ctx, "/dev/console", directory=False, make=True, follow=False)
+        console = mount_point(ctx, "/dev/console", directory=False, make=True, follow=False)
         try:
             if stat.S_ISLNK(os.fstat(console).st_mode):
                 raise StepError("/dev/console is a symbolic link: a terminal is not bound through it")

@@ -71,26 +71,8 @@ REASONS: dict[str, dict[str, str]] = {
         "X54": "it knows no names of real-time signals",
         "X56": "umask and score of the process are not applied by `exec`",
     },
-    "sampan-oci": {
-        "C15": "to be mended: `iversion` is handed to the file system, and a tmpfs does not take it",
-        "C64": "the umask is 0022 where none is given, as with runc",
-        "C94": "to be mended: the device is opened when the container's rules on devices hold already",
-        "L74": "to be mended: a container in a frozen group waits for whoever thaws it",
-        "L145": "to be mended: the root's propagation is set after pivot_root, when it is nobody's slave any more",
-        "L43": "to be mended: what is there already is replaced or left, and not told",
-        "L88": "to be mended: with hybrid control groups the limit is not written to the v2 hierarchy",
-        "F6": "as C15",
-    },
+    "sampan-oci": {},
 }
 
-KNOWN: dict[str, frozenset[str]] = {
-    "C15": frozenset({"iversion"}),
-    "C64": frozenset({""}),
-    "C94": frozenset({""}),
-    "F6": frozenset({""}),
-    "L43": frozenset({"another device", "directory", "file"}),
-    "L74": frozenset({""}),
-    "L88": frozenset({""}),
-    "L145": frozenset({"rslave", "slave"}),
-}
+KNOWN: dict[str, frozenset[str]] = {}
 """The cases that fail with ours, by test. Outside of `make conformance` they have to fail: one that was mended goes from here."""
