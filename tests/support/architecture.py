@@ -25,8 +25,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "oci": frozenset(),
     "shim": frozenset({"kernel", "steps", "oci"}),
     "store": frozenset({"kernel", "steps", "oci"}),
+    "network": frozenset({"kernel", "steps", "oci"}),
     "runtime": frozenset({"kernel", "steps", "oci", "store", "shim"}),
-    "engine": frozenset({"kernel", "steps", "oci", "store", "shim", "runtime"}),
+    "engine": frozenset({"kernel", "steps", "oci", "store", "network", "shim", "runtime"}),
     "cli": frozenset({"oci", "engine"}),
     "__main__": frozenset({"cli"}),
 }

@@ -57,11 +57,11 @@ class Subnet(Struct):
         for first in range(self.first, self.last + 1, step):
             yield Subnet(first, prefix, self.bits)
 
-    def hosts(self) -> Iterator[int]:
+    def hosts(self) -> range:
         """The addresses that a machine can have: of an IPv4 network neither the first nor the last, of IPv6 not the first."""
         end = self.last if self.is_ipv6 or self.prefix >= 31 else self.last - 1
         begin = self.first + (self.prefix < self.bits - 1)
-        return iter(range(begin, end + 1))
+        return range(begin, end + 1)
 
 
 def parse_address(text: str) -> tuple[int, int]:
