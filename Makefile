@@ -5,6 +5,8 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 bin := .venv/bin
 pytest := $(bin)/python -m pytest
+# Two at a time, each with a store of its own; the tests of one file stay together, for what they share.
+both := -n 2 --dist loadfile
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
 vm_seconds := 2700
 
@@ -21,14 +23,14 @@ run: ## make .venv, install the package, run a container from the embedded defau
 test: ## install what the tests need (root), run all but the long ones
 	@scripts/packages test
 	@scripts/venv test
-	$(pytest) -m "not long and not cgroup2 and not docker28 and not peer"
+	$(pytest) $(both) -m "not long and not cgroup2 and not docker28 and not peer"
 
 test-long: ## the long ones, and the core tests on a machine whose only cgroup hierarchy is v2
 	@scripts/packages long
 	@scripts/venv test
-	$(pytest) -m "long and not cgroup2 and not peer"
+	$(pytest) $(both) -m "long and not cgroup2 and not peer"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
-	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer" \
+	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) $(both) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer" \
 	    tests/kernel tests/contract tests/integration
 
 conformance: ## the OCI runtime specification, demand by demand, against runc and sampan-oci in one run; writes docs/conformance.md (root)
