@@ -93,6 +93,7 @@ class ContainerPaths:
         "resolv_conf",
         "run_directory",
         "starts",
+        "waiting",
         "with_volumes",
     )
 
@@ -118,6 +119,8 @@ class ContainerPaths:
         self.attach_socket = f"{run_directory}/attach.sock"
         self.health = f"{run_directory}/health.json"
         self.log_loss = f"{run_directory}/log-lost"
+        # Who is attached to its next start: see `runtime.waiting`. Not in the run directory, which is one start's.
+        self.waiting = f"{os.path.dirname(run_directory)}/.waiting/{container_id}"
 
     def start(self, number: int) -> StartPaths:
         return StartPaths(self.starts, number)
