@@ -97,13 +97,25 @@ def sit_down(directory: str, container_id: str, wanted: dict[str, bool]) -> Wait
 
 
 def _make(place: str) -> None:
+    directory = os.path.dirname(place)
     while True:
-        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
         try:
+            for path in (os.path.dirname(directory), directory):
+                if not os.path.isdir(path):
+                    _make_private(path)
             os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             return
         except FileNotFoundError:
-            continue  # who was the last to leave has taken the directory along
+            if not os.path.isdir(os.path.dirname(os.path.dirname(directory))):
+                raise
+            # Who was the last to leave has taken the directories along.
+
+
+def _make_private(directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
 
 
 def take_all(directory: str) -> list[int]:
