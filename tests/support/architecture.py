@@ -87,7 +87,9 @@ HEAVY = frozenset(
 )
 
 # Scripts, which are compiled anew at every start: a comment instead of a docstring, and not a line more than needed.
-SCRIPTS: dict[str, int] = {f"{PACKAGE}.shim.{name}": 10 for name in ("__main__", "ocistage", "idholder")}
+SCRIPTS: dict[str, int] = {f"{PACKAGE}.shim.{name}": 10 for name in ("__main__", "ocistage", "idholder")} | {
+    f"{PACKAGE}.network.__main__": 10
+}
 
 # Module -> the ways to make a process that it may use, besides kernel/process.py with fork and clone.
 SPAWNERS: dict[str, frozenset[str]] = {

@@ -1,1 +1,1 @@
-"""What of a network is made on the host: links, the firewall's rules, sockets of published ports."""
+"""What of a network is made on the host: links, rules, sockets; and the process that keeps what has to live on (docs/adr/0012)."""

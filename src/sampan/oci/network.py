@@ -103,7 +103,9 @@ class Endpoint(Struct):
     """What a container has in one network, from its start to its end.
 
     container: the full id; start: the number of the start that it belongs to. interface: the link's name in the container,
-    link: of its other end on the host. names: all that are answered with its addresses. prefix: bits.
+    link: of its other end on the host. names: all that are answered with its addresses, the container's own first. prefix: bits.
+    links: names that this container alone calls others by, each with a name that the network knows. servers: who its other
+    questions are forwarded to (`--dns`); none for the host's.
     """
 
     container: str
@@ -121,9 +123,12 @@ class Endpoint(Struct):
     names: tuple[str, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     gateway_priority: int = 0
+    links: dict[str, str] = {}  # noqa: RUF012
+    servers: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         known = {name: value for name, value in data.items() if name in cls._fields}
         ports = tuple(PublishedPort(**port) for port in data.get("ports", ()))
-        return cls(**{**known, "names": tuple(data.get("names", ())), "ports": ports})
+        lists = {name: tuple(data.get(name, ())) for name in ("names", "servers")}
+        return cls(**{**known, **lists, "ports": ports})

@@ -134,6 +134,15 @@ def spawn(script: str, arguments: list[str], control: int, streams: tuple[int, i
     return _spawn_sealed(script, arguments, control, protocol.CONTROL_FD, actions)
 
 
+def spawn_apart(script: str, arguments: list[str], control: int) -> int:
+    """Start a process of ours that lives where shims do: the number of the arguments that say where, these, then `arguments`.
+
+    Its pid; it forks away from us (`kernel.placement`). Raises OSError.
+    """
+    groups = _placement()
+    return spawn(script, [str(len(groups)), *groups, *arguments], control)
+
+
 def spawn_stage(control: int, preserved: int) -> int:
     """Start stage1 of OCI mode, which waits at `control` for its plan, with our standard streams and `preserved` descriptors from 3 on.
 

@@ -17,10 +17,10 @@ import select
 import struct
 import time
 
-from sampan.kernel import appendlog, clock, process
+from sampan.kernel import appendlog, clock, placement, process
 from sampan.kernel.libc import give_memory_back
 from sampan.oci import restart
-from sampan.shim import launch, placement, protocol, seal, stages, streams
+from sampan.shim import launch, protocol, seal, stages, streams
 from sampan.shim.documents import attempt, make_private, read_object, write_whole
 from sampan.shim.execs import DRAIN_SECONDS, Execs
 from sampan.shim.logs import JsonFile, Log
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from sampan.shim.compressor import Compressor
     from sampan.shim.health import Prober
+    from sampan.shim.keeperwatch import KeeperWatch
 else:
     import _signal  # without the enums of `signal`
 
-MAX_DESCRIPTORS = 253
-"""That one plan may bring along: SCM_MAX_FD, unix(7)."""
+MAX_DESCRIPTORS = 64
+"""That one plan may bring along."""
 
 
 class Monitor:
@@ -60,6 +61,7 @@ class Monitor:
         self.log: Log | None = None
         self.compressor: Compressor | None = None
         self.prober: Prober | None = None
+        self.keepers: list[KeeperWatch] = []
         self.began = 0.0
         self.resting = False
         """Its program has ended, and it waits until it is time for the next start."""
@@ -137,6 +139,7 @@ class Monitor:
                 return outcome
             self.session.prepare(self.ctx)
             self._load_prober()
+            self._watch_keepers()
             self.ctx.fds["start"] = _hold(plan.start)
             leave = self._ask_leave if plan.watched else None
             launched = launch.launch(plan.stages, self.ctx, True, leave)
@@ -182,6 +185,14 @@ class Monitor:
 
             self.prober = Prober(self.loop, self.plan.health, self.plan.cgroup, self._publish_health, self._event)
 
+    def _watch_keepers(self) -> None:
+        """The lines to the keepers of its networks. Before the seal, as the prober."""
+        if self.plan.keepers:
+            from sampan.shim.keeperwatch import KeeperWatch
+
+            for number, command in enumerate(self.plan.keepers):
+                self.keepers.append(KeeperWatch(self.loop, self.ctx.fds.pop(f"keeper.{number}"), tuple(command)))
+
     def _publish_health(self, document: bytes) -> None:
         """For whoever inspects the container. On a full disk the last document stays until there is room for another."""
         attempt(lambda: write_whole(f"{self.plan.run_directory}/health.json", document, sync=False))
@@ -220,7 +231,6 @@ class Monitor:
     def _announce(self, outcome: launch.Outcome) -> None:
         """Init runs. Write down who it is, tell the launcher, and begin to serve."""
         attached = self.ctx.fds.pop("attach", None)
-        waiting = [self.ctx.fds.pop(name) for name in self.plan.descriptors if name.startswith(protocol.WAITING)]
         self.session.began(outcome.pid, self.ctx, self.ended.append)
         if self.prober is not None:
             self.prober.begin(self.session.pidfd)
@@ -243,8 +253,6 @@ class Monitor:
             client = self._client(_socket.socket(fileno=attached))
             client.join(self.session, {protocol.STDOUT, protocol.STDERR}, True)
             client.settles = True
-        for waited in waiting:
-            self._client(_socket.socket(fileno=waited)).receive()  # its ATTACH was there before the plan
         self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
         # A shim lives as long as its container: what only the start needed is given back.
@@ -338,6 +346,8 @@ class Monitor:
         session = self.session
         self.loop.forget(session.pidfd)
         code = process.reap(session.pid)
+        for keeper in self.keepers:
+            keeper.close()  # its ports are free, whatever the rest takes
         group = self.plan.cgroup
         if self.plan.shared_pid:
             attempt(lambda: group.kill(5, 1))  # init was no pid 1: the others of the container are still there

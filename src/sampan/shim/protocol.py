@@ -70,8 +70,6 @@ LARGEST = 16 << 20
 EXEC_FILE, ENDED_EXEC_FILE = "exec-", "ended-"
 """Begin the name of an exec's file in the run directory: exec-ID while it runs, then ended-ID.CODE. In it are its pid and, after
 a blank, what its `ExecPlan` says about it."""
-WAITING = "waiting."
-"""Begins the names of descriptors that are connections of clients who were there before the start (`runtime.waiting`)."""
 LOSS_FILE = "log-lost"
 """A file of the run directory: what of the output could not be written to the log, as a JSON object (`shim.logs`)."""
 
@@ -135,6 +133,7 @@ class LaunchPlan(Struct):
     do (the client that started the container does it, or else the reaper). temporary: `--rm`. watched: announce every step. health: a
     `HealthPlan` as text, "" for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the
     container's, as a JSON object without action and time, then those of the volumes that its end unmounts; none if there is no journal.
+    keepers: for each network whose keeper is to be watched the command that starts another; its line is the descriptor "keeper.N".
     """
 
     version: int
@@ -158,6 +157,7 @@ class LaunchPlan(Struct):
     health: str = ""
     journal: tuple[str, int] = ("", 0)
     events: tuple[str, ...] = ()
+    keepers: tuple[tuple[str, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "monitor": base.encode(self.monitor)}

@@ -424,10 +424,9 @@ class Client:
             if self.session is not None:
                 self.session.regulate()
         if not self.closed and events & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            self.receive()
+            self._receive()
 
-    def receive(self) -> None:
-        """Take what it says."""
+    def _receive(self) -> None:
         try:
             data = self._socket.recv(CHUNK)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Where a shim lives: in a cgroup of its own, forked away from whoever asked for it, and last in line for the out-of-memory killer."""
+"""Where our helper processes live: in a cgroup of their own, forked away from whoever asked for them, and last in line for the out-of-memory killer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sampan.kernel import cgroupfs, process
 
 
 def fork_away(birthplace: str, join_files: list[str]) -> bool:
-    """Fork into the shims' cgroup; True in the child, which is the monitor, False in the parent, which has to end.
+    """Fork into the helpers' cgroup; True in the child, which goes on, False in the parent, which has to end.
 
-    Neither the end of the caller's session nor its limits are the container's: so not in its cgroups. In a cgroup v2
+    Neither the end of the caller's session nor its limits are ours: so not in its cgroups. In a cgroup v2
     hierarchy, at `birthplace` ("" for none), the child is born (moving there costs 10 ms, a grace period of the kernel);
     v1's it joins by `join_files`. Where that is not allowed, it stays where it is.
     """
