@@ -49,6 +49,10 @@ class Forbidden(SampanError):
     http_status = 403
 
 
+class Prohibited(Forbidden):
+    """Nobody may do this, as things are: take another network's subnet, remove one that is in use."""
+
+
 class Unavailable(SampanError):
     """Something that is needed now cannot be had: another command holds it, a kernel feature is absent."""
 

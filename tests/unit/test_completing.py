@@ -34,7 +34,16 @@ def test_what_is_proposed_can_be_read(name: str) -> None:
 @pytest.mark.parametrize("verb", [*verbs.VERBS, *verbs.GROUP_VERBS])
 def test_what_a_verb_takes_is_understood(verb: str) -> None:
     """Each word of a usage is one that completion knows, or one of those that are nobody's names."""
-    known = {"CONTAINER", "IMAGE", "VOLUME", "NAME|ID", "REPOSITORY[:TAG]", "SOURCE_IMAGE[:TAG]", "TARGET_IMAGE[:TAG]"}
+    known = {
+        "CONTAINER",
+        "IMAGE",
+        "NETWORK",
+        "VOLUME",
+        "NAME|ID",
+        "REPOSITORY[:TAG]",
+        "SOURCE_IMAGE[:TAG]",
+        "TARGET_IMAGE[:TAG]",
+    }
     others = {
         "FILE|URL|-",
         *completing._COPIED,

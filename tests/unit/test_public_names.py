@@ -38,6 +38,7 @@ def test_errors_come_from_one_family_with_a_status_each() -> None:
         "Conflict": 409,
         "NotModified": 304,
         "Forbidden": 403,
+        "Prohibited": 403,
         "Unavailable": 503,
         "System": 500,
         "Damaged": 500,

@@ -35,13 +35,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "attach": _STREAMS,
     "cgroupns": ("host", "private"),
     "driver": ("local",),
+    "ipam-driver": ("default",),
     "format": _FORMATS,
     "isolation": ("default",),
     "pull": ("missing", "never"),
     "restart": (restartpolicy.ALWAYS, restartpolicy.NO, restartpolicy.ON_FAILURE, restartpolicy.UNLESS_STOPPED),
     "runtime": ("sampan",),
     "security-opt": _SECURITY,
-    "type": ("container", "image", "volume"),
+    "type": ("container", "image", "network", "volume"),
     "ulimit": tuple(f"{name}=" for name in rlimits.NUMBERS),
     "userns": ("host", "keep-id", "private"),
     "uts": ("host",),
@@ -197,6 +198,8 @@ class _Line:
             found += self._containers(states, self._last)
         if kind in ("IMAGE", "REPOSITORY[:TAG]", "SOURCE_IMAGE[:TAG]", "TARGET_IMAGE[:TAG]", "NAME|ID"):
             found += self._images()
+        if kind in ("NETWORK", "NAME|ID"):
+            found += self._networks()
         if kind in ("VOLUME", "NAME|ID"):
             found += self._volumes()
         return [name for name in found if name not in taken]
@@ -224,6 +227,12 @@ class _Line:
         context = self._store()
         return [] if context is None else [name for item in context.engine.images.list() for name in item["RepoTags"]]
 
+    def _networks(self) -> list[str]:
+        if self._verb == "network create":
+            return []  # a new one
+        context = self._store()
+        return [] if context is None else [network.name for network in context.engine.networks.list()]
+
     def _volumes(self) -> list[str]:
         context = self._store()
         return [] if context is None else [volume.name for volume in context.engine.volumes.list()]
@@ -249,6 +258,8 @@ class _Line:
             from sampan.engine.validate import capability_names
 
             return ["ALL", *capability_names()]
+        if name == "driver" and self._verb == "network create":
+            return ["bridge", "ipvlan", "macvlan"]
         if name in _MODES:
             if begun.startswith("container:"):
                 names = self._containers(lifecycle.ALIVE, begun.removeprefix("container:"))

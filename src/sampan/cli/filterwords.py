@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 _VALUES: dict[str, tuple[str, ...]] = {
     "dangling": ("false", "true"),
     "is-task": ("false", "true"),
-    "type": ("container", "image", "volume"),
+    "type": ("container", "image", "network", "volume"),
 }
 
 
@@ -19,12 +19,14 @@ def names(verb: str) -> list[str]:
 
 
 def _of(verb: str) -> Iterable[str]:
-    from sampan.engine import containerfilters, eventfilters, imagefilters, prunefilter, volumefilters
+    from sampan.engine import containerfilters, eventfilters, imagefilters, networkfilters, prunefilter, volumefilters
 
     return {
         "ps": containerfilters.NAMES,
         "images": imagefilters.NAMES,
         "events": eventfilters.NAMES,
+        "network ls": networkfilters.LISTED,
+        "network prune": networkfilters.PRUNED,
         "volume ls": volumefilters.LISTED,
         "volume prune": volumefilters.PRUNED,
         "container prune": prunefilter.NAMES,

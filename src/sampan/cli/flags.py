@@ -78,6 +78,7 @@ KINDS = {
     "int": Kind("int", values.integer, empty=0),
     "network": Kind("network", str),
     "platforms": Kind("strings", str, listed=True),
+    "strings": Kind("strings", str, listed=True),
     "duration": Kind("duration", values.duration, empty=0),
     "bytes": Kind("bytes", values.size, empty=0),
     "bytes or -1": Kind("bytes", values.size_or_unlimited, empty=0),

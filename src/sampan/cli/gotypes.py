@@ -77,6 +77,17 @@ _DEFINITIONS = {
         IPAddress string; IPPrefixLen int; IPv6Gateway string; GlobalIPv6Address string; GlobalIPv6PrefixLen int;
         DNSNames []string""",
     "network.EndpointIPAMConfig": "IPv4Address string ?; IPv6Address string ?; LinkLocalIPs []string ?",
+    "network.Inspect": """
+        Name string; ID=Id string; Created time.Time; Scope string; Driver string; EnableIPv4 bool; EnableIPv6 bool;
+        IPAM network.IPAM; Internal bool; Attachable bool; Ingress bool; ConfigFrom network.ConfigReference;
+        ConfigOnly bool; Containers map[string]network.EndpointResource; Options map[string]string;
+        Labels map[string]string""",
+    "network.IPAM": "Driver string; Options map[string]string; Config []network.IPAMConfig",
+    "network.IPAMConfig": """
+        Subnet string ?; IPRange string ?; Gateway string ?; AuxAddress=AuxiliaryAddresses map[string]string ?""",
+    "network.ConfigReference": "Network string",
+    "network.EndpointResource": """
+        Name string; EndpointID string; MacAddress string; IPv4Address string; IPv6Address string""",
     "storage.DriverData": "Data map[string]string; Name string",
     "image.InspectResponse": """
         ID=Id string; RepoTags []string; RepoDigests []string; Parent string; Comment string; Created string ?;

@@ -1,4 +1,4 @@
-"""`inspect`, of containers, images and volumes."""
+"""`inspect`, of containers, images, networks and volumes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def _volume(context: Context, name: str, _size: bool) -> dict[str, Any]:
     return context.engine.volumes.get(name).inspect()
 
 
+def _network(context: Context, name: str, _size: bool) -> dict[str, Any]:
+    return context.engine.networks.inspect(name)
+
+
 class Kind(Struct):
     """Something that can be inspected. type: what it is in Go. typed_only: its JSON is no second chance for a template."""
 
@@ -43,17 +47,18 @@ class Kind(Struct):
 _CONTAINER = Kind("container", _container, "container.InspectResponse")
 _IMAGE = Kind("image", _image, "image.InspectResponse")
 _VOLUME = Kind("volume", _volume, "volume.Volume", typed_only=True)
-_KINDS = {kind.name: kind for kind in (_CONTAINER, _IMAGE, _VOLUME)}
+_NETWORK = Kind("network", _network, "network.Inspect")
+_KINDS = {kind.name: kind for kind in (_CONTAINER, _IMAGE, _NETWORK, _VOLUME)}
 
 BAD_TEMPLATE = 64
 """The exit code for a --format that cannot be parsed."""
 
 
 def inspect(context: Context, arguments: Arguments) -> int:
-    """Print everything known of containers, images and volumes."""
+    """Print everything known of containers, images, networks and volumes."""
     kind = arguments["type"]
     if kind and kind not in _KINDS:
-        raise Failure(f'unknown type: "{kind}": must be one of "container", "image", "volume"')
+        raise Failure(f'unknown type: "{kind}": must be one of "container", "image", "network", "volume"')
     return _show(context, arguments, [_KINDS[kind]] if kind else list(_KINDS.values()), arguments["size"])
 
 
@@ -164,7 +169,7 @@ SIZE = Flag("size", "bool", "Show how much a container has written, and all of i
 INSPECT = Command(
     "[OPTIONS] NAME|ID [NAME|ID...]",
     inspect,
-    (FORMAT, SIZE, Flag("type", "string", "Only look for this: container, image or volume")),
+    (FORMAT, SIZE, Flag("type", "string", "Only look for this: container, image, network or volume")),
     at_least=1,
 )
 CONTAINER_INSPECT = Command(
@@ -177,6 +182,12 @@ IMAGE_INSPECT = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     _image_inspect,
     (FORMAT, Flag("platform", "string", "Only if it is for this platform: os/architecture[/variant]")),
+    at_least=1,
+)
+NETWORK_INSPECT = Command(
+    "[OPTIONS] NETWORK [NETWORK...]",
+    lambda context, arguments: _show(context, arguments, [_NETWORK]),
+    (FORMAT, Flag("verbose", "bool", "No effect: it shows services of a swarm", "v", hidden=True)),
     at_least=1,
 )
 VOLUME_INSPECT = Command(

@@ -12,7 +12,7 @@ from sampan.cli import verbs
 from sampan.cli.context import Context
 from sampan.cli.flags import Arguments, Flag, HelpWanted, UsageError, parse
 from sampan.cli.output import Failure, WriteFailed, err, out, refusal
-from sampan.errors import Forbidden, SampanError, StartFailed
+from sampan.errors import Forbidden, Prohibited, SampanError, StartFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _check_count(path: str, command: verbs.Command, count: int) -> None:
 
 def _refused(path: str, command: verbs.Command, error: SampanError) -> int:
     """Tell what the engine refused. Docker has "Error response from daemon: " there; the text behind it is the same."""
-    if isinstance(error, Forbidden):
+    if isinstance(error, Forbidden) and not isinstance(error, Prohibited):
         err(str(error))
         return command.refused
     if command.refused == 1:

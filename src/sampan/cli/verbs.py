@@ -101,6 +101,7 @@ GROUPS = {
         },
     ),
     "completion": ("Print what makes a shell complete command lines of sampan", {v: f"completion {v}" for v in ("bash", "fish", "zsh")}),
+    "network": ("Manage networks", {v: f"network {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
     "system": (
         "Manage sampan",
@@ -115,6 +116,8 @@ ALIASES = {
     ("container", "remove"): "rm",
     ("image", "list"): "ls",
     ("image", "remove"): "rm",
+    ("network", "list"): "ls",
+    ("network", "remove"): "rm",
     ("volume", "list"): "ls",
     ("volume", "remove"): "rm",
 }
@@ -127,6 +130,11 @@ GROUP_VERBS = {
     "container inspect": Entry(
         "sampan.cli.inspect", "CONTAINER_INSPECT", "Show everything known of containers as JSON"
     ),
+    "network create": Entry("sampan.cli.networks", "CREATE", "Create a network"),
+    "network inspect": Entry("sampan.cli.inspect", "NETWORK_INSPECT", "Show everything known of networks as JSON"),
+    "network ls": Entry("sampan.cli.networks", "LS", "List networks"),
+    "network prune": Entry("sampan.cli.networks", "PRUNE", "Remove all networks that no container is in"),
+    "network rm": Entry("sampan.cli.networks", "RM", "Remove networks"),
     "volume create": Entry("sampan.cli.volumes", "CREATE", "Create a volume"),
     "volume inspect": Entry("sampan.cli.inspect", "VOLUME_INSPECT", "Show everything known of volumes as JSON"),
     "volume ls": Entry("sampan.cli.volumes", "LS", "List volumes"),

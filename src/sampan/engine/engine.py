@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.eventreader import EventStream
     from sampan.engine.images import Images
+    from sampan.engine.networks import Networks
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes
     from sampan.steps.trace import Event
@@ -65,6 +66,12 @@ class Engine:
         """Volumes: create, get, list, prune."""
         volumes: Volumes = self._wiring.volumes
         return volumes
+
+    @property
+    def networks(self) -> Networks:
+        """Networks: create, get, list, inspect, remove, prune."""
+        networks: Networks = self._wiring.networks
+        return networks
 
     @property
     def system(self) -> System:

@@ -83,6 +83,21 @@ class Wiring:
         store, lock = VolumeStore(directory, self.trace), VolumeLock(self.layout.volumes_lock)
         return Volumes(store, lock, users, mounts, self.events)
 
+    def _network_store(self) -> Any:
+        from sampan.store.networks import Networks
+
+        return Networks(self.layout, self.trace)
+
+    def _members(self) -> Any:
+        from sampan.engine.networkmembers import Members
+
+        return Members(self.network_store, self.records)
+
+    def _networks(self) -> Any:
+        from sampan.engine.networks import Networks, host_routes
+
+        return Networks(self.layout, self.network_store, lambda: self.members, self.records, host_routes, self.events)
+
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler
 

@@ -5,7 +5,7 @@ To be asked under the network's lock, so that two who ask get two addresses.
 
 from __future__ import annotations
 
-from sampan.errors import Conflict, Forbidden, InvalidParameter, Unavailable
+from sampan.errors import Conflict, InvalidParameter, Prohibited, Unavailable
 from sampan.oci.subnet import Subnet, address_text, parse_address, parse_subnet
 from sampan.structs import Struct
 
@@ -61,7 +61,7 @@ def _pick(network: Network, taken: set[int], wanted: str, bits: int) -> tuple[st
         if pool is None:
             raise InvalidParameter(f"no configured subnet or ip-range contain the IP address {wanted}")
         if number in taken or number in reserved(pool):
-            raise Forbidden("Address already in use")
+            raise Prohibited("Address already in use")
         return wanted, parse_subnet(pool.subnet).prefix, pool.gateway
     for pool, subnet in _pools(network, bits):
         kept = reserved(pool)

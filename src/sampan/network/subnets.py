@@ -5,7 +5,7 @@ Sources of the rules and messages: Engine API `IPAMConfig`, moby's validation of
 
 from __future__ import annotations
 
-from sampan.errors import Forbidden, InvalidParameter
+from sampan.errors import InvalidParameter, Prohibited
 from sampan.network.ipam import canonical, default_gateway
 from sampan.oci.network import Pool
 from sampan.oci.subnet import Subnet, parse_address, parse_subnet
@@ -27,13 +27,18 @@ _CHOICE = (
 _FAMILY = {32: "IPv4", 128: "IPv6"}
 
 
-def choose(taken: Sequence[Subnet]) -> Subnet:
-    """The first IPv4 subnet that overlaps none of these (other networks, routes of the host). Raises Forbidden if none is left."""
+def choose(taken: Sequence[Subnet], seed: bytes = b"") -> Subnet:
+    """An IPv4 subnet that overlaps none of these (other networks, routes of the host).
+
+    seed: where the search begins, the same for the same installation. Raises Prohibited if none is left.
+    """
     for where, prefix in _CHOICE:
-        for candidate in parse_subnet(where).parts(prefix):
+        candidates = list(parse_subnet(where).parts(prefix))
+        begin = int.from_bytes(seed, "big") % len(candidates)
+        for candidate in candidates[begin:] + candidates[:begin]:
             if not any(candidate.overlaps(other) for other in taken):
                 return candidate
-    raise Forbidden(
+    raise Prohibited(
         "all predefined address pools have been fully subnetted: remove networks, or name a subnet with --subnet"
     )
 
@@ -44,7 +49,7 @@ def choose6(taken: Sequence[Subnet], seed: bytes) -> Subnet:
     for candidate in Subnet(prefix, 48, 128).parts(64):
         if not any(candidate.overlaps(other) for other in taken):
             return candidate
-    raise Forbidden("all predefined address pools have been fully subnetted: name a subnet with --subnet")
+    raise Prohibited("all predefined address pools have been fully subnetted: name a subnet with --subnet")
 
 
 def overlapping(pools: Iterable[Pool], taken: Sequence[Subnet]) -> Pool | None:

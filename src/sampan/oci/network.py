@@ -14,11 +14,17 @@ if TYPE_CHECKING:
 BRIDGE = "bridge"
 """The default network's name, and the driver's."""
 
+NONE, HOST = "none", "host"
+PREDEFINED = (BRIDGE, HOST, NONE)
+
 OPTION_BRIDGE = "com.docker.network.bridge.name"
 OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_ADDRESS = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_MTU = "com.docker.network.driver.mtu"
+
+JOINABLE = ("bridge", "macvlan", "ipvlan")
+"""The drivers of networks that have a record."""
 
 
 class Pool(Struct):
@@ -34,8 +40,8 @@ class Network(Struct):
     """A network.
 
     id: 64 hexadecimal digits. created: RFC 3339. link: the bridge's name on the host, or the parent's of a macvlan.
-    options: as with Docker's driver (`com.docker.network...`). broken: why its record cannot be used ("" for a good one);
-    such a network can only be removed.
+    options: as with Docker's driver (`com.docker.network...`). configured: whether somebody named its subnet, so that
+    containers may name addresses. broken: why its record cannot be used ("" for a good one); such a network can only be removed.
     """
 
     id: str
@@ -50,12 +56,18 @@ class Network(Struct):
     attachable: bool = False
     options: dict[str, str] = {}  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
+    configured: bool = False
     broken: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         known = {name: value for name, value in data.items() if name in cls._fields}
         return cls(**{**known, "pools": tuple(Pool(**pool) for pool in data.get("pools", ()))})
+
+    @property
+    def is_predefined(self) -> bool:
+        """Whether every installation has it: it is neither made nor removed by anybody."""
+        return self.name in PREDEFINED
 
     @property
     def is_default(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan import jsontext
-from sampan.errors import Conflict, Damaged, Forbidden, InvalidParameter, NotFound, Unavailable
+from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound, Prohibited, Unavailable
 from sampan.kernel.files import FileLock, is_young, read_small, sync_directory, write_atomic
 from sampan.oci.network import Endpoint, Network
 from sampan.store.record import is_hex, is_id
@@ -140,9 +140,9 @@ class Networks:
         sync_directory(self._layout.networks)
 
     def remove(self, network: Network) -> None:
-        """Remove a network; the caller has its lock, and has found nobody in it. Raises NotFound if it is gone, Forbidden in use."""
+        """Remove a network; the caller has its lock, and has found nobody in it. Raises NotFound if it is gone, Prohibited in use."""
         if self.endpoints(network.id):
-            raise Forbidden(
+            raise Prohibited(
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
         if not self._staging.remove(network.id):
