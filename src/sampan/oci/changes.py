@@ -35,7 +35,7 @@ def apply(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     result = {key: _copy(value) for key, value in config.items()}
     if not changes:
         return result
-    state = _State(result)
+    state = State(result)
     for instruction in _parse("\n".join(changes)):
         _INSTRUCTIONS[instruction.name.lower()](state, instruction)
     return result
@@ -83,18 +83,31 @@ def _instruction(line: str) -> Instruction:
     return Instruction(name, tuple(flags), rest)
 
 
-class _State:
-    """What the instructions change, and what of it later ones depend on."""
+class State:
+    """What the instructions change, and what of it later ones depend on.
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    config: a Docker `Config`, which is changed. arguments: variables beside those of ENV, which count more. escape: what takes the
+    meaning of a character away.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], arguments: Mapping[str, str] | None = None, escape: str = words.ESCAPE
+    ) -> None:
         self.config = config
+        self.arguments: Mapping[str, str] = {} if arguments is None else arguments
+        self.escape = escape
         self.command_was_set = False
 
-    def expand(self, word: str) -> str:
-        return words.expand(word, self.variables())
+    def carry_out(self, name: str, flags: Sequence[str], rest: str) -> None:
+        """Do one instruction of those that `apply` knows. Raises `InvalidParameter`."""
+        _INSTRUCTIONS[name.lower()](self, Instruction(name, tuple(flags), rest))
 
-    def variables(self) -> dict[str, str]:
-        return words.environment(self.config.get("Env") or [])
+    def expand(self, word: str) -> str:
+        return words.expand(word, self.variables(), self.escape)
+
+    def variables(self) -> Mapping[str, str]:
+        environment = words.environment(self.config.get("Env") or [])
+        return {**self.arguments, **environment} if self.arguments else environment
 
 
 # Arguments
@@ -114,7 +127,7 @@ def _flags(instruction: Instruction, known: tuple[str, ...] = ()) -> dict[str, s
     return found
 
 
-def _json_list(text: str) -> list[str] | None:
+def json_list(text: str) -> list[str] | None:
     """The list of a JSON (exec) form; None if the text is not one and so is the shell form."""
     import json
 
@@ -143,13 +156,14 @@ def _some(instruction: Instruction) -> str:
     return instruction.rest
 
 
-def _pairs(state: _State, instruction: Instruction) -> list[tuple[str, str]]:
-    """The names and values of ENV and LABEL: `name=value ...`, or the old form `name the rest`."""
-    verb = instruction.name.upper()
-    _flags(instruction)
-    found = words.split(_some(instruction))
-    if "=" not in found[0]:
-        parts = instruction.rest.split(None, 1)
+def pairs_of(verb: str, text: str, escape: str = words.ESCAPE) -> list[tuple[str, str]]:
+    """The names and values of ENV and LABEL as they stand: `name=value ...`, or the old form `name the rest`.
+
+    Raises `InvalidParameter`.
+    """
+    found = words.split(text, escape)
+    if not found or "=" not in found[0]:
+        parts = text.split(None, 1)
         if len(parts) < 2:
             raise InvalidParameter(f"{verb} must have two arguments")
         pairs = [(parts[0], parts[1])]
@@ -162,25 +176,31 @@ def _pairs(state: _State, instruction: Instruction) -> list[tuple[str, str]]:
         pairs = [(name, value) for name, _, value in (word.partition("=") for word in found)]
     if not all(name for name, _ in pairs):
         raise InvalidParameter(f"{verb} names can not be blank")
+    return pairs
+
+
+def _pairs(state: State, instruction: Instruction) -> list[tuple[str, str]]:
+    _flags(instruction)
+    pairs = pairs_of(instruction.name.upper(), _some(instruction), state.escape)
     # All of one instruction see the variables as they were before it.
     variables = state.variables()
-    return [(words.expand(name, variables), words.expand(value, variables)) for name, value in pairs]
+    return [(words.expand(k, variables, state.escape), words.expand(v, variables, state.escape)) for k, v in pairs]
 
 
 # Instructions
 
 
-def _cmd(state: _State, instruction: Instruction) -> None:
+def _cmd(state: State, instruction: Instruction) -> None:
     _flags(instruction)
-    exec_form = _json_list(instruction.rest)
+    exec_form = json_list(instruction.rest)
     command = exec_form if exec_form is not None else [*_shell(state), *filter(None, [instruction.rest])]
     state.config["Cmd"] = command
     state.command_was_set = True
 
 
-def _entrypoint(state: _State, instruction: Instruction) -> None:
+def _entrypoint(state: State, instruction: Instruction) -> None:
     _flags(instruction)
-    exec_form = _json_list(instruction.rest)
+    exec_form = json_list(instruction.rest)
     if exec_form is None and instruction.rest:
         exec_form = [*_shell(state), instruction.rest]
     state.config["Entrypoint"] = exec_form or None
@@ -189,11 +209,11 @@ def _entrypoint(state: _State, instruction: Instruction) -> None:
         state.config["Cmd"] = None
 
 
-def _shell(state: _State) -> list[str]:
+def _shell(state: State) -> list[str]:
     return list(state.config.get("Shell") or SHELL)
 
 
-def _env(state: _State, instruction: Instruction) -> None:
+def _env(state: State, instruction: Instruction) -> None:
     environment: list[str] = list(state.config.get("Env") or [])
     for name, value in _pairs(state, instruction):
         entry = f"{name}={value}"
@@ -206,22 +226,22 @@ def _env(state: _State, instruction: Instruction) -> None:
     state.config["Env"] = environment
 
 
-def _label(state: _State, instruction: Instruction) -> None:
+def _label(state: State, instruction: Instruction) -> None:
     state.config["Labels"] = {**(state.config.get("Labels") or {}), **dict(_pairs(state, instruction))}
 
 
-def _expose(state: _State, instruction: Instruction) -> None:
+def _expose(state: State, instruction: Instruction) -> None:
     rest = _some(instruction)
     _flags(instruction)
     ports = dict(state.config.get("ExposedPorts") or {})
     variables = state.variables()
     for word in rest.split():
-        for spec in words.expand_words(word, variables):
+        for spec in words.expand_words(word, variables, state.escape):
             ports |= {port: {} for port in exposed_ports(spec)}
     state.config["ExposedPorts"] = ports
 
 
-def _onbuild(state: _State, instruction: Instruction) -> None:
+def _onbuild(state: State, instruction: Instruction) -> None:
     rest = _some(instruction)
     trigger = rest.split(None, 1)[0].upper()
     if trigger == "ONBUILD":
@@ -232,15 +252,15 @@ def _onbuild(state: _State, instruction: Instruction) -> None:
     state.config["OnBuild"] = [*(state.config.get("OnBuild") or []), rest]
 
 
-def _user(state: _State, instruction: Instruction) -> None:
+def _user(state: State, instruction: Instruction) -> None:
     state.config["User"] = state.expand(_one(instruction))
 
 
-def _volume(state: _State, instruction: Instruction) -> None:
+def _volume(state: State, instruction: Instruction) -> None:
     rest = _some(instruction)
     _flags(instruction)
     volumes = dict(state.config.get("Volumes") or {})
-    listed = _json_list(rest)
+    listed = json_list(rest)
     for volume in rest.split() if listed is None else listed:
         path = state.expand(volume).strip()
         if not path:
@@ -249,7 +269,7 @@ def _volume(state: _State, instruction: Instruction) -> None:
     state.config["Volumes"] = volumes
 
 
-def _workdir(state: _State, instruction: Instruction) -> None:
+def _workdir(state: State, instruction: Instruction) -> None:
     import posixpath
 
     path = state.expand(_one(instruction))
@@ -260,13 +280,13 @@ def _workdir(state: _State, instruction: Instruction) -> None:
     state.config["WorkingDir"] = path
 
 
-def _stopsignal(state: _State, instruction: Instruction) -> None:
+def _stopsignal(state: State, instruction: Instruction) -> None:
     name = state.expand(_one(instruction))
     signals.parse(name)  # Docker keeps the text, and refuses one that names no signal.
     state.config["StopSignal"] = name
 
 
-def _healthcheck(state: _State, instruction: Instruction) -> None:
+def _healthcheck(state: State, instruction: Instruction) -> None:
     kind, _, rest = _some(instruction).partition(" ")
     rest = rest.strip()
     if kind.upper() == "NONE":
@@ -277,7 +297,7 @@ def _healthcheck(state: _State, instruction: Instruction) -> None:
     flags = _flags(instruction, ("interval", "timeout", "start-period", "start-interval", "retries"))
     if kind.upper() != "CMD":
         raise InvalidParameter(f"Unknown type {words.quoted(kind.upper())} in HEALTHCHECK (try CMD)")
-    listed = _json_list(rest)
+    listed = json_list(rest)
     test = ["CMD", *listed] if listed is not None else ["CMD-SHELL", *filter(None, [rest])]
     if len(test) == 1:
         raise InvalidParameter("Missing command after HEALTHCHECK CMD")
@@ -318,7 +338,7 @@ def _retries(text: str) -> int:
     return int(text)
 
 
-_INSTRUCTIONS: dict[str, Callable[[_State, Instruction], None]] = {
+_INSTRUCTIONS: dict[str, Callable[[State, Instruction], None]] = {
     "cmd": _cmd,
     "entrypoint": _entrypoint,
     "env": _env,
@@ -331,6 +351,9 @@ _INSTRUCTIONS: dict[str, Callable[[_State, Instruction], None]] = {
     "volume": _volume,
     "workdir": _workdir,
 }
+
+NAMES = frozenset(_INSTRUCTIONS)
+"""The instructions that are here, in lower case."""
 
 
 # Values
