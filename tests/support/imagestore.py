@@ -134,6 +134,7 @@ def disk(place: Path, size: str) -> Iterator[Path]:
             # A test that failed has left a process in it: out of sight at least, and gone with that process.
             subprocess.run(["umount", "--lazy", place], check=True)
             raise AssertionError(f"{place} was still in use")
+        place.rmdir()
 
 
 def archive(files: Mapping[str, bytes | None]) -> bytes:
