@@ -31,7 +31,8 @@ VERBS: dict[str, Callable[[Container], object]] = {
     lifecycle.RESTART: lambda box: box.restart(timeout=0),
     lifecycle.KILL: lambda box: box.kill(),
     lifecycle.EXEC: lambda box: box.exec(["true"]),
-    lifecycle.ATTACH: lambda box: _attach(box),
+    lifecycle.ATTACH: lambda box: _attach(box, running=True),
+    lifecycle.ATTACH_AHEAD: lambda box: _attach(box, running=False),
     lifecycle.PAUSE: lambda box: box.pause(),
     lifecycle.UNPAUSE: lambda box: box.unpause(),
     lifecycle.TOP: lambda box: box.top(),
@@ -72,12 +73,14 @@ WORDS: dict[str, dict[str, str]] = {
         lifecycle.START: "cannot start a paused container, try unpause instead",
         lifecycle.EXEC: "Container NAME is paused, unpause the container before exec",
         lifecycle.ATTACH: "You cannot attach to a paused container, unpause it first",
+        lifecycle.ATTACH_AHEAD: "container ID is paused, unpause the container before attach",
         lifecycle.PAUSE: "Container ID is already paused",
         lifecycle.REMOVE: 'cannot remove container "/NAME": container is paused and must be unpaused first',
     },
     RESTARTING: {
         lifecycle.EXEC: "Container ID is restarting, wait until the container is running",
         lifecycle.ATTACH: "You cannot attach to a restarting container, wait until it is running",
+        lifecycle.ATTACH_AHEAD: "container ID is restarting, wait until the container is running",
         lifecycle.PAUSE: "Container ID is restarting, wait until the container is running",
         lifecycle.UNPAUSE: "Container ID is not paused",
         lifecycle.TOP: "Container ID is restarting, wait until the container is running",
@@ -87,8 +90,8 @@ WORDS: dict[str, dict[str, str]] = {
 STATES = (CREATED, RUNNING, PAUSED, RESTARTING, EXITED)
 
 
-def _attach(box: Container) -> None:
-    attachment = box.attach()
+def _attach(box: Container, running: bool) -> None:
+    attachment = box.attach(running=running)
     attachment.close()
 
 

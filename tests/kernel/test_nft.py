@@ -224,3 +224,19 @@ def test_without_privilege_it_is_told(host: Host) -> None:
 
     done = host.run("capsh", "--drop=cap_net_admin", "--", "-c", f'exec {sys.executable} -c "$0"', script)
     assert done.stdout == "netlink(NFT_MSG_NEWTABLE) 't': Operation not permitted\n"
+
+
+def test_chains_are_listed_with_what_they_do(host: Host) -> None:
+    chain = "type filter hook forward priority 0; policy drop;"
+    host.run("nft", f"add table ip t; add chain ip t one {{ {chain} }}; add chain ip t two")
+    batch = nft.Batch()
+    batch.add_table("own")
+    batch.add_base_chain("own", "post", "nat", nft.POSTROUTING, nft.SRCNAT)
+    batch.add_rule("own", "post", nft.outgoing_kind("bridge"), nft.verdict(nft.RETURN))
+    batch.commit(host.firewall)
+    assert 'meta oifkind "bridge" return' in host.ruleset()
+    assert nft.list_chains(host.firewall) == [
+        nft.Chain(nft.IPV4, "t", "one", "filter", nft.FORWARD, nft.DROP),
+        nft.Chain(nft.IPV4, "t", "two", "", 0, 0),
+        nft.Chain(nft.INET, "own", "post", "nat", nft.POSTROUTING, nft.ACCEPT),
+    ]

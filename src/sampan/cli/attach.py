@@ -28,7 +28,7 @@ def attach(context: Context, arguments: Arguments) -> int:
     proxy = arguments["sig-proxy"] and not tty
     # Before the check of the terminal: that a container does not run is the more useful thing to hear.
     try:
-        attachment = container.attach(stdin="stdin" in attached)
+        attachment = container.attach(stdin="stdin" in attached, running=True)
     except Conflict as e:
         raise Failure(str(e)) from None  # Docker's command line says this itself, as it is
     session.check_terminal("stdin" in attached, tty)

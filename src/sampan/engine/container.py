@@ -370,9 +370,16 @@ class Container:
         return collect(attachment, input)
 
     @told
-    def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
-        """Listen to its own process from now on. Raises Conflict if it does not run."""
-        return self._verbs.executor.attach(self._record, stdin, stdout, stderr)
+    def attach(
+        self, stdin: bool = False, stdout: bool = True, stderr: bool = True, running: bool = False
+    ) -> Attachment:
+        """Listen to its own process from now on, as `POST /containers/{id}/attach`; any number of clients may.
+
+        If it does not run, the connection waits for its next start: it carries all of the output from the first byte on, and
+        what was sent before is the first that the program reads. A start that fails, or `remove`, is its end, without an
+        exit code. With `running` Conflict is raised instead. Raises Conflict if it is paused or restarting.
+        """
+        return self._verbs.executor.attach(self._record, stdin, stdout, stderr, running)
 
     def logs(
         self, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from sampan import jsontext
 from sampan.engine.validate import check_environment, clean_working_directory
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
 
+
+_LOOK_AGAIN = 0.01
 
 KEPT_EXECS = 1000
 """How many execs that have ended are kept, at least half of them, for as long as their container runs."""
@@ -141,16 +144,48 @@ class Executor:
         if action == "detach":  # a new size of an exec's terminal is no event
             self._events.container(record, "exec_detach", {"execID": identifier})
 
-    def attach(self, record: Record, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
-        """Listen to the container's own process from now on. Raises Conflict if it does not run."""
-        attachment = self._running(record, lifecycle.ATTACH).attach(stdin, stdout, stderr)
+    def attach(
+        self, record: Record, stdin: bool = False, stdout: bool = True, stderr: bool = True, running: bool = False
+    ) -> Attachment:
+        """Listen to the container's own process from now on: of one that does not run, from its next start.
+
+        Raises Conflict if its state forbids it, or if `running` and it does not run.
+        """
+        if running:
+            attachment = self._running(record, lifecycle.ATTACH).attach(stdin, stdout, stderr)
+        else:
+            attachment = self._attach_ahead(record, stdin, stdout, stderr)
         self._events.container(record, "attach")
         attachment.notice = lambda action, extra: self._events.container(record, action, extra)
+        return attachment
+
+    def _attach_ahead(self, record: Record, stdin: bool, stdout: bool, stderr: bool) -> Attachment:
+        seen = self._settler.observe(record)
+        lifecycle.check(lifecycle.ATTACH_AHEAD, seen.status, record.id, record.name)
+        if seen.status == lifecycle.RUNNING:
+            return self._handle(record, seen).attach(stdin, stdout, stderr)
+        from sampan.runtime.waiting import sit_down  # in here: whoever attaches to what runs does not need it
+
+        wanted = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        attachment = sit_down(self._records.paths(record.id).waiting, record.id, wanted)
+        try:
+            # A start that was on its way may have looked for who waits a moment too early.
+            while (seen := self._settler.observe(record)).status == lifecycle.STARTING and attachment.waits:
+                time.sleep(_LOOK_AGAIN)
+            if seen.running and attachment.leave():
+                attachment.close()
+                return self._running(record, lifecycle.ATTACH).attach(stdin, stdout, stderr)
+        except BaseException:
+            attachment.close()
+            raise
         return attachment
 
     def _running(self, record: Record, verb: str) -> Handle:
         seen = self._settler.observe(record)
         lifecycle.check(verb, seen.status, record.id, record.name)
+        return self._handle(record, seen)
+
+    def _handle(self, record: Record, seen: Observation) -> Handle:
         paths = self._records.paths(record.id)
         return Handle(paths, paths.start(seen.number).directory)
 

@@ -310,6 +310,10 @@ class Settler:
     def drop_parts(self, paths: ContainerPaths) -> None:
         """Remove what a container has outside its own directory, but its processes. Idempotent."""
         self._drop_run_directory(paths)
+        if os.path.isdir(paths.waiting):
+            from sampan.runtime.waiting import dismiss_all  # in here: mostly nobody waits
+
+            dismiss_all(paths.waiting)
         with self._trace.step("remove writable layer", paths.id):
             self._snapshots.remove(paths.id)
 

@@ -17,6 +17,7 @@ from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
 from sampan.runtime.plan import Launching, RootFilesystem, make_plan
 from sampan.runtime.spec import make_spec
+from sampan.shim.protocol import WAITING
 from sampan.store import states
 
 TYPE_CHECKING = False
@@ -206,30 +207,34 @@ class Starter:
         self, record: Record, attach: bool, launch: Launch, lock: RecordLock, restarted: dict[str, Any] | None
     ) -> Attachment | None:
         start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace, restarted)
-        descriptors: dict[str, int] = {}
+        joins: dict[str, int] = {}
+        waiting: dict[str, int] = {}
         try:
-            descriptors = self._open_joins(record)
+            joins = self._open_joins(record)
             self._await_copies(lock.paths)
             # Not before the start's directory is there: by that others see that their end must not unmount these.
             mounted = self._mount_volumes(record)
             self._prepare_mounts(record)
-            plan = self._plan(record, lock.paths, start, tuple(descriptors), attach, mounted)
+            waiting = _waiting(lock.paths)
+            plan = self._plan(record, lock.paths, start, tuple(joins), attach, len(waiting), mounted)
             # The start and the end, with its unmounts, are told by the shim, so that no end comes before its start.
             if attach:
                 self._events.container(record, "attach")
             self._events.volumes(record, "mount")
         except BaseException as e:
-            _close(descriptors)
+            _close(joins)
+            _close(waiting)
             states.write_exit(start, _FAILED_EXIT_CODE, str(e), True, self._trace)
             raise
         try:
-            attachment = launch.start(plan, {f"ns.{kind}": fd for kind, fd in descriptors.items()})
+            attachment = launch.start(plan, {**{f"ns.{kind}": fd for kind, fd in joins.items()}, **waiting})
         except StartFailed as e:
             self._conclude_failure(record, lock.paths, start, e)
             self._events.volumes(record, "unmount")
             raise
         finally:
-            _close(descriptors)
+            _close(joins)
+            _close(waiting)
         states.forget_old_starts(lock.paths, start.number, self._trace)
         if attachment is not None:
             attachment.notice = lambda action, extra: self._events.container(record, action, extra)
@@ -285,6 +290,7 @@ class Starter:
         start: StartPaths,
         joined: tuple[str, ...],
         attach: bool,
+        waiting: int,
         mounted: bool,
     ) -> Any:
         host = record.host_config
@@ -319,6 +325,7 @@ class Starter:
             init=init,
             no_pivot=bool(host.get("NoPivot")),
             attached=attach,
+            waiting=waiting,
             # Also where nothing is due: `update` may give it a restart policy while it runs.
             reaper=self._reaper(record.id),
             settles=record.auto_remove or mounted,
@@ -380,6 +387,15 @@ class Starter:
                 f"{_reason(kind, container_id)}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
             )
         return Handle(paths, paths.start(seen.number).directory)
+
+
+def _waiting(paths: ContainerPaths) -> dict[str, int]:
+    """The connections of those who are attached already, by their names in the plan."""
+    if not os.path.isdir(paths.waiting):
+        return {}
+    from sampan.runtime import waiting  # in here: mostly nobody is
+
+    return {f"{WAITING}{number}": fd for number, fd in enumerate(waiting.take_all(paths.waiting))}
 
 
 def _place(record: Record, paths: ContainerPaths) -> tuple[str, bool, bool]:

@@ -184,9 +184,9 @@ def add_ipvlan(socket: Socket, name: str, parent: int, mode: str, flag: str, nam
     _add(socket, name, "ipvlan", data, [u32(_IFLA_LINK, parent), u32(_IFLA_NET_NS_FD, namespace)])
 
 
-def add_dummy(socket: Socket, name: str) -> None:
+def add_dummy(socket: Socket, name: str, mac: str = "") -> None:
     """Make a link that leads nowhere: the parent of a macvlan that is to stay on the machine."""
-    _add(socket, name, "dummy", b"", [])
+    _add(socket, name, "dummy", b"", [netlink.attribute(_IFLA_ADDRESS, pack_mac(mac))] if mac else [])
 
 
 def _add(socket: Socket, name: str, kind: str, data: bytes, more: list[bytes], flags: int = 0) -> None:

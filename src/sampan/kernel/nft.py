@@ -58,6 +58,17 @@ class Rule(Struct):
     comment: str
 
 
+class Chain(Struct):
+    """A chain that is there. kind: "" for one that others jump to, and then neither hook nor policy means anything."""
+
+    family: int
+    table: str
+    name: str
+    kind: str
+    hook: int
+    policy: int
+
+
 # expressions
 
 
@@ -101,6 +112,11 @@ def incoming(link: str, unequal: bool = False) -> bytes:
 def outgoing(link: str, unequal: bool = False) -> bytes:
     """oifname: it leaves by the link of this name."""
     return _load_meta(7) + _compare(link.encode().ljust(_NAME_LENGTH, b"\0"), unequal)
+
+
+def outgoing_kind(kind: str) -> bytes:
+    """oifkind: it leaves by a link of this kind ("bridge"). Since Linux 5.1."""
+    return _load_meta(27) + _compare(kind.encode().ljust(_NAME_LENGTH, b"\0"))
 
 
 def of_family(family: int) -> bytes:
@@ -292,6 +308,24 @@ def list_rules(socket: netlink.Socket, table: str, chain: str = "", family: int 
             return []
         raise
     return [_rule(netlink.attributes(body, 4)) for body in found]
+
+
+def list_chains(socket: netlink.Socket) -> list[Chain]:
+    """All chains of all tables."""
+    found = socket.dump("netlink(NFT_MSG_GETCHAIN)", _SUBSYSTEM << 8 | _GETCHAIN, _head(0))
+    return [_chain(body[0], netlink.attributes(body, 4)) for body in found]
+
+
+def _chain(family: int, found: dict[int, bytes]) -> Chain:
+    hook = netlink.attributes(found.get(_CHAIN_HOOK, b""))
+    return Chain(
+        family=family,
+        table=netlink.to_text(found[_CHAIN_TABLE]),
+        name=netlink.to_text(found[_CHAIN_NAME]),
+        kind=netlink.to_text(found.get(_CHAIN_TYPE, b"")),
+        hook=int.from_bytes(hook.get(_HOOK_NUMBER, b""), "big"),
+        policy=int.from_bytes(found.get(_CHAIN_POLICY, b""), "big"),
+    )
 
 
 def _rule(found: dict[int, bytes]) -> Rule:

@@ -78,6 +78,7 @@ def derive(
 _GO, _ALREADY, _NO, _GONE = "yes", "already so", "no", "gone"
 
 START, STOP, RESTART, KILL, EXEC, ATTACH = "start", "stop", "restart", "kill", "exec", "attach"
+ATTACH_AHEAD = "attach, waiting"
 PAUSE, UNPAUSE, TOP, UPDATE, RENAME, WAIT = "pause", "unpause", "top", "update", "rename", "wait"
 REMOVE, FORCE_REMOVE = "rm", "rm --force"
 
@@ -95,6 +96,7 @@ TABLE: dict[str, dict[str, str]] = {
         KILL:         "-      -        +       +      +          -      -    x        -",
         EXEC:         "-      -        +       -      -          -      -    x        -",
         ATTACH:       "-      -        +       -      -          -      -    x        -",
+        ATTACH_AHEAD: "+      +        +       -      -          +      +    x        -",
         PAUSE:        "-      -        +       -      -          -      -    x        -",
         UNPAUSE:      "-      -        -       +      -          -      -    x        -",
         TOP:          "-      -        +       +      -          -      -    x        -",
@@ -144,6 +146,8 @@ def refusal(verb: str, state: str, container_id: str, name: str) -> SampanError:
         return _refusal_of_removing(verb, name)
     if state == PAUSED:
         return _refusal_of_paused(verb, container_id, name)
+    if state == RESTARTING and verb == ATTACH_AHEAD:
+        return Conflict(f"container {container_id} is restarting, wait until the container is running")
     if state == RESTARTING and verb in (EXEC, PAUSE, TOP):
         return Conflict(f"Container {container_id} is restarting, wait until the container is running")
     if verb == UNPAUSE:
@@ -183,6 +187,8 @@ def _refusal_of_paused(verb: str, container_id: str, name: str) -> SampanError:
         return Conflict(f"Container {container_id} is already paused")
     if verb == ATTACH:
         return Conflict("You cannot attach to a paused container, unpause it first")
+    if verb == ATTACH_AHEAD:
+        return Conflict(f"container {container_id} is paused, unpause the container before attach")
     if verb == REMOVE:
         return Conflict(f'cannot remove container "/{name}": container is paused and must be unpaused first')
     return Conflict(f"Container {name} is paused, unpause the container before {verb}")
@@ -204,7 +210,8 @@ def table_markdown() -> str:
         "",
         "What a verb does in a state. *already so* is no error on the command line (HTTP 304); *no* is a conflict (HTTP 409), *gone*",
         "means that there is no such container (HTTP 404). A lost container is settled by the command that meets it, and is then *exited*, or",
-        "*restarting* if its policy wants that. `start` makes the restart of a *restarting* one whose monitor was killed.",
+        "*restarting* if its policy wants that. *attach, waiting* is what the library does unless it is told otherwise: it is there",
+        "before the next start. `start` makes the restart of a *restarting* one whose monitor was killed.",
         "",
         "| verb | " + " | ".join(STATES) + " |",
         "|---|" + "---|" * len(STATES),

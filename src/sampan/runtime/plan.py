@@ -11,7 +11,7 @@ import os
 from sampan.kernel import cgroup, namespaces
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
-from sampan.shim.protocol import VERSION, ExecPlan, LaunchPlan, LogPlan, Stages
+from sampan.shim.protocol import VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
 from sampan.steps import cgroups, changeroot, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
@@ -69,7 +69,8 @@ class Launching(Struct):
     """The facts of one start that are in no OCI configuration.
 
     joined: kinds of namespaces that come as descriptors "ns.KIND", and "ns.mount" of the container whose /dev/shm is
-    shared. init: the host's program for pid 1, "" for none. group: the cgroup. filter: made of `linux.seccomp`. The rest is as in `LaunchPlan`.
+    shared. init: the host's program for pid 1, "" for none. group: the cgroup. waiting: how many clients come along that were
+    there before. filter: made of `linux.seccomp`. The rest is as in `LaunchPlan`.
     """
 
     container: str
@@ -85,6 +86,7 @@ class Launching(Struct):
     init: str = ""
     no_pivot: bool = False
     attached: bool = False
+    waiting: int = 0
     reaper: tuple[str, ...] = ()
     settles: bool = False
     temporary: bool = False
@@ -100,6 +102,7 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
     """Compose the lists. Raises what `driver` raises for limits that it cannot set."""
     lists = make_stages(spec, facts, driver)
     descriptors = [f"ns.{kind}" for kind in facts.joined] + (["attach"] if facts.attached else [])
+    descriptors += [f"{WAITING}{number}" for number in range(facts.waiting)]
     return LaunchPlan(
         version=VERSION,
         container=facts.container,

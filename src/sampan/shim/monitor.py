@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 else:
     import _signal  # without the enums of `signal`
 
-MAX_DESCRIPTORS = 64
-"""That one plan may bring along."""
+MAX_DESCRIPTORS = 253
+"""That one plan may bring along: SCM_MAX_FD, unix(7)."""
 
 
 class Monitor:
@@ -231,6 +231,7 @@ class Monitor:
     def _announce(self, outcome: launch.Outcome) -> None:
         """Init runs. Write down who it is, tell the launcher, and begin to serve."""
         attached = self.ctx.fds.pop("attach", None)
+        waiting = [self.ctx.fds.pop(name) for name in self.plan.descriptors if name.startswith(protocol.WAITING)]
         self.session.began(outcome.pid, self.ctx, self.ended.append)
         if self.prober is not None:
             self.prober.begin(self.session.pidfd)
@@ -253,6 +254,8 @@ class Monitor:
             client = self._client(_socket.socket(fileno=attached))
             client.join(self.session, {protocol.STDOUT, protocol.STDERR}, True)
             client.settles = True
+        for waited in waiting:
+            self._client(_socket.socket(fileno=waited)).receive()  # its ATTACH was there before the plan
         self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
         # A shim lives as long as its container: what only the start needed is given back.

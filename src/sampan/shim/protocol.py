@@ -70,6 +70,8 @@ LARGEST = 16 << 20
 EXEC_FILE, ENDED_EXEC_FILE = "exec-", "ended-"
 """Begin the name of an exec's file in the run directory: exec-ID while it runs, then ended-ID.CODE. In it are its pid and, after
 a blank, what its `ExecPlan` says about it."""
+WAITING = "waiting."
+"""Begins the names of descriptors that are connections of clients who were there before the start (`runtime.waiting`)."""
 LOSS_FILE = "log-lost"
 """A file of the run directory: what of the output could not be written to the log, as a JSON object (`shim.logs`)."""
 

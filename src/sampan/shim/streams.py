@@ -424,9 +424,10 @@ class Client:
             if self.session is not None:
                 self.session.regulate()
         if not self.closed and events & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            self._receive()
+            self.receive()
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
+        """Take what it says."""
         try:
             data = self._socket.recv(CHUNK)
         except BlockingIOError:

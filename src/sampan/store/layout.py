@@ -47,7 +47,18 @@ REMOVING = ".removing-"
 class StartPaths:
     """The files of one start of a container: starts/N/."""
 
-    __slots__ = ("directory", "exit", "health", "number", "reserved_exit", "restarted", "started", "stopping", "trace")
+    __slots__ = (
+        "directory",
+        "exit",
+        "health",
+        "number",
+        "reserved_exit",
+        "reserved_stopping",
+        "restarted",
+        "started",
+        "stopping",
+        "trace",
+    )
 
     def __init__(self, starts: str, number: int, name: str = "") -> None:
         self.number = number
@@ -57,6 +68,8 @@ class StartPaths:
         # Its blocks are reserved before the launch, and it is renamed to exit.json when it is written.
         self.reserved_exit = f"{self.directory}/exit.json.tmp"
         self.stopping = f"{self.directory}/stopping"
+        # The same for what is written by who wants it to end: a full disk is what many a container is removed for.
+        self.reserved_stopping = f"{self.directory}/stopping.tmp"
         self.restarted = f"{self.directory}/restarted"
         self.trace = f"{self.directory}/trace"
         # Of a run that has ended; while it runs it is in the run directory (`ContainerPaths.health`).
@@ -93,6 +106,7 @@ class ContainerPaths:
         "resolv_conf",
         "run_directory",
         "starts",
+        "waiting",
         "with_volumes",
     )
 
@@ -118,6 +132,8 @@ class ContainerPaths:
         self.attach_socket = f"{run_directory}/attach.sock"
         self.health = f"{run_directory}/health.json"
         self.log_loss = f"{run_directory}/log-lost"
+        # Who is attached to its next start: see `runtime.waiting`. Not in the run directory, which is one start's.
+        self.waiting = f"{os.path.dirname(run_directory)}/.waiting/{container_id}"
 
     def start(self, number: int) -> StartPaths:
         return StartPaths(self.starts, number)

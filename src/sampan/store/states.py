@@ -132,7 +132,8 @@ def begin_start(
 
     restarted: the restart that it is, from the exit file of the start before. The directory gets its name when all is in it:
     whoever comes after a crash sees whether a person or a policy made the start.
-    Raises OSError (ENOSPC) before anything was started: a disk that fills up later loses no exit code.
+    Raises OSError (ENOSPC) before anything was started: a disk that fills up later loses no exit code, and keeps nobody
+    from stopping the container.
     """
     start, draft = paths.start(number), paths.draft()
     if os.path.isdir(draft.directory):
@@ -142,6 +143,7 @@ def begin_start(
     try:
         with trace.step("reserve exit file", start.reserved_exit):
             _reserve(draft.reserved_exit)
+            _reserve(draft.reserved_stopping)
         if restarted is not None:
             write_atomic(draft.restarted, jsontext.dumps(restarted), sync=False)
         with trace.step("rename to", start.directory):
@@ -172,9 +174,42 @@ def write_stopping(start: StartPaths, signal: int, trace: Trace, final: bool = T
     before = read_json(start.stopping)
     if before is not None and (not final or (before.get("final"), before.get("again")) == (final, again)):
         return
+    intent = jsontext.dumps({"signal": signal, "time": clock.now(), "final": final, "again": again})
     with trace.step("write stop intent", start.stopping):
-        intent = {"signal": signal, "time": clock.now(), "final": final, "again": again}
-        write_atomic(start.stopping, jsontext.dumps(intent))
+        if os.path.exists(start.reserved_stopping):
+            _write_reserved(start.reserved_stopping, start.stopping, intent)
+            return
+        try:
+            write_atomic(start.stopping, intent)
+        except OSError as e:
+            if e.errno not in _FULL or before is None:
+                raise
+            _overwrite(start.stopping, intent)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _write_reserved(reserved: str, path: str, data: bytes) -> None:
+    """Put data at `path`, in the blocks that were set aside for it: this works on a full disk too."""
+    fd = os.open(reserved, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data)
+        os.ftruncate(fd, len(data))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(reserved, path)
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    """The same where the blocks are those of the file itself, in one write: half of it would count as none (`read_json`)."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, data.ljust(os.fstat(fd).st_size), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_exit(
@@ -193,17 +228,8 @@ def write_exit(
     }
     if restart is not None:
         value["restart"] = {**restart, "boot": boot_id()}
-    data = jsontext.dumps(value)
     with trace.step("write exit file", start.exit):
-        # Into the blocks that were set aside for the monitor: this works on a full disk too.
-        fd = os.open(start.reserved_exit, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(fd, data)
-            os.ftruncate(fd, len(data))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(start.reserved_exit, start.exit)
+        _write_reserved(start.reserved_exit, start.exit, jsontext.dumps(value))
     return value
 
 
@@ -212,7 +238,11 @@ def keep_health(paths: ContainerPaths, start: StartPaths, trace: Trace) -> None:
     health = read_json(paths.health)
     if health is not None:
         with trace.step("write health", start.health):
-            write_atomic(start.health, jsontext.dumps(health))
+            try:
+                write_atomic(start.health, jsontext.dumps(health))
+            except OSError as e:
+                if e.errno not in _FULL:
+                    raise  # it is not worth keeping a container from its end, which may be what makes room
 
 
 def restarts(paths: ContainerPaths, seen: Observation) -> int:
