@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -156,10 +157,35 @@ def test_truth_values_of_no_new_privileges_are_made_canonical() -> None:
 
 
 def test_the_networks_of_the_request_may_only_be_its_mode() -> None:
-    validate.check_endpoints({"EndpointsConfig": {"default": {}, "none": {}}}, "none")
-    validate.check_endpoints({}, "host")
-    with pytest.raises(InvalidParameter, match="network mine not found"):
-        validate.check_endpoints({"EndpointsConfig": {"mine": {}}}, "none")
+    assert validate.endpoints({"NetworkingConfig": {"EndpointsConfig": {"default": {}, "none": None}}}, "none") == {}
+    assert validate.endpoints({}, "host") == {}
+    with pytest.raises(InvalidParameter, match="Container cannot be connected to network endpoints: mine, none"):
+        validate.endpoints({"NetworkingConfig": {"EndpointsConfig": {"mine": {}}}}, "none")
+    with pytest.raises(InvalidParameter, match=r"NetworkingConfig\.EndpointsConfig"):
+        validate.endpoints({"NetworkingConfig": {"EndpointsConfig": ["mine"]}}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"IPAMConfig": {"IPv4Address": "10.9.0.7"}},
+            "user specified IP address is supported on user defined networks only",
+        ),
+        ({"Aliases": ["a"]}, "network-scoped aliases are only supported for user-defined networks"),
+        ({"MacAddress": "02:42:00:00:00:01"}, "conflicting options: mac-address and the network mode"),
+        ({"GwPriority": 5}, "GwPriority of an endpoint and the network mode host"),
+        ({"DriverOpts": {"a": "b"}}, "DriverOpts of an endpoint and the network mode host"),
+    ],
+)
+def test_nothing_is_said_of_an_interface_where_there_is_none(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidParameter, match=re.escape(message)):
+        validate.endpoints({"NetworkingConfig": {"EndpointsConfig": {"host": settings}}}, "host")
+
+
+def test_links_need_a_network() -> None:
+    for mode in ("host", "container:x", "none"):
+        assert "links" in refusal({"NetworkMode": mode, "Links": ["a:b"]})
 
 
 def test_the_request_is_copied() -> None:

@@ -51,7 +51,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 # Modes: their words, and `container:NAME`.
 _MODES: dict[str, tuple[str, ...]] = {
     "ipc": ("host", "none", "private", "shareable"),
-    "network": ("host", "none"),
+    "network": ("bridge", "host", "none"),
     "pid": ("host",),
 }
 # What `cp` copies from and to.
@@ -264,7 +264,8 @@ class _Line:
             if begun.startswith("container:"):
                 names = self._containers(lifecycle.ALIVE, begun.removeprefix("container:"))
                 return [f"container:{one}" for one in names]
-            return ["container:", *_MODES[name]]
+            others = self._networks() if name == "network" else []
+            return ["container:", *sorted({*_MODES[name], *others})]
         if name == "env":
             return sorted(os.environ)
         if name == "volumes-from":

@@ -72,11 +72,20 @@ def _mount(text: str) -> dict[str, Any]:
     return mounts.mount(text)
 
 
+def _network(text: str) -> dict[str, Any]:
+    """NAME, or name=NAME,alias=...: what follows a `=` may hold all that a word has."""
+    if "=" not in text:
+        return {"Target": text}
+    from sampan.cli import networkflags  # in here: most command lines say a name or nothing
+
+    return networkflags.parse(text)
+
+
 KINDS = {
     "bool": Kind("", values.boolean, empty=False, implied="true"),
     "string": Kind("string", str),
     "int": Kind("int", values.integer, empty=0),
-    "network": Kind("network", str),
+    "networks": Kind("network", _network, listed=True),
     "platforms": Kind("strings", str, listed=True),
     "strings": Kind("strings", str, listed=True),
     "duration": Kind("duration", values.duration, empty=0),

@@ -68,21 +68,33 @@ CREATE_FLAGS = (
     Flag("interactive", "bool", "Keep standard input open", "i"),
     Flag("io-maxbandwidth", "bytes", "Bandwidth of the system drive", hidden=True, system="windows"),
     Flag("io-maxiops", "int", "Operations of the system drive", hidden=True, system="windows"),
+    Flag("ip", "string", "IPv4 address in the first network"),
+    Flag("ip6", "string", "IPv6 address in the first network"),
     Flag("ipc", "string", "IPC namespace: none, private, shareable, host or container:NAME"),
     Flag("isolation", "string", "Kind of isolation: default"),
     Flag("kernel-memory", "bytes", "No effect", hidden=True),
     Flag("label", "labels", "Set a label (NAME or NAME=VALUE)", "l"),
     Flag("label-file", "list", "Read a file of labels, one NAME=VALUE a line"),
+    Flag("link", "list", "Know another container by a name (CONTAINER[:NAME])"),
+    Flag("link-local-ip", "list", "Add a link-local address in the first network"),
     Flag("log-driver", "string", "Where output is kept: json-file, local or none"),
     Flag("log-opt", "list", "Set an option of the log driver, max-size=10m for example"),
+    Flag("mac-address", "string", "Hardware address in the first network (92:d0:c6:0a:29:33)"),
     Flag("memory", "bytes", "Memory limit", "m"),
     Flag("memory-reservation", "bytes", "Memory that is left to the container when memory is short"),
     Flag("memory-swap", "bytes or -1", "Limit of memory and swap together (-1: as much swap as there is)"),
     Flag("memory-swappiness", "int", "How readily memory is swapped, 0 to 100 (cgroup v1)", default=-1),
     Flag("mount", "mounts", "Mount a directory, a volume, an image or a tmpfs (type=...,source=...,target=...)"),
     Flag("name", "string", "Name of the container"),
-    Flag("net", "network", hidden=True, alias_of="network"),
-    Flag("network", "network", "Network: none, host or container:NAME", default="default"),
+    Flag("net", "networks", hidden=True, alias_of="network"),
+    Flag("net-alias", "list", hidden=True, alias_of="network-alias"),
+    Flag(
+        "network",
+        "networks",
+        "Network: NAME, none, host or container:NAME. name=NAME can be followed by alias=, ip=, ip6=, mac-address=, "
+        "link-local-ip=, driver-opt= and gw-priority=, with commas between",
+    ),
+    Flag("network-alias", "list", "Another name of the container in its first network"),
     Flag("no-healthcheck", "bool", "Do without the image's health check"),
     Flag("no-pivot", "bool", "Change the root by chroot where pivot_root cannot (a ramdisk)", hidden=True),
     Flag("oom-kill-disable", "bool", "Let processes wait instead of killing them for memory (cgroup v1)"),
@@ -132,6 +144,9 @@ _MODES = (
 )
 
 
+_OF_NETWORKS = ("network-alias", "link-local-ip", "ip", "ip6", "mac-address", "link")
+
+
 def build(arguments: Arguments) -> dict[str, Any]:
     """The request, as for a container that is attached to. Raises InvalidParameter in Docker's words."""
     _check_pull(arguments)
@@ -168,6 +183,11 @@ def build(arguments: Arguments) -> dict[str, Any]:
 
         request["HostConfig"]["PortBindings"] = published = ports.bindings(arguments["publish"])
         request["ExposedPorts"] = {**{port: {} for port in published}, **ports.exposed(arguments["expose"])}
+    networks = arguments["network"]
+    if len(networks) > 1 or (networks and len(networks[0]) > 1) or any(arguments[flag] for flag in _OF_NETWORKS):
+        from sampan.cli import networkflags  # in here: most command lines name one, or none
+
+        request["NetworkingConfig"] = {"EndpointsConfig": networkflags.endpoints(arguments)}
     if health := _health(arguments):
         request["Healthcheck"] = health
     if arguments.given("stop-signal"):
@@ -265,7 +285,8 @@ def _host_config(arguments: Arguments) -> dict[str, Any]:
         "MemorySwap": arguments["memory-swap"],
         "Mounts": arguments["mount"],
         "NanoCpus": arguments["cpus"],
-        "NetworkMode": arguments["network"],
+        "Links": arguments["link"],
+        "NetworkMode": arguments["network"][0]["Target"] if arguments["network"] else "default",
         "MemorySwappiness": _swappiness(arguments["memory-swappiness"]),
         "OomScoreAdj": arguments["oom-score-adj"],
         "PidMode": arguments["pid"],

@@ -11,6 +11,7 @@ import os
 from sampan.engine import etcfiles, fields, initprogram, resources, validate
 from sampan.errors import InvalidParameter
 from sampan.kernel import clock
+from sampan.oci.network import is_joined
 from sampan.oci.process import merge, resolve_argv
 from sampan.store.record import SCHEMA, Record, check_name, new_id
 from sampan.structs import Struct
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.engine.mounts import Mounts
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.kernel.files import FileLock
+    from sampan.oci.network import Attachment, Network
     from sampan.steps.trace import Trace
     from sampan.store.locks import RecordLock
     from sampan.store.records import Creation
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
         def finish_removal(self, paths: Any) -> None: ...
         def release_name(self, name: str, container_id: str) -> None: ...
 
+    class Networks(Protocol):
+        def find(self, reference: str) -> Network: ...
+
     class Filters(Protocol):
         def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> object: ...
 
@@ -82,10 +87,11 @@ class Creator:
         janitor: Janitor,
         mounts: Callable[[], Mounts],
         filters: Callable[[], Filters],
+        networks: Callable[[], Networks],
         settings: Config,
         trace: Trace,
     ) -> None:
-        """`mounts` gives what makes mount points, `filters` seccomp filters, for the requests that ask for some."""
+        """`mounts` gives what makes mount points, `filters` seccomp filters, `networks` networks, for requests with some."""
         self._records = records
         self._images = images
         self._snapshots = snapshots
@@ -93,6 +99,7 @@ class Creator:
         self._janitor = janitor
         self._mounts = mounts
         self._filters = filters
+        self._networks = networks
         self._settings = settings
         self._trace = trace
 
@@ -104,18 +111,37 @@ class Creator:
         """
         name = check_name(request["Name"]) if request.get("Name") else ""
         config, host, warnings = self._checked(request)
+        endpoints = validate.endpoints(request, host["NetworkMode"])
         self._janitor.finish_leftovers()
+        networks = self._attachments(host, endpoints)
         # Until the record is there, nothing says that the image's layers are in use.
         with self._images.hold():
             image = self._images.resolve(config["Image"], request.get("Platform") or "")
             config = self._merged(config, image.config)
             resolve_argv(config)
             self._images.ensure_unpacked(image)
-            record, lock = self._lay_out(name, image, config, host)
+            record, lock = self._lay_out(name, image, config, host, networks)
         return Created(record, lock, tuple(warnings))
 
+    def _attachments(self, host: dict[str, Any], endpoints: dict[str, Any]) -> tuple[Attachment, ...]:
+        """The networks that it is to join; their names, and not ids or beginnings of ids, in HostConfig.NetworkMode too."""
+        if not is_joined(host["NetworkMode"]):
+            return ()
+        from sampan.engine import attachments
+
+        found = attachments.resolve(
+            host["NetworkMode"], endpoints, host["Links"] or (), self._networks(), self._records
+        )
+        host["NetworkMode"] = found[0].network
+        return found
+
     def _lay_out(
-        self, name: str, image: Image, config: dict[str, Any], host: dict[str, Any]
+        self,
+        name: str,
+        image: Image,
+        config: dict[str, Any],
+        host: dict[str, Any],
+        networks: tuple[Attachment, ...],
     ) -> tuple[Record, RecordLock]:
         container_id = new_id()
         self._name_host(config, host, container_id)
@@ -138,6 +164,7 @@ class Creator:
                 gids=gids,
                 config=config,
                 host_config=host,
+                networks=networks,
             )
             if _asks_for_mounts(config, host):
                 return self._commit_with_mounts(creation, record)
@@ -174,7 +201,6 @@ class Creator:
         validate.check_host_config(host, config)
         if _asks_for_mounts(config, host):
             self._mounts().check(config, host)
-        validate.check_endpoints(request.get("NetworkingConfig") or {}, host["NetworkMode"])
         if host["SecurityOpt"]:
             self._check_filter(host)
         warnings = validate.port_warnings(host) + resources.check(host, self._cgroups)

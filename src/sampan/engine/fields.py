@@ -140,7 +140,6 @@ HOST_CONFIG_OMITTED_WHEN_EMPTY = frozenset(
 
 # What the engine cannot do yet. The text is what the user asked for, in the user's words.
 _LATER = {
-    "Links": "links (--link)",
     "DeviceRequests": "device requests (--gpus)",
     "StorageOpt": "storage options (--storage-opt)",
     "Cgroup": "joining a cgroup",

@@ -11,6 +11,7 @@ import posixpath
 from sampan.errors import InvalidParameter
 from sampan.kernel.capabilities import NAMES
 from sampan.oci import signals
+from sampan.oci.network import BRIDGE, HOST, NONE, is_joined
 from sampan.oci.runtime import tmpfs_options
 
 TYPE_CHECKING = False
@@ -23,6 +24,10 @@ HOST_NAME_MAX = 64
 JOIN = "container:"
 DEFAULT_SHM_SIZE = 64 << 20
 
+WIRED = False
+"""Whether a start joins networks; until then a container that asks for one is refused."""
+
+_NO_LINKS = "can't be used with links. This would result in undefined behavior"
 _NO_NETWORK = "this version of sampan has the networks none, host and container:NAME"
 # What can be had of the security modules: to do without them, which is all that there is.
 _WITHOUT_MODULE = {"apparmor": "unconfined", "label": "disable"}
@@ -165,9 +170,10 @@ def _joins(mode: str) -> bool:
 def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
     mode = host["NetworkMode"]
     if mode in ("", "default"):
-        _refuse_ports(host)
+        if not WIRED:
+            _refuse_ports(host)
         # Docker's default is its bridge. Until there is one, the default is what is safe: no network but loopback.
-        mode = host["NetworkMode"] = "none"
+        mode = host["NetworkMode"] = BRIDGE if WIRED else NONE
     if mode.startswith(JOIN) and not _joins(mode):
         raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
     if host["UTSMode"]:
@@ -185,8 +191,14 @@ def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
             raise InvalidParameter("conflicting options: port publishing and the container type network mode")
         if config["ExposedPorts"]:
             raise InvalidParameter("conflicting options: port exposing and the container type network mode")
-    elif mode not in ("none", "host"):
+        if host["Links"]:
+            raise InvalidParameter(f"conflicting options: container type network {_NO_LINKS}")
+    elif mode == HOST and host["Links"]:
+        raise InvalidParameter(f"conflicting options: host type networking {_NO_LINKS}")
+    elif is_joined(mode) and not WIRED:
         raise InvalidParameter(f"network {mode} not found: {_NO_NETWORK}; bridges come in a later one")
+    elif mode == NONE and host["Links"]:
+        raise InvalidParameter("conflicting options: links (--link) and the network mode none")
 
 
 def _refuse_ports(host: dict[str, Any]) -> None:
@@ -205,11 +217,39 @@ def port_warnings(host: dict[str, Any]) -> list[str]:
     return []
 
 
-def check_endpoints(networking: dict[str, Any], mode: str) -> None:
-    """The networks that the request wants to be connected to besides its mode: none, so far."""
-    for name in networking.get("EndpointsConfig") or {}:
-        if name not in ("default", mode):
-            raise InvalidParameter(f"network {name} not found: {_NO_NETWORK}; bridges come in a later one")
+def endpoints(request: dict[str, Any], mode: str) -> dict[str, Any]:
+    """NetworkingConfig.EndpointsConfig of a request. Raises InvalidParameter for networks beside a mode that is none."""
+    given = (request.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+    if not isinstance(given, dict) or not all(isinstance(one, (dict, type(None))) for one in given.values()):
+        raise InvalidParameter("invalid value for NetworkingConfig.EndpointsConfig: it is not an object of objects")
+    if is_joined(mode):
+        found = dict(given)
+        if request.get("MacAddress"):  # Docker's older place for it
+            name = "default" if mode == BRIDGE and "default" in found else mode
+            found[name] = {"MacAddress": request["MacAddress"], **(found.get(name) or {})}
+        return found
+    others = sorted({name for name in given if name != "default"} | {mode})
+    if len(others) > 1:
+        raise InvalidParameter(f"Container cannot be connected to network endpoints: {', '.join(others)}")
+    for settings in given.values():
+        _refuse_settings(settings or {}, mode)
+    if request.get("MacAddress"):
+        raise InvalidParameter("conflicting options: mac-address and the network mode")
+    return {}
+
+
+def _refuse_settings(settings: dict[str, Any], mode: str) -> None:
+    """Nothing can be told of an interface where there is none, or the host's."""
+    addresses = settings.get("IPAMConfig") or {}
+    if any(addresses.values()):
+        raise InvalidParameter("user specified IP address is supported on user defined networks only")
+    if settings.get("Aliases"):
+        raise InvalidParameter("network-scoped aliases are only supported for user-defined networks")
+    if settings.get("MacAddress"):
+        raise InvalidParameter("conflicting options: mac-address and the network mode")
+    for field in ("Links", "DriverOpts", "GwPriority"):
+        if settings.get(field):
+            raise InvalidParameter(f"conflicting options: {field} of an endpoint and the network mode {mode}")
 
 
 def security_option(option: str) -> str:

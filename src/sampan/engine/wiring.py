@@ -139,6 +139,7 @@ class Wiring:
             self.janitor,
             lambda: self.mounts,
             lambda: self.filters,
+            lambda: self.networks,
             self.settings,
             self.trace,
         )

@@ -27,6 +27,16 @@ JOINABLE = ("bridge", "macvlan", "ipvlan")
 """The drivers of networks that have a record."""
 
 
+def is_user_defined(mode: str) -> bool:
+    """Whether a NetworkMode names a network that somebody made: names are answered there, and containers can be given addresses."""
+    return mode not in ("", "default", *PREDEFINED) and not mode.startswith("container:")
+
+
+def is_joined(mode: str) -> bool:
+    """Whether a NetworkMode names a network at all: none, host and container:ID do not."""
+    return mode == BRIDGE or is_user_defined(mode)
+
+
 class Pool(Struct):
     """One subnet of a network (IPAM.Config): `range` is what addresses are taken from, `reserved` who has some by name."""
 
