@@ -12,7 +12,7 @@ import time
 from sampan.errors import Conflict, NotFound, SampanError, System
 from sampan.kernel import cgroup
 from sampan.kernel.clock import boot_id
-from sampan.kernel.files import FileLock, lock_directory, lock_holder, lock_is_held
+from sampan.kernel.files import FileLock, lock_directory, lock_is_held
 from sampan.oci import lifecycle, restart
 from sampan.store import states
 from sampan.store.layout import CREATING
@@ -395,20 +395,6 @@ def await_monitor(paths: ContainerPaths, patience: float = FULL.others) -> None:
 
 def kill_monitor(paths: ContainerPaths) -> None:
     """SIGKILL to a monitor that has not written yet who it is: the holder of its lock. What it began is lost then."""
-    from sampan.kernel import process  # in here: monitors are killed once in a blue moon
+    from sampan.kernel.processinfo import kill_lock_holder  # in here: monitors are killed once in a blue moon
 
-    holder = lock_holder(paths.monitor_lock)
-    if holder is None or holder <= 0:
-        return
-    try:
-        pidfd = os.pidfd_open(holder)
-    except ProcessLookupError:
-        return
-    try:
-        # Now that the number cannot become another's: is it still the one?
-        if lock_holder(paths.monitor_lock) == holder:
-            process.signal_process(pidfd, 9)
-    except ProcessLookupError:
-        pass  # it came to its end in this moment
-    finally:
-        os.close(pidfd)
+    kill_lock_holder(paths.monitor_lock)

@@ -10,7 +10,7 @@ import os
 import time
 
 from sampan.engine import etcfiles, initprogram, logoptions
-from sampan.errors import Conflict, NotFound, StartFailed
+from sampan.errors import Conflict, NotFound, StartFailed, System
 from sampan.kernel import cgroup
 from sampan.kernel.files import FileLock, lock_is_held
 from sampan.oci import lifecycle
@@ -278,7 +278,10 @@ class Starter:
         while lock_is_held(paths.monitor_lock) and time.monotonic() < deadline:
             time.sleep(0.001)
         if states.read_json(start.exit) is None:
-            self._settler.drop_start(record, start)
+            try:
+                self._settler.drop_start(record, start)
+            except System:
+                return  # it stays lost as long as a process of it does not die; why it failed is the thing to tell
             states.write_exit(start, error.container_exit_code, str(error), True, self._trace)
 
     # What the plan is made of

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from sampan.kernel import process
+from sampan.kernel.files import lock_holder
 from sampan.structs import Struct
 
 
@@ -57,6 +59,25 @@ def look(pid: int) -> ProcessInfo | None:
         resident=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
         arguments=tuple(map(_text, words)),
     )
+
+
+def kill_lock_holder(path: str) -> None:
+    """SIGKILL to the process that holds a POSIX record lock on a file; nothing if none does."""
+    holder = lock_holder(path)
+    if holder is None or holder <= 0:
+        return
+    try:
+        pidfd = os.pidfd_open(holder)
+    except ProcessLookupError:
+        return
+    try:
+        # Now that the number cannot become another's: is it still the one?
+        if lock_holder(path) == holder:
+            process.signal_process(pidfd, 9)
+    except ProcessLookupError:
+        pass  # it came to its end in this moment
+    finally:
+        os.close(pidfd)
 
 
 def _read(path: str) -> bytes:

@@ -5,9 +5,12 @@ Apart from `launcher`, because it is needed only when the plan is made: importin
 
 from __future__ import annotations
 
+import select
 import struct
+import time
 
 from sampan.errors import StartFailed
+from sampan.kernel.files import lock_holder
 from sampan.runtime.handle import Attachment, frames_of
 from sampan.shim import protocol
 from sampan.steps.trace import NO_ERRNO, Event, Trace
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
     from typing import Any
 else:
     import _socket
+
+
+_ASK_AGAIN = 1.0
+_STOPPED_SECONDS = 3.0
+"""After which nobody waits for the answer of a shim that is stopped."""
+_SILENT_SECONDS = 90.0
+"""After which nobody waits for any. A shim gives up what is stuck on its way after a minute itself (`shim.launch`), and says where."""
 
 
 def start(control: Any, plan: protocol.LaunchPlan, descriptors: dict[str, int], trace: Trace) -> Attachment | None:
@@ -46,6 +56,8 @@ def _converse(control: Any, plan: protocol.LaunchPlan, fds: list[int], trace: Tr
     lists: protocol.Stages | None = None
     try:
         _send(control, protocol.frame(protocol.PLAN, protocol.dumps(plan.to_json())), fds)
+        if not plan.watched:
+            _await_answer(control, f"{plan.directory}/monitor.lock")
         for kind, body in frames_of(control):
             answer: dict[str, Any] = protocol.loads(body)
             if kind != protocol.BEGIN:
@@ -58,6 +70,26 @@ def _converse(control: Any, plan: protocol.LaunchPlan, fds: list[int], trace: Tr
     raise StartFailed(
         "the container's shim ended before it had started the container (was it killed, or could it not fork?)"
     )
+
+
+def _await_answer(control: Any, lock: str) -> None:
+    """Wait until the shim says something. Raises StartFailed if it will not: it is killed then, with what it has begun."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    begun = time.monotonic()
+    while not poll.poll(_ASK_AGAIN * 1000):
+        from sampan.kernel import processinfo  # in here: mostly the answer is there at once
+
+        silent = time.monotonic() - begun
+        shim = lock_holder(lock) or 0
+        info = processinfo.look(shim) if shim > 0 else None
+        stopped = info is not None and info.state in "Tt"
+        if silent > _SILENT_SECONDS or (stopped and silent > _STOPPED_SECONDS):
+            if info is not None:
+                processinfo.kill_lock_holder(lock)
+            why = "it was stopped" if stopped else "it waits for a disk or a file system, or the machine is overloaded"
+            who = f", process {shim}," if info is not None else ""
+            raise StartFailed(f"the container's shim{who} did not answer for {silent:.0f} s and was killed: {why}")
 
 
 def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:

@@ -40,7 +40,7 @@ _ASK_AGAIN = 1.0
 _STOPPED_SECONDS = 3.0
 """After which nobody waits for the answer of a monitor that is stopped: it was not for a moment."""
 _ANSWER_SECONDS = 60.0
-"""After which nobody waits for any. It starts one exec after the other, and a program may come from a slow disk."""
+"""After which nobody waits for any: it is longer than a process may take to come to its program (`shim.execs`)."""
 
 
 def frames_of(connection: Any) -> Iterator[tuple[int, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 
 from sampan.kernel import process
 from sampan.shim import launch, protocol
@@ -16,6 +17,7 @@ from sampan.steps.terminal import OpenTerminal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from sampan.shim.streams import Client, Loop
 
@@ -23,6 +25,25 @@ DRAIN_SECONDS = 2.0
 """That a process' streams may take to come to their end after its own, if somebody listens."""
 
 STUCK_MILLISECONDS = 2000
+
+_LOOK_AGAIN = 1.0
+
+MAKING_SECONDS = 20.0
+"""That a process may take to come to its program, before it counts as stuck."""
+
+
+class Making:
+    """A process that is on its way to its program, and who waits for it."""
+
+    def __init__(self, client: Client, plan: protocol.ExecPlan, session: Session, ctx: Context) -> None:
+        self.client = client
+        self.plan = plan
+        self.session = session
+        self.ctx = ctx
+        self.until = time.monotonic() + MAKING_SECONDS
+        self.launching: launch.Launching
+        self.told = False
+        """It took too long, and was killed: its end interests nobody."""
 
 
 class Execs:
@@ -34,23 +55,52 @@ class Execs:
         self._ended = ended
         self._event = event
         self._running: list[Session] = []
+        self._making: list[Making] = []
         self.directory = ""
         """The run directory."""
 
     def start(self, client: Client, plan: protocol.ExecPlan, init: int, devpts: int) -> None:
         """Start a process in the container of `init` (a pidfd), and tell the client; what fails harms nobody else.
 
+        Nothing waits for it: that it runs is an event of the loop, so that one that is stuck on its way holds up nobody.
         devpts: the container's /dev/pts, -1 if it has none of its own.
         """
         session = Session(self._loop, plan.identifier, plan.open_stdin, True, plan.terminal, None)
-        ctx = Context()
+        making = Making(client, plan, session, Context())
+        if not plan.detach:
+            client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
         try:
-            outcome = _launch(session, ctx, plan, init, devpts)
+            making.launching = _begin(session, making.ctx, plan, init, devpts)
         except Exception as e:
             # Out of descriptors or processes, or a plan that is none: the container goes on, and keeps nothing of it.
-            outcome = launch.Outcome()
-            message = f"cannot start a process in the container: {e}"
-            outcome.failed = {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
+            self._fail(making, _failure(f"cannot start a process in the container: {e}"))
+            return
+        self._making.append(making)
+        # No event but the hang-up: the reports of its steps wait in the socket until then.
+        self._loop.watch(making.launching.fileno(), 0, lambda _: self._made(making, init))
+
+    def turn(self) -> float | None:
+        """Give up what is on its way for too long. The seconds until this is to be called again, None if nothing is on its way."""
+        now = time.monotonic()
+        for making in self._making:
+            if now < making.until and making.launching.is_broken():
+                making.launching.kill()
+            if not making.told and now >= making.until:
+                making.told = True
+                making.launching.kill()
+                words = f"the process that is to run it has not come to its program within {MAKING_SECONDS:.0f} s and was killed"
+                self._fail(making, _failure(f"{words}: it was stopped, or a disk or a file system does not answer"))
+        return _LOOK_AGAIN if self._making else None
+
+    def _made(self, making: Making, init: int) -> None:
+        self._making.remove(making)
+        self._loop.forget(making.launching.fileno())
+        outcome = launch.conclude(making.launching)
+        if making.told:
+            if outcome.failed is None:
+                process.reap(outcome.pid)  # it was killed as it came to its program
+            return
+        client, plan, session = making.client, making.plan, making.session
         if outcome.failed is not None:
             # Its end kills what was about to join, or leaves it nothing to join: a process on its way out has no
             # namespaces any more (ESRCH), and its pid namespace takes no more processes (ENOMEM), a moment before the
@@ -58,19 +108,20 @@ class Execs:
             patience = 0 if outcome.failed["exit_code"] in (126, 127) else 100
             if outcome.failed["errno"] == errno.ESRCH or _has_ended(init, patience):
                 outcome.failed.update(message="the container has ended", errno=0, advice="")
-            session.close_program_ends(ctx)
-            session.close()
-            client.send(protocol.message(protocol.FAILED, **outcome.failed, error=launch.explain(outcome.failed)))
-            client.finish()
+            self._fail(making, outcome.failed)
             return
         self._running.append(session)
         attempt(lambda: write_whole(self._file(session), _document(plan, outcome.pid), sync=False))
-        session.began(outcome.pid, ctx, self._ended.append)
+        session.began(outcome.pid, making.ctx, self._ended.append)
         client.send(protocol.message(protocol.REPLY, pid=outcome.pid, steps=outcome.done))
         if plan.detach:
             client.finish()
-        else:
-            client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
+
+    def _fail(self, making: Making, failed: dict[str, Any]) -> None:
+        making.session.close_program_ends(making.ctx)
+        making.session.close()
+        making.client.send(protocol.message(protocol.FAILED, **failed, error=launch.explain(failed)))
+        making.client.finish()
 
     def end(self, session: Session) -> None:
         """Reap an exec's process; once its streams are at their end as well, or were held open too long, tell its client.
@@ -91,6 +142,13 @@ class Execs:
 
     def end_all(self) -> None:
         """The container has ended: kill those that were not killed with it, and end them all."""
+        for making in list(self._making):
+            making.launching.kill()
+            if not making.told:
+                making.told = True
+                self._fail(making, _failure("the container has ended"))
+            if making.launching.is_over(STUCK_MILLISECONDS / 1000):
+                self._made(making, -1)
         for session in list(self._running):
             if session not in self._ended:
                 session.signal(9)
@@ -114,7 +172,11 @@ class Execs:
         attempt(lambda: os.rename(self._file(session), ended))
 
 
-def _launch(session: Session, ctx: Context, plan: protocol.ExecPlan, init: int, devpts: int) -> launch.Outcome:
+def _failure(message: str) -> dict[str, Any]:
+    return {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
+
+
+def _begin(session: Session, ctx: Context, plan: protocol.ExecPlan, init: int, devpts: int) -> launch.Launching:
     if plan.terminal:
         if devpts < 0:
             raise StepError("it has no /dev/pts of its own for a terminal")
@@ -123,7 +185,7 @@ def _launch(session: Session, ctx: Context, plan: protocol.ExecPlan, init: int, 
         del ctx.fds["devpts"]
     session.prepare(ctx)
     ctx.fds["init"] = init
-    return launch.launch(plan.stages, ctx)
+    return launch.begin(plan.stages, ctx)
 
 
 def _document(plan: protocol.ExecPlan, pid: int) -> bytes:

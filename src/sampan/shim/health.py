@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from sampan.kernel.livegroup import LiveGroup
     from sampan.shim.streams import Loop
 
-START_SECONDS = 30.0
-"""That making the probe's process may take; its timeout is counted from then on (moby does so)."""
+MAKING_SECONDS = 5.0
+"""That making the probe's process may take in any case: else its timeout, which is counted anew from then on (moby has half a
+minute for it, which a timeout of a second does not mean)."""
 KEPT_RESULTS = 5
 OUTPUT_LIMIT = 4096
 """Bytes of what a probe says that are kept."""
@@ -122,7 +123,7 @@ class Prober:
 
     def _start(self) -> None:
         now = time.monotonic()
-        self._due = now + START_SECONDS
+        self._due = now + max(self._plan.timeout, MAKING_SECONDS)
         self._age = now - self._begun
         self._probe = probe = Probe(self._loop, self._running, self._ended)
         probe.launch(self._plan.stages, self._init)
@@ -138,8 +139,8 @@ class Prober:
         if self._group.frozen():
             self._wait()  # paused in the middle of it, which says nothing about its health
             return
-        text = self._plan.too_long if probe.pid else "timed out starting health check"
-        self._record(probe.result(FAILED, text + (f": {said}" if (said := probe.said()) else "")))
+        said = probe.said()
+        self._record(probe.result(FAILED, self._plan.too_long + (f": {said}" if said else "")))
 
     def _ended(self, probe: Probe, code: int, output: str) -> None:
         self._probe = None

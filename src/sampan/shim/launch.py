@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 
 from sampan.kernel import process
 from sampan.shim import protocol, stages
@@ -13,6 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+START_SECONDS = 60.0
+"""That a container's start may take, of which a slow disk may be a part, before it counts as stuck."""
+_KILL_SECONDS = 2.0
 
 
 class Launching:
@@ -26,16 +32,35 @@ class Launching:
         """For those who poll: it hangs up when execve has worked or something has failed. `conclude` waits for nothing then."""
         return int(self.status.fileno())
 
+    def is_over(self, seconds: float) -> bool:
+        """Wait for the hang-up; False if it has not come within the time."""
+        poll = select.poll()
+        poll.register(self.status, 0)
+        return bool(poll.poll(int(seconds * 1000)))
+
     def kill(self) -> None:
         """End it, however far it is. It is still to be concluded, when it hangs up."""
         os.kill(self.child, 9)
+        if pid := self._stage2():
+            os.kill(pid, 9)
+
+    def is_broken(self) -> bool:
+        """Whether stage2 has died and stage1, which does not go on, keeps that from being heard. Until stage2 is reaped its
+        pid namespace cannot end, and so the container cannot.
+        """
+        pid = self._stage2()
+        return pid != 0 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _stage2(self) -> int:
+        """Its pid, 0 if there is none yet."""
         try:
             said = self.status.recv(1 << 16, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
         except OSError:
-            return  # nothing yet, so that there is no stage2
+            return 0
         for kind, body in protocol.Reader().feed(said):
             if kind == protocol.INIT:
-                os.kill(protocol.loads(body)["pid"], 9)
+                return int(protocol.loads(body)["pid"])
+        return 0
 
 
 class Outcome:
@@ -55,9 +80,14 @@ def launch(
 
     `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec. `leave` is
     called with every BEGIN before its step runs, if the start is watched. After a failure no child is left. `ctx` keeps
-    the descriptors that the caller put there; those of the stages were opened in the children.
+    the descriptors that the caller put there; those of the stages were opened in the children. One that is not watched
+    has `START_SECONDS`.
     """
-    return conclude(begin(text, ctx, starting, leave is not None), leave)
+    launching = begin(text, ctx, starting, leave is not None)
+    late = leave is None and not launching.is_over(START_SECONDS)
+    if late:
+        launching.kill()
+    return conclude(launching, leave, late)
 
 
 def begin(text: str, ctx: Context, starting: bool = False, watched: bool = False) -> Launching:
@@ -74,13 +104,23 @@ def begin(text: str, ctx: Context, starting: bool = False, watched: bool = False
     return Launching(child, ours)
 
 
-def conclude(launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None) -> Outcome:
-    """The second half: wait for the end of the making, and know what came of it."""
+def conclude(
+    launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None, late: bool = False
+) -> Outcome:
+    """The second half: wait for the end of the making, and know what came of it.
+
+    `late`: it was killed because it took too long. In uninterruptible sleep it may not die: it is left behind then.
+    """
     outcome = Outcome()
+    stuck = late and not launching.is_over(_KILL_SECONDS)
+    if stuck:
+        launching.status.setblocking(False)
     _hear(launching.status, outcome, leave)
     launching.status.close()
-    os.waitpid(launching.child, 0)
-    _conclude(outcome)
+    os.waitpid(launching.child, os.WNOHANG if stuck else 0)
+    if late:
+        outcome.failed = _late(outcome)
+    _conclude(outcome, os.WNOHANG if stuck else 0)
     return outcome
 
 
@@ -115,8 +155,8 @@ def _receive(ours: Any, watched: bool) -> bytes:
     """What the stages say; b"" at the end. Not watched, sleep until that end, instead of waking up for each of 50 steps."""
     try:
         return bytes(ours.recv(1 << 16, 0 if watched else _socket.MSG_WAITALL))
-    except ConnectionResetError:
-        return b""  # a stage was killed before it had read our GO
+    except (ConnectionResetError, BlockingIOError):
+        return b""  # a stage was killed before it had read our GO; or there is no end, for it does not die
 
 
 def _by_our_pid(said: dict[str, Any], init: int) -> dict[str, Any]:
@@ -126,16 +166,27 @@ def _by_our_pid(said: dict[str, Any], init: int) -> dict[str, Any]:
     return said
 
 
-def _conclude(outcome: Outcome) -> None:
+def _conclude(outcome: Outcome, options: int = 0) -> None:
     """Find out whether the end of file was an execve or a death on the way; reap what is left of a failure."""
     if outcome.failed is None and not (outcome.pid and outcome.executing):
         outcome.failed = _died(outcome)
     if outcome.failed is not None and outcome.pid:
         try:
             os.kill(outcome.pid, 9)
-            os.waitpid(outcome.pid, 0)
+            os.waitpid(outcome.pid, options)
         except (ProcessLookupError, ChildProcessError):
             pass  # it was reaped with its own report
+
+
+def _late(outcome: Outcome) -> dict[str, Any]:
+    """A stage that was killed because it went on no more: in which step."""
+    failed = _died(outcome)
+    where = f"{failed['step']} of {failed['stage']}"
+    return {
+        **failed,
+        "message": f"the process that sets the container up did not get past {where} within {START_SECONDS:.0f} s and was killed",
+        "advice": "it was stopped, or a disk or a file system that it needs does not answer",
+    }
 
 
 def _died(outcome: Outcome) -> dict[str, Any]:

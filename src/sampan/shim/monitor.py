@@ -283,6 +283,8 @@ class Monitor:
             waits = [s.seconds_left for s in self.ended]
             if self.prober is not None:
                 waits.append(self.prober.turn())
+            if (making := self.execs.turn()) is not None:
+                waits.append(making)
             if self.session.stuck:
                 waits.append(1.0)
                 self.session.regulate()  # the disk may have room again

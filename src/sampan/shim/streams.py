@@ -190,6 +190,8 @@ class Session:
         return self._paused and self.spill is not None
 
     def _watch_output(self, fd: int) -> None:
+        if not self.pid:
+            return  # its program does not run yet: nobody hears of it before that is told
         events = 0 if self._paused else select.POLLIN
         if fd == self._input and self._input_buffer:
             events |= select.POLLOUT
@@ -302,7 +304,8 @@ class Session:
 
     def signal(self, number: int) -> None:
         try:
-            process.signal_process(self.pidfd, number)
+            if self.pidfd >= 0:
+                process.signal_process(self.pidfd, number)
         except ProcessLookupError:
             pass
 
