@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from support import host
 from support.conformance.runtime import Container, Containers, Runtime, cgroup2
 from support.conformance.terminal import ConsoleSocket
 from support.patience import eventually
@@ -701,3 +702,57 @@ def test_x56_umask_and_oom_score_of_an_exec(oci: Containers) -> None:
     path = process(one, "probe", "report", user={"uid": 0, "gid": 0, "umask": 0o77}, oomScoreAdj=400)
     report = one.runtime("exec", "--process", str(path), one.id).json()
     assert (report["umask"], report["oom_score_adj"].strip()) == (0o77, "400")
+
+
+def sub_groups(one: Container, *controllers: str) -> list[Path]:
+    """Groups "below" in the container's."""
+    groups = [one.group(controller) / "below" for controller in controllers]
+    for group in groups:
+        group.mkdir(exist_ok=True)
+        if "cpuset" in group.parts:
+            for knob in ("cpuset.cpus", "cpuset.mems"):
+                (group / knob).write_text((group.parent / knob).read_text())
+    return groups
+
+
+def groups_of(one: Container, *options: str) -> dict[str, str]:
+    """Where a process goes that `exec` makes: by controller, the path below the container's group."""
+    lines = one.runtime("exec", *options, one.id, "cat", "/proc/self/cgroup").ok().out.splitlines()
+    found = {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            found[controller] = path.partition(one.cgroup)[2]
+    return found
+
+
+@pytest.mark.core
+def test_x57_an_exec_in_groups_below(oci: Containers) -> None:
+    """exec --cgroup. The process is in the group of that name below the container's, in all hierarchies."""
+    one = oci().holding()
+    controllers = ["pids"] if cgroup2() else [p.name for p in host.CGROUPS.iterdir() if (p / "cgroup.procs").exists()]
+    sub_groups(one, *controllers)
+    found = groups_of(one, "--cgroup", "below")
+    assert {found["" if cgroup2() else controller] for controller in ("pids", "memory", "cpu")} == {"/below"}
+    assert set(groups_of(one).values()) == {""}
+
+
+def test_x58_an_exec_in_a_group_of_one_controller(oci: Containers) -> None:
+    """exec --cgroup. With cgroup v1 the controllers are named that it is for."""
+    if cgroup2():
+        pytest.xfail("cgroup v2 has one hierarchy")
+    one = oci().holding()
+    sub_groups(one, "pids", "memory")
+    found = groups_of(one, "--cgroup", "pids:below")
+    assert (found["pids"], found["memory"], found["cpu"]) == ("/below", "", "")
+    found = groups_of(one, "--cgroup", "pids,memory:/below")
+    assert (found["pids"], found["memory"], found["cpu"]) == ("/below", "/below", "")
+
+
+@pytest.mark.parametrize("given", ["missing", "pids:missing", "../sibling", "nothing:x"])
+def test_x59_groups_that_an_exec_cannot_have(oci: Containers, given: str) -> None:
+    """exec --cgroup. A group that is not there, or is not below the container's, is an error."""
+    one = oci().holding()
+    sibling = one.group("pids").parent / "sibling"
+    sibling.mkdir()
+    one.runtime("exec", "--cgroup", given, one.id, "true").fails()

@@ -241,6 +241,38 @@ def test_limits_hold_and_change(runtime: Runtime) -> None:
     assert event["data"]["pids"]["limit"] == 11
 
 
+def test_kernel_memory_is_ignored_and_said_to_be(runtime: Runtime) -> None:
+    runtime.config["linux"]["resources"]["memory"] = {"kernel": 1 << 26}
+    done = runtime.run("true")
+    assert done.returncode == 0
+    assert "level=warning" in done.stderr
+    assert "memory.kernel is ignored" in done.stderr
+    runtime.create("sleep", "300")
+    assert "memory.kernel is ignored" in runtime("update", "--kernel-memory", "67108864", "box").stderr
+
+
+@pytest.mark.core
+def test_a_limit_below_what_is_used_is_refused_where_that_is_asked_for(runtime: Runtime, tmp_path: Path) -> None:
+    """Of what the kernel could give back, so that it would take the limit."""
+    runtime.config["linux"]["resources"]["memory"] = {"limit": 1 << 28, "checkBeforeUpdate": True}
+    runtime.config["mounts"].append(
+        {"destination": "/data", "type": "bind", "source": str(tmp_path), "options": ["rbind", "rw"]}
+    )
+    runtime.create("sh", "-c", "dd if=/dev/zero of=/data/file bs=1M count=48; sync; echo > /data/done; exec sleep 300")
+    runtime("start", "box").check_returncode()
+    deadline = time.monotonic() + patience(30)
+    while not (tmp_path / "done").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    limit = str(32 << 20)
+    refused = runtime("update", "--memory", limit, "box")
+    assert refused.returncode == 1
+    assert "bytes in use, and checkBeforeUpdate is set" in refused.stderr
+    asked = json.dumps({"memory": {"limit": int(limit), "checkBeforeUpdate": False}})
+    assert runtime("update", "-r", "-", "box", stdin=None, input=asked).returncode == 0
+    assert runtime("update", "--memory", str(1 << 28), "box").returncode == 0
+
+
 def test_a_group_that_is_frozen_by_one_above_it_is_refused(runtime: Runtime) -> None:
     unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     above = Path("/sys/fs/cgroup", "" if unified else "freezer", f"sampan-tests-{os.getpid()}")

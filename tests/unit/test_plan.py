@@ -169,6 +169,17 @@ stage2: execve sh -c true"""
     )
 
 
+def test_a_group_that_the_container_may_write_to_belongs_to_its_user() -> None:
+    delegated = "chown /cg/sampan/c and its files for delegation to the user of the process"
+    options = {"SecurityOpt": ["writable-cgroups=true"]}
+    steps = of_stage(plan_of(host=options), "stage1")
+    assert steps.index(delegated) == steps.index("look up user 'root' in /etc/passwd and /etc/group of the image") + 1
+    assert delegated not in of_stage(plan_of(), "stage1")
+    # The host's groups are in sight, or version 1, which has no delegation.
+    assert delegated not in of_stage(plan_of(host={**options, "CgroupnsMode": "host"}), "stage1")
+    assert delegated not in of_stage(plan_of(host=options, driver=Version1()), "stage1")
+
+
 def test_a_start_on_cgroup_v1_with_a_bit_of_everything() -> None:
     host = {
         "ReadonlyRootfs": True,

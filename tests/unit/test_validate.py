@@ -147,12 +147,15 @@ def test_capability_names_are_made_canonical() -> None:
 
 def test_truth_values_of_no_new_privileges_are_made_canonical() -> None:
     given = ["no-new-privileges", "no-new-privileges:1", "no-new-privileges=F", "seccomp=unconfined", "label:disable"]
+    given += ["writable-cgroups=1", "writable-cgroups:false"]
     assert checked({"SecurityOpt": given})[1]["SecurityOpt"] == [
         "no-new-privileges",
         "no-new-privileges=true",
         "no-new-privileges=false",
         "seccomp=unconfined",
         "label:disable",
+        "writable-cgroups=true",
+        "writable-cgroups=false",
     ]
 
 

@@ -26,7 +26,7 @@ FILES = ":files"
 
 _FORMATS = ("json", "table")
 _STREAMS = ("stderr", "stdin", "stdout")
-_SECURITY = ("apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined")
+_SECURITY = ("apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined", "writable-cgroups=true")
 
 # Flags whose values are names of files.
 _PATHS = frozenset(("cidfile", "config", "device", "env-file", "input", "label-file", "output", "root", "run-root"))

@@ -114,7 +114,7 @@ CREATE_FLAGS = (
     Flag(
         "security-opt",
         "list",
-        "Security option: no-new-privileges, seccomp=FILE|builtin|unconfined, systempaths=unconfined",
+        "Security option: no-new-privileges, seccomp=FILE|builtin|unconfined, systempaths=unconfined, writable-cgroups=true|false",
     ),
     Flag("shm-size", "bytes", "Size of /dev/shm (default 64m)"),
     Flag("stop-signal", "string", "Signal that stops the container"),

@@ -259,7 +259,7 @@ def security_option(option: str) -> str:
     key, separator, value = option.partition("=") if "=" in option else option.partition(":")
     if not separator:
         raise InvalidParameter(f'invalid --security-opt 1: "{option}"')
-    if key == "no-new-privileges" and value in _TRUTH:
+    if key in ("no-new-privileges", "writable-cgroups") and value in _TRUTH:
         return f"{key}={_TRUTH[value]}"
     if key == "seccomp":
         return option  # judged with the capabilities, on which its conditions depend

@@ -7,6 +7,7 @@ error, but where the specification says that a field has no effect any more.
 from __future__ import annotations
 
 from sampan.errors import InvalidParameter
+from sampan.kernel import cgroupfs
 from sampan.kernel.cgroupmodel import Write
 
 TYPE_CHECKING = False
@@ -64,8 +65,33 @@ def _memory(memory: dict[str, Any], places: Places) -> list[Write]:
         found.append(Write(f"{places.version1['memory']}/memory.use_hierarchy", "1", required=False))
     if "swappiness" in memory and memory["swappiness"] is not None and memory["swappiness"] > 100:
         raise InvalidParameter(f"linux.resources.memory.swappiness: {memory['swappiness']} is not in 0 to 100")
-    # memory.kernel is "NOT RECOMMENDED": kernels since 5.16 take no such limit, and no runtime sets it any more.
     return found
+
+
+def ignored(resources: dict[str, Any]) -> list[str]:
+    """What was asked for and no kernel does any more: told as a warning, as runc does."""
+    if (resources.get("memory") or {}).get("kernel"):
+        return ["linux.resources.memory.kernel is ignored: kernel memory has no limit of its own since Linux 5.16"]
+    return []
+
+
+def in_use(memory: dict[str, Any], group: str, driver: CgroupDriver) -> str:
+    """Why these limits are below what the group uses (memory.checkBeforeUpdate); "" if they are not."""
+    places = Places(group, driver)
+    limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
+    if "memory" in places.version1:
+        directory = places.version1["memory"]
+        bounds = (("limit", limit, "memory.usage_in_bytes"), ("swap", swap, "memory.memsw.usage_in_bytes"))
+    else:
+        directory = places.version2
+        # Swap is counted by itself here, and given as memory and swap together.
+        alone = max(swap - limit, 0) if swap > 0 and limit > 0 else -1
+        bounds = (("limit", limit, "memory.current"), ("swap", alone, "memory.swap.current"))
+    for field, most, file in bounds:
+        used = int(cgroupfs.get(f"{directory}/{file}") or 0)
+        if (most > 0 or (field == "swap" and most == 0 and swap > 0)) and used > most:
+            return f"memory.{field}: {most} is less than the {used} bytes in use, and checkBeforeUpdate is set"
+    return ""
 
 
 def _cpu(cpu: dict[str, Any], places: Places) -> list[Write]:

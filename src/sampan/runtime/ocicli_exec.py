@@ -9,6 +9,7 @@ from sampan.kernel import capabilities
 from sampan.oci import runtime as oci
 from sampan.runtime import ocilaunch, ocimake, ocispec, ocistate, plan
 from sampan.runtime.ociflags import Flag
+from sampan.steps.cgroups import OpenCgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ FLAGS = {
         Flag("no-new-privs", "bool", "no execve may grant more"),
         Flag("cap", "list", "more capabilities", "c"),
         Flag("preserve-fds", "int", "how many descriptors from 3 on the process gets"),
-        Flag("cgroup", "list", "refused: the process goes into the container's cgroup"),
+        Flag("cgroup", "list", "[CONTROLLER[,CONTROLLER]:]PATH, a cgroup below the container's for the process"),
         Flag("ignore-paused", "bool", "also in a paused container, where it runs when that goes on"),
     )
 }
@@ -62,6 +63,7 @@ def exec_(given: Global, arguments: Arguments) -> int:
         mode,
         oci.namespace(container.config, "user") is not None,
         ocispec.filter_of(container.config),
+        _groups(arguments["cgroup"], container) if arguments["cgroup"] else None,
     )
     session = None
     if not detached:
@@ -115,12 +117,44 @@ def _check_status(container: Container, ignore_paused: bool) -> None:
         raise Conflict("cannot exec in a container that is being created")
 
 
+def _groups(words: list[str], container: Container) -> OpenCgroups:
+    """--cgroup: groups below the container's, of all hierarchies or of those with the controllers that are named. Raises `InvalidParameter`."""
+    driver, group = container.driver, container.group
+    hierarchies = driver.hierarchies(group)
+    everywhere, of = "", {}
+    for word in words:
+        controllers, colon, path = word.rpartition(":")
+        if ".." in path.split("/"):
+            raise InvalidParameter(f"--cgroup: {path} is no path below the container's cgroup")
+        if not colon:
+            everywhere = path.strip("/")
+        elif driver.version == "v2":
+            raise InvalidParameter(f"--cgroup {word}: cgroup v2 has one hierarchy for all controllers: leave them out")
+        for controller in controllers.split(",") if colon else ():
+            if not any(controller in h.name.split(",") for h in hierarchies):
+                raise InvalidParameter(f"--cgroup: there is no controller {controller or word!r} here")
+            of[controller] = path.strip("/")
+    below: dict[str, str] = {}
+    for hierarchy in hierarchies:
+        names = hierarchy.name.split(",")
+        path = next((of[name] for name in names if name in of), everywhere)
+        if path and not os.path.isdir(f"{hierarchy.directory}/{path}"):
+            if path == everywhere and driver.version != "v2" and not driver.controllers.intersection(names):
+                path = ""  # one without controllers, which nobody may have made groups in
+            else:
+                raise InvalidParameter(
+                    f"--cgroup: no cgroup {path} below the container's: {hierarchy.directory}/{path}"
+                )
+        below[hierarchy.directory] = f"{hierarchy.directory}/{path}".rstrip("/")
+    files = tuple(f"{below[os.path.dirname(file)]}/tasks" for file in driver.join_files(group))
+    return OpenCgroups(files, below.get(driver.clone_directory(group) or "", ""))
+
+
 def _process(container: Container, arguments: Arguments) -> dict[str, Any]:
     """The process object: the file's, or the container's own with what the command line says."""
     for flag, what in (
         ("process-label", "SELinux labels"),
         ("apparmor", "AppArmor profiles"),
-        ("cgroup", "cgroups of its own"),
     ):
         if arguments[flag]:
             raise InvalidParameter(f"--{flag}: {what} are not supported")

@@ -7,8 +7,9 @@ import os
 from sampan.errors import Conflict, InvalidParameter, System
 from sampan.kernel import cgroup, cgroupchange
 from sampan.oci import runtimeschema
-from sampan.runtime import moreresources, ocispec, ocistate, plan
+from sampan.runtime import moreresources, ocispec, ocistate
 from sampan.runtime.ociflags import Flag
+from sampan.runtime.resources import make_limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def update(given: Global, arguments: Arguments) -> int:
         container = ocistate.find(given.root, container.id)
         if container.status() == ocistate.STOPPED:
             raise Conflict("container not running")
+        for warning in moreresources.ignored(asked):
+            given.log.warning(warning)
         _apply(container, asked)
         before = container.config["linux"].get("resources") or {}
         linux = {**container.config["linux"], "resources": merge(before, asked)}
@@ -118,7 +121,7 @@ def merge(before: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     found = dict(before)
     for part, value in asked.items():
         if isinstance(value, dict) and part not in ("unified", "rdma"):
-            kept = {k: v for k, v in value.items() if v or (k in ("burst", "idle") and v is not None)}
+            kept = {k: v for k, v in value.items() if v or v is False or (k in ("burst", "idle") and v is not None)}
             found[part] = {**(before.get(part) or {}), **kept}
         elif isinstance(value, dict):
             found[part] = {**(before.get(part) or {}), **value}
@@ -133,11 +136,14 @@ def _apply(container: Container, asked: dict[str, Any]) -> None:
         raise InvalidParameter("resources.devices: rules on devices cannot be changed any more")
     wanted = merge({}, asked)
     memory = wanted.get("memory") or {}
+    before = (container.config["linux"].get("resources") or {}).get("memory") or {}
+    checked = memory.get("checkBeforeUpdate", before.get("checkBeforeUpdate"))
+    if checked and (refusal := moreresources.in_use(memory, container.group, container.driver)):
+        raise System(f"resources: {refusal}")
     if memory.get("limit") and not memory.get("swap"):
-        before = (container.config["linux"].get("resources") or {}).get("memory") or {}
         # Memory and swap together may not be less than memory alone: an unlimited one stays.
         wanted["memory"] = {**memory, "swap": before.get("swap") or -1}
-    limits = plan.make_limits({**wanted, "devices": []})
+    limits = make_limits({**wanted, "devices": []})
     refused = cgroup.check(limits, container.driver)
     if refused:
         raise System(f"resources: {refused[0]}")

@@ -11,6 +11,7 @@ from sampan.kernel.libc import KernelError
 from sampan.oci import runtime as oci
 from sampan.runtime import ocilaunch, ocispec, ocistate, plan
 from sampan.runtime.ocistate import Container
+from sampan.runtime.resources import make_limits
 from sampan.steps.hooks import HookFailed, run_hook
 from sampan.structs import Struct
 
@@ -163,6 +164,8 @@ class Maker:
                 listener=ocispec.process_state(self.spec, state) if "listener.socket" in descriptors else "",
             ),
         )
+        for warning in plan.planmore().ignored_limits(self.spec["linux"]["resources"]):
+            self.log.warning(warning)
         stages = plan.make_stages(self.spec, facts, self._driver)
         self.launch.start(stages, descriptors, self._met)
 
@@ -182,7 +185,7 @@ class Maker:
                 )
 
     def _check_limits(self) -> None:
-        limits = plan.make_limits(self.spec["linux"]["resources"])
+        limits = make_limits(self.spec["linux"]["resources"])
         refused = cgroup.check(limits, self._driver)
         if refused:
             raise System(f"linux.resources: {refused[0]}")

@@ -11,6 +11,7 @@ import os
 from sampan.kernel import cgroup, namespaces
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
+from sampan.runtime.resources import make_limits
 from sampan.shim.protocol import VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
 from sampan.steps import cgroups, changeroot, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
@@ -174,6 +175,8 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         # Whose ids the mounts are given: the image's own files say it, and its root is there now.
         own = spec["process"]["user"]
         steps.append(process.FindUser(own["username"], tuple(own["additionalGroups"])))
+    if driver.version == "v2" and _has_own_groups(spec):
+        steps += planmore().delegate(spec, driver.directories(facts.group)[0])
     for index, entry in enumerate(spec["mounts"]):
         steps += _detached(entry, index, facts, driver)
     if user is not None:
@@ -190,6 +193,16 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     if spec["linux"].get("timeOffsets"):
         steps.append(planmore().offset_clocks(spec["linux"]["timeOffsets"]))
     return steps
+
+
+def _has_own_groups(spec: dict[str, Any]) -> bool:
+    """Whether the container sees its own group as the root of all, and may write there."""
+    own = oci.namespace(spec, "cgroup")
+    return (
+        own is not None
+        and "path" not in own
+        and any(e["type"] == "cgroup" and "ro" not in (e.get("options") or ()) for e in spec["mounts"])
+    )
 
 
 def planmore() -> Any:
@@ -223,51 +236,10 @@ def _make_cgroups(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) 
     return [*steps, _open_cgroups(group, driver)]
 
 
-def _open_cgroups(group: str, driver: CgroupDriver) -> Step:
-    return cgroups.OpenCgroups(tuple(driver.join_files(group)), driver.clone_directory(group) or "")
-
-
-def make_limits(resources: dict[str, Any]) -> cgroup.Limits:
-    """linux.resources as the drivers take them; what they do not know is `planmore.more_limits`."""
-    in_user = namespaces.in_user_namespace()
-    memory, cpu, block = (resources.get(part) or {} for part in ("memory", "cpu", "blockIO"))
-    return cgroup.Limits(
-        memory=memory.get("limit") or 0,
-        memory_swap=memory.get("swap") or 0,
-        memory_reservation=memory.get("reservation") or 0,
-        memory_swappiness=memory.get("swappiness", -1),
-        oom_kill_disable=memory.get("disableOOMKiller", False),
-        cpu_shares=cpu.get("shares") or 0,
-        cpu_quota=cpu.get("quota") or 0,
-        cpu_period=cpu.get("period") or 0,
-        cpu_realtime_runtime=cpu.get("realtimeRuntime", 0),
-        cpu_realtime_period=cpu.get("realtimePeriod", 0),
-        cpuset_cpus=cpu.get("cpus", ""),
-        cpuset_mems=cpu.get("mems", ""),
-        block_weight=block.get("weight", 0),
-        block_weights=tuple(
-            cgroup.BlockWeight(entry["major"], entry["minor"], entry["weight"])
-            for entry in block.get("weightDevice") or ()
-            if entry.get("weight")
-        ),
-        throttles=tuple(
-            cgroup.Throttle(knob, entry["major"], entry["minor"], entry["rate"])
-            for name, knob in _THROTTLES
-            for entry in block.get(name) or ()
-        ),
-        hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits") or ()),
-        pids=(resources.get("pids") or {}).get("limit") or 0,
-        # In a user namespace no rule can be made, and none is needed: the kernel opens no node that was made in it.
-        devices=() if in_user else tuple(cgroup.DeviceRule(**rule) for rule in resources.get("devices") or ()),
-    )
-
-
-_THROTTLES = (
-    ("throttleReadBpsDevice", "read_bps"),
-    ("throttleWriteBpsDevice", "write_bps"),
-    ("throttleReadIOPSDevice", "read_iops"),
-    ("throttleWriteIOPSDevice", "write_iops"),
-)
+def _open_cgroups(group: str, driver: CgroupDriver, beside: bool = False) -> Step:
+    directory = driver.clone_directory(group) or ""
+    mount = directory.removesuffix(f"/{group}") if beside else ""
+    return cgroups.OpenCgroups(tuple(driver.join_files(group)), directory, mount)
 
 
 def root_steps(root: RootFilesystem) -> list[Step]:
@@ -562,12 +534,13 @@ def make_exec_stages(
     mode: Mode,
     user_namespace: bool = False,
     load_filter: process.LoadFilter | None = None,
+    groups: Step | None = None,
 ) -> Stages:
-    """The lists of an exec's two processes. `user_namespace`: the container has one of its own."""
+    """The lists of an exec's two processes. `user_namespace`: the container has one of its own. `groups`: opens others than the container's."""
     joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
     stage1: list[Step] = [
         # The cgroups' files first: behind the setns they are the container's read-only view.
-        _open_cgroups(group, driver),
+        groups or _open_cgroups(group, driver, beside=True),
         *_oom_score(own, mode),
         *(planmore().affinity(own, "initial") if mode.strict else ()),
         process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),

@@ -38,6 +38,16 @@ def enter_user_namespace(joined: bool) -> Step:
     return ids.EnterUserNamespace("ns.user" if joined else "user")
 
 
+def delegate(spec: dict[str, Any], directory: str) -> list[Step]:
+    """The container's group to the user of its process, as runc does where it sees the group alone and can write to it."""
+    own = spec["process"]["user"]
+    steps: list[Step] = []
+    if "uid" not in own:
+        steps.append(process_steps.FindUser(own["username"], tuple(own["additionalGroups"])))
+    uids = tuple((e["containerID"], e["hostID"], e["size"]) for e in spec["linux"].get("uidMappings") or ())
+    return [*steps, ids.DelegateCgroup(directory, own.get("uid", -1), uids)]
+
+
 def become_root() -> Step:
     return ids.BecomeRoot()
 
@@ -207,6 +217,15 @@ def _hooks(given: dict[str, Any], kind: str, mode: Mode, status: str) -> list[St
 def hook(entry: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[str, ...], int]:
     """One hook of the configuration, as `steps.hooks` takes it."""
     return entry["path"], tuple(entry.get("args") or ()), tuple(entry.get("env") or ()), entry.get("timeout") or 0
+
+
+def ignored_limits(resources: dict[str, Any]) -> list[str]:
+    """The warnings of what has no effect any more."""
+    if not resources.get("memory"):
+        return []
+    from sampan.runtime import moreresources
+
+    return moreresources.ignored(resources)
 
 
 def more_limits(resources: dict[str, Any], group: str, driver: CgroupDriver) -> list[Write]:

@@ -150,6 +150,16 @@ def no_new_privileges(host: dict[str, Any]) -> bool:
     return answer
 
 
+def writable_cgroups(host: dict[str, Any], privileged: bool) -> bool:
+    """Whether the container may write to its own cgroup: --security-opt writable-cgroups, the last one; else of a privileged one."""
+    answer = privileged
+    for option in host.get("SecurityOpt") or []:
+        name, _, value = option.replace(":", "=", 1).partition("=")
+        if name == "writable-cgroups":
+            answer = value == "true"
+    return answer
+
+
 def _mounts(
     host: dict[str, Any], privileged: bool, files: dict[str, str], asked: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -169,10 +179,11 @@ def _mounts(
         )
     elif ipc.startswith("container:"):
         _replace(own, {"destination": "/dev/shm", "type": "bind", "source": "joined:/dev/shm", "options": ["bind"]})
-    if privileged:
-        for entry in own:
-            if entry["destination"] in ("/sys", "/sys/fs/cgroup"):
-                entry["options"].remove("ro")
+    for entry in own:
+        if (entry["destination"] == "/sys" and privileged) or (
+            entry["destination"] == "/sys/fs/cgroup" and writable_cgroups(host, privileged)
+        ):
+            entry["options"].remove("ro")
     if host.get("NetworkMode") == "host" and namespaces.in_user_namespace():
         # sysfs shows the devices of a network namespace, and only its owner may mount it.
         sealed = ["rbind", "nosuid", "noexec", "nodev", *([] if privileged else [_read_only_below()])]

@@ -52,10 +52,15 @@ class FilterDevices(Step):
 
 
 class OpenCgroups(Step):
-    """Open what init needs to move itself in, while this process still has the host's view and privileges."""
+    """Open what init needs to move itself in, while this process still has the host's view and privileges.
+
+    beside: of an exec, where the cgroup2 hierarchy is mounted: it goes where the container's init is (the descriptor "init") if the container
+    has given its group's controllers to groups of its own, and so can have no process in it any more (cgroup-v2.rst, "No Internal Process Constraint").
+    """
 
     join_files: tuple[str, ...]
     clone_directory: str = ""
+    beside: str = ""
 
     def describe(self) -> str:
         files = [f"the tasks files of {len(self.join_files)} cgroups"] if self.join_files else []
@@ -65,7 +70,18 @@ class OpenCgroups(Step):
         for number, path in enumerate(self.join_files):
             ctx.put(f"cgroup.{number}", os.open(path, os.O_WRONLY | os.O_CLOEXEC))
         if self.clone_directory:
-            ctx.put("cgroup", os.open(self.clone_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            directory = self.clone_directory
+            if self.beside and cgroupfs.get(f"{directory}/cgroup.subtree_control"):
+                directory = self._of_init(ctx.fds["init"])
+            ctx.put("cgroup", os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def _of_init(self, pidfd: int) -> str:
+        """The cgroup2 group of the process, below the container's; that itself where it is elsewhere, which the clone will refuse."""
+        facts = cgroupfs.get(f"/proc/self/fdinfo/{pidfd}") or ""
+        pid = next(line[4:].strip() for line in facts.split("\n") if line.startswith("Pid:"))
+        lines = (cgroupfs.get(f"/proc/{pid}/cgroup") or "").split("\n")
+        found = next((f"{self.beside}{line[3:]}" for line in lines if line.startswith("0::")), "")
+        return found if found.startswith(f"{self.clone_directory}/") else self.clone_directory
 
 
 class JoinCgroups(Step):

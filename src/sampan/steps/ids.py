@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.kernel import namespaces
+from sampan.kernel import cgroupfs, namespaces
 from sampan.kernel.libc import KernelError
 from sampan.steps.base import Context, Step, StepError
 
@@ -64,6 +64,42 @@ class BecomeRoot(Step):
             raise StepError(
                 f"cannot become root of the user namespace: {os.strerror(e.errno or 0).lower()}: its maps have to hold user and group 0"
             ) from None
+
+
+class DelegateCgroup(Step):
+    """cgroup v2: give the container's group to the user of its process, who may then make groups below it and no more.
+
+    uid: as the container counts, -1 for that of `FindUser`. uids: inside, outside, length; empty without a user namespace. Source:
+    config-linux.md, "Cgroup ownership"; the kernel's cgroup-v2.rst, "Delegation".
+    """
+
+    directory: str
+    uid: int
+    uids: tuple[tuple[int, int, int], ...] = ()
+
+    def describe(self) -> str:
+        return f"chown {self.directory} and its files for delegation to the user of the process"
+
+    def run(self, ctx: Context) -> None:
+        owner = self._outside(ctx.uid if self.uid < 0 else self.uid)
+        if owner < 0:
+            return  # nobody of this machine: the start fails where it becomes that user
+        os.chown(self.directory, owner, -1)
+        for name in _delegated_files():
+            try:
+                os.chown(f"{self.directory}/{name}", owner, -1)
+            except FileNotFoundError:
+                pass  # of a controller that this group has not
+
+    def _outside(self, uid: int) -> int:
+        found = [outside + uid - inside for inside, outside, count in self.uids if inside <= uid < inside + count]
+        return found[0] if found else -1 if self.uids else uid
+
+
+def _delegated_files() -> list[str]:
+    # Not by `open`, which looks for a codec: nothing is imported any more.
+    found = cgroupfs.get("/sys/kernel/cgroup/delegate")
+    return ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] if found is None else found.split()
 
 
 class OffsetClocks(Step):
