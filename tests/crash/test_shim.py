@@ -20,19 +20,13 @@ from sampan.kernel.files import lock_directory
 from sampan.steps.trace import Event
 
 from support import host
-from support.box import Box, Boxes, boxes_below, directory_for_tests
+from support.box import Box, Boxes, boxes_below
+from support.boxes import directory
 from support.patience import eventually
-from support.rootfs import make_rootfs
+
+__all__ = ["directory"]
 
 pytestmark = [pytest.mark.root, pytest.mark.core, pytest.mark.patience(240)]
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,34 +17,18 @@ from sampan.runtime.handle import STDOUT, Attachment
 from sampan.shim import spill
 from sampan.shim.protocol import LogPlan
 
-from support.box import Box, Boxes, boxes_below, collect, directory_for_tests
+from support.box import Box, Boxes, collect
+from support.boxes import box, directory, resident
 from support.command import Command
 from support.imagestore import disk
 from support.patience import eventually, patience
-from support.rootfs import make_rootfs
 from support.roots import Root
+
+__all__ = ["box", "directory"]
 
 pytestmark = [pytest.mark.root]
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
-        yield boxes
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def bounded(one: Box, size: int = 100_000, files: int = 2) -> LogPlan:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +12,13 @@ import pytest
 from sampan.errors import Conflict, StartFailed, System
 from sampan.runtime.handle import STDOUT, Attachment
 
-from support.box import Box, Boxes, boxes_below, collect, directory_for_tests
+from support.box import Box, Boxes, collect
+from support.boxes import box, children, directory
 from support.patience import eventually, patience
-from support.rootfs import make_rootfs
+
+__all__ = ["box", "directory"]
 
 pytestmark = [pytest.mark.root, pytest.mark.core]
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
-        yield boxes
 
 
 def descriptors(pid: int) -> list[str]:
@@ -54,10 +40,6 @@ def idle(box: Box) -> list[str]:
 
     box.exec("true")
     return eventually(steady)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_streams_and_exit_code_of_an_exec(box: Boxes) -> None:

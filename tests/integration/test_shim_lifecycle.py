@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,26 +17,15 @@ from sampan.kernel.files import lock_is_held
 from sampan.runtime.launcher import ExecLauncher
 from sampan.runtime.plan import RootFilesystem
 
-from support.box import Box, Boxes, boxes_below, collect, directory_for_tests
+from support.box import Box, Boxes, collect
+from support.boxes import box, directory
 from support.child import in_child
 from support.patience import eventually
-from support.rootfs import make_rootfs, variant
+from support.rootfs import variant
+
+__all__ = ["box", "directory"]
 
 pytestmark = [pytest.mark.root, pytest.mark.core]
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
-        yield boxes
 
 
 def lives(pid: int) -> bool:

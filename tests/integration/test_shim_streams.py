@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,32 +17,15 @@ from sampan.runtime.handle import EXIT, FAILED, STDERR, STDOUT, Attachment
 from sampan.shim import protocol
 from sampan.shim.protocol import LogPlan
 
-from support.box import Boxes, boxes_below, collect, directory_for_tests
+from support.box import Boxes, collect
+from support.boxes import box, directory, resident
 from support.patience import eventually
-from support.rootfs import make_rootfs
+
+__all__ = ["box", "directory"]
 
 pytestmark = [pytest.mark.root]
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
-        yield boxes
-
-
-def resident(pid: int) -> int:
-    """Bytes of a process' memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def descriptors(pid: int) -> int:

@@ -1,6 +1,16 @@
 """Faults that other engines had, one by one: what an image or a container does to get out, and that it does not.
 
 Named after the advisory where there is one; P1 to P4 are those that an engine in Python has of its own.
+
+Each was seen to fail where the engine was weakened, in a copy of it, in the very place that the fault is about:
+
+- P1: `launcher._read_only` opens the directory and mounts nothing. Without `set_dumpable(False)` in shim/monitor.py the joining
+  process of an exec can be looked into (`from_inside[False]`, CVE-2016-9962)
+- P2: shim/stages.py and shim/monitor.py do not seal, and `ChangeDirectory.run` asks for a codec (`"a".encode("idna")`)
+- P4: `ResetProcess.run` closes nothing, and `Context.put` makes its descriptors inheritable
+- CVE-2024-21626: `ChangeDirectory.run` is `os.chdir`, without the look at getcwd(3), and `MakeWorkingDirectory.run` does nothing
+- CVE-2019-16884: `attach_filesystem` takes /proc and /sys for places like any other
+- CVE-2025-31133: `MaskPath._null` follows links and takes what it finds
 """
 
 from __future__ import annotations
@@ -14,9 +24,9 @@ import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,56 +36,22 @@ from sampan.runtime import launcher
 from sampan.steps.base import Context, StepError
 from sampan.steps.mounts import MaskPath
 
-from support.box import Box, Boxes, boxes_below, directory_for_tests
+from support.box import Box, Boxes
+from support.boxes import box, children, directory, image, refused
 from support.child import in_child
 from support.patience import eventually, patience
-from support.rootfs import make_rootfs, variant
+
+__all__ = ["box", "directory", "image"]
 
 pytestmark = [pytest.mark.root]
 
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
-        yield boxes
-
-
-@pytest.fixture
-def image(directory: Path) -> Iterator[Path]:
-    """A root file system to do bad things to."""
-    path = variant(directory / "rootfs", directory / "image")
-    yield path
-    shutil.rmtree(path)
-
-
 def script(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     os.chmod(path, 0o755)
-
-
-def refused(box: Boxes, *command: str, **options: object) -> str:
-    """The message of a start that fails; nothing of it is left."""
-    one = box(*command, **options)
-    with pytest.raises(StartFailed) as caught:
-        one.start()
-    eventually(lambda: not one.handle.alive())
-    assert not one.groups_left()
-    return str(caught.value)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def descriptors(pid: int) -> dict[int, str]:
@@ -153,19 +129,23 @@ def test_p1_nothing_that_a_shim_is_executed_from_can_be_written_through_it(box: 
             os.close(fd)
 
 
+# A program that is being executed somewhere cannot be opened for writing, whoever asks: its mode, which stays what it is, can be set.
 ATTACK = """
 overwrite() {
-  true >> $1  # not `:`, whose failed redirection would end the shell
+  true >> $1 || chmod 755 $1  # not `:`, whose failed redirection would end the shell
 }
 attack() {
-  link=$(readlink $1/exe) || return
-  case $link in
-    */python*|*tini*|*docker-init*) ;;
-    *) return ;;
-  esac
-  echo "$link" >> /saw
-  overwrite $1/exe && echo "$link" >> /hit
-  { sleep 0.3; overwrite /proc/self/fd/9 && echo "$link later" >> /hit; } 9< $1/exe
+  {
+    # Of what is open, for the process may have executed something else since.
+    link=$(readlink /proc/self/fd/9)
+    case $link in
+      */python*|*tini*|*docker-init*) ;;
+      *) return ;;
+    esac
+    echo "$link" >> /saw
+    overwrite /proc/self/fd/9 && echo "$link" >> /hit
+    { sleep 0.3; overwrite /proc/self/fd/9 && echo "$link later" >> /hit; }
+  } 9< $1/exe
 }
 : >> /saw
 while :; do
@@ -240,7 +220,8 @@ box.close()
 
 def booby_trap(image: Path) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for place in ("", f"usr/lib/python{version}", f"usr/local/lib/python{version}", f"lib/python{version}"):
+    own = sysconfig.get_path("stdlib").lstrip("/")  # where the engine's interpreter looks
+    for place in ("", own, f"usr/lib/python{version}", f"usr/local/lib/python{version}", f"lib/python{version}"):
         for name in ("encodings/__init__.py", "encodings/idna.py", "sitecustomize.py", "os.py", "pwd.py", "codecs.py"):
             script(image / place / name, TRAP)
     for name in ("libnss_files.so.2", "libnss_compat.so.2", "libnss_dns.so.2", "libc.so.6", "libpython3.so"):

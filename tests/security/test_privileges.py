@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,48 +14,14 @@ from sampan.kernel import capabilities
 from sampan.kernel.libc import buffer, by_machine, raw
 from sampan.runtime import defaults
 
-from support.box import Boxes, boxes_below, directory_for_tests
+from support.box import Boxes
+from support.boxes import box, children, directory, image, refused
 from support.child import in_child
 from support.patience import eventually, patience
-from support.rootfs import make_rootfs, variant
+
+__all__ = ["box", "directory", "image"]
 
 pytestmark = [pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    path = directory_for_tests()
-    make_rootfs(path / "rootfs")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
-        yield boxes
-
-
-@pytest.fixture
-def image(directory: Path) -> Iterator[Path]:
-    """A root file system to do bad things to."""
-    path = variant(directory / "rootfs", directory / "image")
-    yield path
-    shutil.rmtree(path)
-
-
-def refused(box: Boxes, *command: str, **options: object) -> str:
-    """The message of a start that fails; nothing of it is left."""
-    one = box(*command, **options)
-    with pytest.raises(StartFailed) as caught:
-        one.start()
-    eventually(lambda: not one.handle.alive())
-    assert not one.groups_left()
-    return str(caught.value)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # who it runs as

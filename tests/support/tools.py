@@ -98,19 +98,12 @@ class Dockerd:
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + 60
-        while subprocess.run([*self.docker.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                raise AssertionError(f"dockerd did not come up: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
+        await_answer(self, self._process, self.docker, log)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        self._process.terminate()
-        self._process.wait(60)
-        unmount_below(self.directory)
+        end(self._process, self.directory)
 
 
 class Containerd:
@@ -136,7 +129,8 @@ address = "{directory}/c.sock"
 address = "{directory}/c.sock.ttrpc"
 """
         )
-        with (directory / "log").open("wb") as output:
+        log = directory / "log"
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
                 ["containerd", "-c", str(config)],
                 env=_ENVIRONMENT,
@@ -144,19 +138,29 @@ address = "{directory}/c.sock.ttrpc"
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + 60
-        while subprocess.run([*self.ctr.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                raise AssertionError(f"containerd did not come up: {(directory / 'log').read_text()[-2000:]}")
-            time.sleep(0.1)
+        await_answer(self, self._process, self.ctr, log)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        self._process.terminate()
-        self._process.wait(60)
-        unmount_below(self.directory)
+        end(self._process, self.directory)
+
+
+def await_answer(daemon: Dockerd | Containerd, process: subprocess.Popen[bytes], client: Tool, log: Path) -> None:
+    """Wait until an engine's command line has an answer of its daemon, which is ended if it gives none."""
+    deadline = time.monotonic() + 60
+    while subprocess.run([*client.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode:
+        if process.poll() is not None or time.monotonic() > deadline:
+            daemon.__exit__()
+            raise AssertionError(f"{process.args!r} did not come up: {log.read_text()[-2000:]}")
+        time.sleep(0.1)
+
+
+def end(process: subprocess.Popen[bytes], directory: Path) -> None:
+    """End a daemon, and unmount what it leaves."""
+    process.terminate()
+    process.wait(60)
+    unmount_below(directory)
 
 
 def unmount_below(directory: Path) -> None:

@@ -17,7 +17,7 @@ from sampan.kernel.libc import SYS_OPENAT2, KernelError, last_errno, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -93,24 +93,7 @@ def makedirs_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, uid: in
             raise
     # `real` is a path without links, "." and "..": whatever is opened by it is opened with links refused, so
     # a directory that is swapped for a link under our hands makes an error and never a directory elsewhere.
-    real: list[bytes] = []
-    pending = split(path)[::-1]
-    links = 0
-    while pending:
-        name = pending.pop()
-        if name == b"..":
-            del real[-1:]
-            continue
-        target = _enter_or_make(root_fd, real, name, mode, uid, gid)
-        if target is None:
-            real.append(name)
-            continue
-        links += 1
-        if links > _SYMLINK_LIMIT:
-            raise KernelError(errno.ELOOP, "openat2", path)
-        if target.startswith(b"/"):
-            real.clear()
-        pending += split(target)[::-1]
+    real = _follow(path, lambda parents, name: _enter_or_make(root_fd, parents, name, mode, uid, gid))
     return open_in_root(root_fd, b"/".join(real), os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
 
 
@@ -120,6 +103,14 @@ def resolve_in_root(root_fd: int, path: str | bytes) -> bytes:
     For a message or an answer: whoever opens it resolves it again. What is not there is taken for what it says, so that a
     link to nothing has an answer too. Raises `KernelError` (ELOOP for a circle of links).
     """
+    return b"/".join(_follow(path, lambda parents, name: _link_target(root_fd, b"/".join((*parents, name)))))
+
+
+def _follow(path: str | bytes, look: Callable[[list[bytes], bytes], bytes | None]) -> list[bytes]:
+    """The components of the path without links, "." and "..". `look` gives the target of a link, None for anything else.
+
+    Raises `KernelError` (ELOOP for a circle of links), and what `look` raises.
+    """
     real: list[bytes] = []
     pending = split(path)[::-1]
     links = 0
@@ -128,7 +119,7 @@ def resolve_in_root(root_fd: int, path: str | bytes) -> bytes:
         if name == b"..":
             del real[-1:]
             continue
-        target = _link_target(root_fd, b"/".join((*real, name)))
+        target = look(real, name)
         if target is None:
             real.append(name)
             continue
@@ -138,7 +129,7 @@ def resolve_in_root(root_fd: int, path: str | bytes) -> bytes:
         if target.startswith(b"/"):
             real.clear()
         pending += split(target)[::-1]
-    return b"/".join(real)
+    return real
 
 
 def _link_target(root_fd: int, path: bytes) -> bytes | None:

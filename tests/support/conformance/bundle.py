@@ -12,7 +12,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the suite's scripts call; a root is made for every test, so that it is no longer than it has to be.
 APPLETS = (
     *("sh", "true", "false", "echo", "cat", "ls", "touch", "mkdir", "rm", "sleep", "mount", "umount", "test", "kill"),
-    *("id", "env", "stat", "ps", "mknod", "dd", "chown", "head", "grep", "readlink", "ln", "stty", "hostname"),
+    *("id", "env", "stat", "ps", "mknod", "dd", "chown", "head", "grep", "readlink", "ln", "stty", "hostname", "chmod"),
 )
 CAPABILITIES = (
     *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID"),
