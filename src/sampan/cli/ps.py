@@ -12,7 +12,7 @@ from sampan.cli.verbs import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from sampan.cli.context import Context
@@ -109,7 +109,7 @@ def fields(item: dict[str, Any], long: bool) -> dict[str, object]:
         "Command": quoted(item["Command"] if long else shortened(item["Command"], COMMAND_WIDTH)),
         "CreatedAt": lambda: time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(item["Created"])),
         "RunningFor": f"{human_duration(time.time() - item['Created'])} ago",
-        "Ports": "",
+        "Ports": ports_text(item["Ports"]) if item["Ports"] else "",
         "State": item["State"],
         "Status": item["Status"],
         "Size": lambda: _size(item),
@@ -120,6 +120,36 @@ def fields(item: dict[str, Any], long: bool) -> dict[str, object]:
         "Networks": lambda: ",".join(item["NetworkSettings"]["Networks"]),
         "Platform": None,
     }
+
+
+def ports_text(ports: Iterable[Mapping[str, Any]]) -> str:
+    """The column PORTS: "0.0.0.0:8080->80/tcp"; neighbours that have the same number outside are one range, as with Docker."""
+    ordered = sorted(ports, key=lambda p: (p["PrivatePort"], p.get("IP", ""), p.get("PublicPort", 0), p["Type"]))
+    runs: dict[tuple[str, str], list[int]] = {}
+    done, single = [], []
+    for port in ordered:
+        ip, own, outside = port.get("IP", ""), port["PrivatePort"], port.get("PublicPort", 0)
+        if ip and own != outside:
+            single.append(f"{_place(ip, str(outside))}->{own}/{port['Type']}")
+            continue
+        key = (ip, port["Type"])
+        run = runs.setdefault(key, [own, own - 1])
+        if own != run[1] + 1:
+            done.append(_run(key, run))
+            runs[key] = run = [own, own]
+        run[1] = own
+    return ", ".join([*done, *(_run(key, run) for key, run in runs.items()), *single])
+
+
+def _run(key: tuple[str, str], run: Sequence[int]) -> str:
+    ip, protocol = key
+    first, last = run
+    ports = str(first) if first == last else f"{first}-{last}"
+    return f"{_place(ip, ports)}->{ports}/{protocol}" if ip else f"{ports}/{protocol}"
+
+
+def _place(ip: str, ports: str) -> str:
+    return f"[{ip}]:{ports}" if ":" in ip else f"{ip}:{ports}"
 
 
 def _size(item: Mapping[str, Any]) -> str:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import times
+from sampan.engine import networkviews, times
 from sampan.oci import lifecycle
 from sampan.store import states
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
+    from sampan.engine.networkviews import Found
+    from sampan.oci.network import Endpoint, Network
     from sampan.store.layout import ContainerPaths
     from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):
         def paths(self, container_id: str) -> ContainerPaths: ...
+
+    class Networks(Protocol):
+        def all(self) -> list[Network]: ...
+        def endpoint(self, network_id: str, container_id: str) -> Endpoint | None: ...
 
     class RootMount(Protocol):
         @property
@@ -67,8 +74,10 @@ class Life(Struct):
 class Inspector:
     """Shapes records and observations; changes nothing."""
 
-    def __init__(self, records: Records, snapshots: Snapshots) -> None:
+    def __init__(self, records: Records, snapshots: Snapshots, networks: Callable[[], Networks]) -> None:
+        """`networks` gives the networks' records, for containers that are in some."""
         self._records = records
+        self._networks = networks
         self._snapshots = snapshots
 
     def inspect(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
@@ -100,12 +109,13 @@ class Inspector:
             **(self._sizes(record) if size else {}),
             "Mounts": [point.shown() for point in record.mounts],
             "Config": fields.shown_config(record.config),
-            "NetworkSettings": _network_settings(record),
+            "NetworkSettings": networkviews.settings(record, *self._networks_of(record, seen), life.pid),
         }
 
     def summary(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
         """An item of `GET /containers/json`."""
         life = self._life(record, seen)
+        found, ids = self._networks_of(record, seen)
         return {
             "Id": record.id,
             "Names": [f"/{record.name}"],
@@ -113,15 +123,27 @@ class Inspector:
             "ImageID": record.image,
             "Command": command_line(record),
             "Created": times.parse(record.created) // 1_000_000_000,
-            "Ports": [],
+            "Ports": networkviews.port_list(record, found) if found else [],
             **(self._sizes(record) if size else {}),
             "Labels": record.config.get("Labels") or {},
             "State": life.status,
             "Status": status_text(life, self._health(record, seen, life)),
             "HostConfig": {"NetworkMode": record.host_config.get("NetworkMode", "")},
-            "NetworkSettings": {"Networks": _networks(record)},
+            "NetworkSettings": {"Networks": networkviews.networks(record, found, ids)},
             "Mounts": [point.shown() for point in record.mounts],
         }
+
+    def _networks_of(self, record: Record, seen: Observation) -> tuple[Found, dict[str, str]]:
+        """What it has in networks now, and the ids of the networks that its record names."""
+        if not record.networks:
+            return (), {}
+        networks = self._networks()
+        ids = {network.name: network.id for network in networks.all()}
+        if not seen.running:
+            return (), ids
+        wanted = (ids.get(attachment.network, "") for attachment in record.networks)
+        found = ((network_id, networks.endpoint(network_id, record.id)) for network_id in wanted if network_id)
+        return [(network_id, endpoint) for network_id, endpoint in found if endpoint is not None], ids
 
     def _life(self, record: Record, seen: Observation) -> Life:
         if seen.status == lifecycle.DEAD:
@@ -270,52 +292,3 @@ def _host_config(record: Record) -> dict[str, Any]:
         if shown["ReadonlyPaths"] is None:
             shown["ReadonlyPaths"] = list(defaults.READONLY_PATHS)
     return shown
-
-
-def _networks(record: Record) -> dict[str, Any]:
-    """The networks that the container is connected to, by name: the ones that are no network count with Docker."""
-    mode = record.host_config.get("NetworkMode", "")
-    return {mode: _endpoint()} if mode in ("none", "host") else {}
-
-
-def _endpoint() -> dict[str, Any]:
-    return {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": None,
-        "MacAddress": "",
-        "DriverOpts": None,
-        "GwPriority": 0,
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
-    }
-
-
-def _network_settings(record: Record) -> dict[str, Any]:
-    return {
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": "",
-        "Ports": {},
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": _networks(record),
-    }

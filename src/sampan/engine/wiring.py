@@ -277,7 +277,7 @@ class Wiring:
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
 
-        return Inspector(self.records, self.snapshots)
+        return Inspector(self.records, self.snapshots, lambda: self.network_store)
 
     def _pruner(self) -> Any:
         from sampan.engine.prune import Pruner
