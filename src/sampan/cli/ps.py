@@ -109,7 +109,7 @@ def fields(item: dict[str, Any], long: bool) -> dict[str, object]:
         "Command": quoted(item["Command"] if long else shortened(item["Command"], COMMAND_WIDTH)),
         "CreatedAt": lambda: time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(item["Created"])),
         "RunningFor": f"{human_duration(time.time() - item['Created'])} ago",
-        "Ports": ports_text(item["Ports"]) if item["Ports"] else "",
+        "Ports": ports_text(item.get("Ports") or ()),
         "State": item["State"],
         "Status": item["Status"],
         "Size": lambda: _size(item),

@@ -101,7 +101,7 @@ GROUPS = {
         },
     ),
     "completion": ("Print what makes a shell complete command lines of sampan", {v: f"completion {v}" for v in ("bash", "fish", "zsh")}),
-    "network": ("Manage networks", {v: f"network {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
+    "network": ("Manage networks", {v: f"network {v}" for v in ("connect", "create", "disconnect", "inspect", "ls", "prune", "rm")}),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
     "system": (
         "Manage sampan",
@@ -130,6 +130,8 @@ GROUP_VERBS = {
     "container inspect": Entry(
         "sampan.cli.inspect", "CONTAINER_INSPECT", "Show everything known of containers as JSON"
     ),
+    "network connect": Entry("sampan.cli.connections", "CONNECT", "Put a container into a network"),
+    "network disconnect": Entry("sampan.cli.connections", "DISCONNECT", "Take a container out of a network"),
     "network create": Entry("sampan.cli.networks", "CREATE", "Create a network"),
     "network inspect": Entry("sampan.cli.inspect", "NETWORK_INSPECT", "Show everything known of networks as JSON"),
     "network ls": Entry("sampan.cli.networks", "LS", "List networks"),

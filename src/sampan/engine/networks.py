@@ -38,6 +38,10 @@ if TYPE_CHECKING:
         def living(self, network_id: str) -> list[Endpoint]: ...
         def release_dead(self, network: Network) -> None: ...
 
+    class Connections(Protocol):
+        def connect(self, network: str, container: str, settings: Mapping[str, Any] | None = ...) -> None: ...
+        def disconnect(self, network: str, container: str, force: bool = ...) -> None: ...
+
     class Records(Protocol):
         def try_read(self, container_id: str) -> Record | None: ...
 
@@ -96,6 +100,14 @@ class NetworkHandle:
         """`GET /networks/{id}`. Raises NotFound, Damaged."""
         return self._networks.inspect(self.id)
 
+    def connect(self, container: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Put a container into it; settings: an EndpointSettings of the Engine API. Raises NotFound, Prohibited, InvalidParameter."""
+        self._networks.connect(self.id, container, settings)
+
+    def disconnect(self, container: str, force: bool = False) -> None:
+        """Take a container out of it. Raises NotFound, Prohibited if it is not in it."""
+        self._networks.disconnect(self.id, container, force)
+
     def remove(self) -> None:
         """Remove it. Raises Prohibited if a container is in it, NotFound."""
         self._networks.remove(self.id)
@@ -110,14 +122,17 @@ class Networks:
         store: Store,
         members: Callable[[], Members],
         records: Records,
+        connections: Callable[[], Connections],
         routes: Callable[[], list[Subnet]],
         events: Announcer,
     ) -> None:
-        """`members` gives what knows which endpoints are alive, `routes` where this machine's routes lead."""
+        """`members` gives what knows which endpoints are alive, `connections` what puts containers into networks, `routes` where this
+        machine's routes lead."""
         self._layout = layout
         self._store = store
         self._members = members
         self._records = records
+        self._connections = connections
         self._routes = routes
         self._events = events
 
@@ -182,6 +197,17 @@ class Networks:
             self._store.remove(network)
         self._announce("destroy", network)
         return network.id
+
+    def connect(self, network: str, container: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Put a container into a network, see `engine.connections`.
+
+        >>> engine.networks.connect("front", "web", {"Aliases": ["www"], "IPAMConfig": {"IPv4Address": "10.9.0.7"}})
+        """
+        self._connections().connect(network, container, settings)
+
+    def disconnect(self, network: str, container: str, force: bool = False) -> None:
+        """Take a container out of a network. force: also if the network is not there any more."""
+        self._connections().disconnect(network, container, force)
 
     @told
     def prune(

@@ -303,5 +303,12 @@ def _check_resolver(host: dict[str, Any]) -> None:
         name, _, address = entry.partition(":")
         if not name or not address or any(c.isspace() for c in name):
             raise InvalidParameter(f'bad format for add-host: "{entry}"')
-        if not is_address(address):
+        if address == "host-gateway":
+            _check_gateway(host["NetworkMode"])
+        elif not is_address(address):
             raise InvalidParameter(f'invalid IP address in add-host: "{address}"')
+
+
+def _check_gateway(mode: str) -> None:
+    if mode == NONE:
+        raise InvalidParameter("unable to derive the IP value for host-gateway: the container is in no network")

@@ -96,7 +96,15 @@ class Wiring:
     def _networks(self) -> Any:
         from sampan.engine.networks import Networks, host_routes
 
-        return Networks(self.layout, self.network_store, lambda: self.members, self.records, host_routes, self.events)
+        store = self.network_store
+        others = (lambda: self.members, self.records, lambda: self.connections)
+        return Networks(self.layout, store, *others, host_routes, self.events)
+
+    def _connections(self) -> Any:
+        from sampan.engine.connections import Connections
+
+        neighbours = (lambda: self.networks, lambda: self.connector)
+        return Connections(self.records, self.settler, *neighbours, self.events)
 
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler

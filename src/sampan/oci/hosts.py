@@ -58,7 +58,7 @@ def parse_host(text: str) -> str:
     if len(address) > 2 and address[0] == "[" and address[-1] == "]":
         address = address[1:-1]
     if address == "host-gateway":
-        raise InvalidParameter("host-gateway cannot be had in this version of sampan: it has no bridge network yet")
+        return f"{name}:{address}"
     if "%" in address or not is_address(address):
         raise InvalidParameter(f'invalid IP address in add-host: "{address}"')
     return f"{name}:{address}"

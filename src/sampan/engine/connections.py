@@ -1,0 +1,148 @@
+"""`POST /networks/{id}/connect` and `/disconnect`: which networks a container is in, now and at its next starts.
+
+What it asked for is part of its record; if it runs, its interfaces change too.
+"""
+
+from __future__ import annotations
+
+from sampan.engine.failures import told
+from sampan.errors import Conflict, InvalidParameter, NotFound, Prohibited
+from sampan.oci.network import HOST, NONE, is_joined
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Protocol
+
+    from sampan.oci.network import Attachment, Network
+    from sampan.store.locks import RecordLock
+    from sampan.store.record import Record
+    from sampan.store.states import Observation
+
+    class Records(Protocol):
+        def get(self, reference: str) -> Record: ...
+        def read(self, container_id: str) -> Record: ...
+        def lock(self, container_id: str) -> RecordLock: ...
+        def change(self, lock: RecordLock, record: Record) -> None: ...
+
+    class Settler(Protocol):
+        def recover(self, record: Record, lock: RecordLock) -> Observation: ...
+
+    class Finder(Protocol):
+        def find(self, reference: str) -> Network: ...
+
+    class Announcer(Protocol):
+        def emit(self, kind: str, action: str, identifier: str, attributes: Mapping[str, str] = ...) -> None: ...
+
+    class Wires(Protocol):
+        def connect(self, record: Record, lock: RecordLock, seen: Observation, attachment: Attachment) -> None: ...
+        def disconnect(self, record: Record, lock: RecordLock, seen: Observation, network: Network) -> None: ...
+
+
+_SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+_HOSTS = "container cannot be disconnected from host network or connected to host network"
+_PRIVATE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+
+
+class Connections:
+    """Containers into networks and out of them."""
+
+    def __init__(
+        self,
+        records: Records,
+        settler: Settler,
+        networks: Callable[[], Finder],
+        wires: Callable[[], Wires],
+        events: Announcer,
+    ) -> None:
+        """`networks` finds networks, `wires` changes the interfaces of containers that run."""
+        self._records = records
+        self._settler = settler
+        self._networks = networks
+        self._wires = wires
+        self._events = events
+
+    @told
+    def connect(self, network: str, container: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Put a container into a network. settings: an EndpointSettings of the Engine API.
+
+        Raises NotFound, Prohibited (it is in it, or in what goes with no network), InvalidParameter for addresses, in Docker's words.
+        """
+        from sampan.engine.attachments import attachment as judged
+
+        record = self._records.get(container)
+        found = self._networks().find(network)
+        with self._records.lock(record.id) as lock:
+            record = _whole(self._records.read(record.id))
+            _check_mode(record, found)
+            if _is_in(record, found):
+                raise Prohibited(f"endpoint with name {record.name} already exists in network {found.name}")
+            attachment = judged(found, settings or {}, self._records)
+            seen = self._settler.recover(record, lock)
+            changed = record.replace(networks=(*record.networks, attachment))
+            if seen.running:
+                self._wires().connect(changed, lock, seen, attachment)
+            self._records.change(lock, changed)
+        self._announce("connect", found, record)
+
+    @told
+    def disconnect(self, network: str, container: str, force: bool = False) -> None:
+        """Take a container out of a network. Raises NotFound, also of a network (not with `force`), Prohibited if it is not in it."""
+        record = self._records.get(container)
+        try:
+            found = self._networks().find(network)
+        except NotFound:
+            if not force:
+                raise
+            self._forget(record, network)
+            return
+        with self._records.lock(record.id) as lock:
+            record = _whole(self._records.read(record.id))
+            if found.name == HOST and record.host_config.get("NetworkMode") == HOST:
+                raise Prohibited(_HOSTS)
+            if not _is_in(record, found):
+                raise Prohibited(f"container {record.id} is not connected to network {found.name}")
+            left = tuple(one for one in record.networks if one.network not in (found.name, found.id))
+            seen = self._settler.recover(record, lock)
+            changed = record.replace(networks=left)
+            # First the record: killed after it, the interface goes with the container's end, and does not come back.
+            self._records.change(lock, changed)
+            if seen.running:
+                self._wires().disconnect(changed, lock, seen, found)
+        self._announce("disconnect", found, record)
+
+    def _forget(self, record: Record, name: str) -> None:
+        """Take a network that is gone out of a container's record, so that it can be started again."""
+        with self._records.lock(record.id) as lock:
+            record = _whole(self._records.read(record.id))
+            left = tuple(one for one in record.networks if one.network != name)
+            if left == record.networks:
+                raise Prohibited(f"container {record.id} is not connected to network {name}")
+            self._records.change(lock, record.replace(networks=left))
+
+    def _announce(self, action: str, network: Network, record: Record) -> None:
+        attributes = {"container": record.id, "name": network.name, "type": network.driver}
+        self._events.emit("network", action, network.id, attributes)
+
+
+def _whole(record: Record) -> Record:
+    if record.broken:
+        raise Conflict(f"container {record.id} is damaged ({record.broken}): it can only be removed")
+    return record
+
+
+def _check_mode(record: Record, network: Network) -> None:
+    """Raises Prohibited where one of the two is no network, in Docker's words."""
+    mode = record.host_config.get("NetworkMode", "")
+    if mode == HOST or mode.startswith("container:"):
+        raise Prohibited(_SHARED)
+    if network.name == HOST:
+        raise Prohibited(_HOSTS)
+    if NONE in (network.name, mode):
+        raise Prohibited(_PRIVATE)
+    if not is_joined(mode):
+        raise InvalidParameter(f"container {record.id} cannot be in networks (mode {mode})")
+
+
+def _is_in(record: Record, network: Network) -> bool:
+    return any(one.network in (network.name, network.id) for one in record.networks)
