@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,8 +70,11 @@ def podman_limits() -> tuple[str, ...]:
 
 
 def _containers_store(directory: Path) -> tuple[str, ...]:
+    # The run root's path may have 50 characters.
+    run = tempfile.mkdtemp(prefix="sampan-")
+    atexit.register(shutil.rmtree, run, ignore_errors=True)
     # vfs: nothing is left mounted.
-    return ("--storage-driver", "vfs", "--root", str(directory / "store"), "--runroot", str(directory / "run"))
+    return ("--storage-driver", "vfs", "--root", str(directory / "store"), "--runroot", run)
 
 
 class Dockerd:

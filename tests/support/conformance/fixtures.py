@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,10 @@ OURS = str(Path(sys.executable).parent / table.OURS)
 
 @pytest.fixture(scope="session")
 def suite_directory() -> Iterator[Path]:
-    path = BASE / f"conformance-{os.getpid()}"
-    path.mkdir(parents=True)
+    BASE.mkdir(parents=True, exist_ok=True)
+    # A new one for each who asks: two folders of tests have this fixture, and may be run by one process.
+    path = Path(tempfile.mkdtemp(prefix="conformance-", dir=BASE))
+    path.chmod(0o755)
     yield path
     shutil.rmtree(path)
 
