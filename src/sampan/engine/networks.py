@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         def living(self, network_id: str) -> list[Endpoint]: ...
         def release_dead(self, network: Network) -> None: ...
 
+    class Wires(Protocol):
+        def take_down(self, network: Network) -> None: ...
+
     class Connections(Protocol):
         def connect(self, network: str, container: str, settings: Mapping[str, Any] | None = ...) -> None: ...
         def disconnect(self, network: str, container: str, force: bool = ...) -> None: ...
@@ -123,16 +126,19 @@ class Networks:
         members: Callable[[], Members],
         records: Records,
         connections: Callable[[], Connections],
+        wires: Callable[[], Wires],
         routes: Callable[[], list[Subnet]],
         events: Announcer,
     ) -> None:
-        """`members` gives what knows which endpoints are alive, `connections` what puts containers into networks, `routes` where this
+        """`members` gives what knows which endpoints are alive, `connections` what puts containers into networks, `wires` what makes
+        bridges, `routes` where this
         machine's routes lead."""
         self._layout = layout
         self._store = store
         self._members = members
         self._records = records
         self._connections = connections
+        self._wires = wires
         self._routes = routes
         self._events = events
 
@@ -194,6 +200,8 @@ class Networks:
         with self._store.lock(network.id):
             self._members().release_dead(network)
             self._refuse_used(network)
+            # Before the record, by which the next command would find what is left of it.
+            self._wires().take_down(network)
             self._store.remove(network)
         self._announce("destroy", network)
         return network.id

@@ -54,6 +54,10 @@ if TYPE_CHECKING:
         def remove_anonymous(self, names: Iterable[str]) -> None: ...
         def remove_made_for(self, container_id: str) -> None: ...
 
+    class Connector(Protocol):
+        def release(self, record: Record, number: int) -> None: ...
+        def forget(self, record: Record) -> None: ...
+
     class Images(Protocol):
         def released(self, image_id: str) -> None: ...
 
@@ -88,11 +92,12 @@ class Settler:
         cgroups: CgroupDriver,
         volumes: Callable[[], Volumes],
         images: Callable[[], Images],
+        connector: Callable[[], Connector],
         revive: Callable[[str, int], None],
         events: Callable[[], Announcer],
         trace: Trace,
     ) -> None:
-        """`volumes`, `images` and `events` are asked for when they are needed: most verbs need not import what they are made of.
+        """`volumes`, `images`, `connector` and `events` are asked for when they are needed: most verbs need not import what they are made of.
 
         `revive` has the restart made that was due after that start of that container.
         """
@@ -101,6 +106,7 @@ class Settler:
         self._cgroups = cgroups
         self._volumes = volumes
         self._images = images
+        self._connector = connector
         self._events = events
         self._revive = revive
         self._trace = trace
@@ -120,7 +126,7 @@ class Settler:
             if seen.status not in (lifecycle.EXITED, lifecycle.LOST):
                 return seen
             if seen.status == lifecycle.EXITED and not record.auto_remove:
-                self.release_volumes(record)
+                self._release(record, seen)
                 return seen
             await_monitor(paths, patience.others)
             with self._records.lock(record.id, patience.others) as lock:
@@ -131,7 +137,7 @@ class Settler:
             if seen.orphaned:
                 self._begin_restart(record, seen)
             else:
-                self.release_volumes(record)
+                self._release(record, seen)
             return seen
         except (NotFound, FileNotFoundError):
             pass  # Somebody else settled it.
@@ -169,6 +175,7 @@ class Settler:
         start = lock.paths.start(seen.number)
         states.keep_health(lock.paths, start, self._trace)
         self._drop_run_directory(lock.paths)
+        self.release_networks(record, seen.number)
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.
         never_ran = seen.started is None
         error = "the command or the monitor that was starting it was killed" if never_ran else ""
@@ -260,6 +267,7 @@ class Settler:
         if resumed and record is not None and not record.broken:
             self.drop_processes(record, patience)
         self.drop_parts(paths)
+        self._forget_networks(record)
         self._drop_volumes(paths, record)
         if record is not None:
             self._records.release_name(record.name, paths.id)
@@ -285,6 +293,29 @@ class Settler:
             self._images().released(record.image)
         except (SampanError, OSError):
             pass  # The container is gone, which is what was asked for; the next collection finds the layers.
+
+    def _release(self, record: Record, seen: Observation) -> None:
+        """What a run that has ended held beside its processes."""
+        self.release_volumes(record)
+        self.release_networks(record, seen.number)
+
+    def release_networks(self, record: Record, number: int) -> None:
+        """Give back the addresses and ports of starts up to `number`, which have ended. Idempotent."""
+        if not record.networks:
+            return
+        try:
+            self._connector().release(record, number)
+        except (SampanError, OSError):
+            pass  # It keeps nobody from the exit code; the network's next user finds them (`engine.networkmembers`).
+
+    def _forget_networks(self, record: Record | None) -> None:
+        """The same, and the links and rules of networks that nobody is in any more."""
+        if record is None or not record.networks:
+            return
+        try:
+            self._connector().forget(record)
+        except (SampanError, OSError):
+            pass  # The container is gone, which is what was asked for; the trace says why they are not.
 
     def release_volumes(self, record: Record) -> None:
         """Unmount the volumes of a container that does not run, where no other needs them. Idempotent."""

@@ -16,7 +16,7 @@ from sampan.kernel.files import FileLock, lock_is_held
 from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
 from sampan.runtime.plan import Launching, RootFilesystem, make_plan
-from sampan.runtime.spec import make_spec
+from sampan.runtime.spec import OWN_NETWORK, make_spec
 from sampan.shim.protocol import WAITING
 from sampan.store import states
 
@@ -63,6 +63,16 @@ if TYPE_CHECKING:
     class Filters(Protocol):
         def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> LoadFilter | None: ...
 
+    class Joined(Protocol):
+        commands: list[tuple[str, ...]]
+
+        def descriptors(self) -> dict[str, int]: ...
+        def close(self) -> None: ...
+
+    class Connector(Protocol):
+        def prepare(self, record: Record, paths: ContainerPaths, number: int) -> Joined: ...
+        def release(self, record: Record, number: int) -> None: ...
+
     class Announcer(Protocol):
         path: str
         limit: int
@@ -98,6 +108,7 @@ class Starter:
         launcher: Launcher,
         settler: Settler,
         volumes: Callable[[], Volumes],
+        connector: Callable[[], Connector],
         filters: Filters,
         reaper: Callable[[str], tuple[str, ...]],
         init_path: str,
@@ -111,6 +122,7 @@ class Starter:
         self._launcher = launcher
         self._settler = settler
         self._volumes = volumes
+        self._connector = connector
         self._filters = filters
         self._reaper = reaper
         self._init_path = init_path
@@ -209,14 +221,17 @@ class Starter:
         start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace, restarted)
         joins: dict[str, int] = {}
         waiting: dict[str, int] = {}
+        joined: Joined | None = None
         try:
             joins = self._open_joins(record)
+            if record.networks:
+                joined = self._connector().prepare(record, lock.paths, start.number)
             self._await_copies(lock.paths)
             # Not before the start's directory is there: by that others see that their end must not unmount these.
             mounted = self._mount_volumes(record)
             self._prepare_mounts(record)
             waiting = _waiting(lock.paths)
-            plan = self._plan(record, lock.paths, start, tuple(joins), attach, len(waiting), mounted)
+            plan = self._plan(record, lock.paths, start, tuple(joins), joined, attach, len(waiting), mounted)
             # The start and the end, with its unmounts, are told by the shim, so that no end comes before its start.
             if attach:
                 self._events.container(record, "attach")
@@ -224,21 +239,32 @@ class Starter:
         except BaseException as e:
             _close(joins)
             _close(waiting)
+            self._leave_networks(record, start, joined)
             states.write_exit(start, _FAILED_EXIT_CODE, str(e), True, self._trace)
             raise
         try:
-            attachment = launch.start(plan, {**{f"ns.{kind}": fd for kind, fd in joins.items()}, **waiting})
+            networks = joined.descriptors() if joined is not None else {}
+            attachment = launch.start(plan, {**{f"ns.{kind}": fd for kind, fd in joins.items()}, **networks, **waiting})
         except StartFailed as e:
+            self._leave_networks(record, start, joined)
             self._conclude_failure(record, lock.paths, start, e)
             self._events.volumes(record, "unmount")
             raise
         finally:
             _close(joins)
             _close(waiting)
+            if joined is not None:
+                joined.close()
         states.forget_old_starts(lock.paths, start.number, self._trace)
         if attachment is not None:
             attachment.notice = lambda action, extra: self._events.container(record, action, extra)
         return attachment
+
+    def _leave_networks(self, record: Record, start: StartPaths, joined: Joined | None) -> None:
+        """Take back what a start that failed had in networks."""
+        if joined is not None:
+            joined.close()
+            self._connector().release(record, start.number)
 
     def _await_copies(self, paths: ContainerPaths) -> None:
         """Wait for those who copy files of the run before, who have its root file system mounted.
@@ -292,6 +318,7 @@ class Starter:
         paths: ContainerPaths,
         start: StartPaths,
         joined: tuple[str, ...],
+        networks: Joined | None,
         attach: bool,
         waiting: int,
         mounted: bool,
@@ -299,12 +326,16 @@ class Starter:
         host = record.host_config
         group = cgroup.container_group(record.id, host)
         init = initprogram.find(self._init_path) if host["Init"] else ""
+        places = {kind: f"{_JOIN}{kind}" for kind in joined if kind != "mount"}
+        if networks is not None:
+            places["network"] = OWN_NETWORK
+            joined = (*joined, "network", *(("user",) if record.uids else ()))
         spec = make_spec(
             record.to_json(),
             etcfiles.places(record, paths, self._records),
             group,
             self._cgroups.version,
-            {kind: f"{_JOIN}{kind}" for kind in joined if kind != "mount"},
+            places,
             init,
             {
                 point.destination: self._image_directories(record, point.layers)
@@ -338,6 +369,7 @@ class Starter:
             journal=(self._events.path, self._events.limit),
             events=self._events.for_shim(record),
             filter=load_filter,
+            keepers=tuple(networks.commands) if networks is not None else (),
         )
         return make_plan(spec, facts, self._cgroups)
 

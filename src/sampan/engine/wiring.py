@@ -97,7 +97,7 @@ class Wiring:
         from sampan.engine.networks import Networks, host_routes
 
         store = self.network_store
-        others = (lambda: self.members, self.records, lambda: self.connections)
+        others = (lambda: self.members, self.records, lambda: self.connections, lambda: self.connector)
         return Networks(self.layout, store, *others, host_routes, self.events)
 
     def _connections(self) -> Any:
@@ -105,6 +105,14 @@ class Wiring:
 
         neighbours = (lambda: self.networks, lambda: self.connector)
         return Connections(self.records, self.settler, *neighbours, self.events)
+
+    def _connector(self) -> Any:
+        from sampan.engine.connecting import Connector
+        from sampan.runtime.launcher import interpreter, spawn_apart
+
+        store, networks = self.network_store, self.networks
+        hands = (spawn_apart, interpreter())
+        return Connector(self.layout, store, networks, lambda: self.members, *hands, self.notify, self.trace)
 
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler
@@ -115,6 +123,7 @@ class Wiring:
             self.cgroups,
             lambda: self.volumes,
             lambda: self.images,
+            lambda: self.connector,
             self._revive,
             lambda: self.events,
             self.trace,
@@ -174,6 +183,7 @@ class Wiring:
             self.launcher,
             self.settler,
             lambda: self.volumes,
+            lambda: self.connector,
             self.filters,
             self._reaper,
             init,

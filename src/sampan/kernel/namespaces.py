@@ -132,21 +132,49 @@ def in_network(fd: int, function: Callable[[], T]) -> T:
         os.close(own)
 
 
+def new_network() -> int:
+    """A descriptor of a new network namespace, in which nobody lives. It and what is in it end with the last descriptor.
+
+    The calling thread is in it for a moment. Raises `KernelError`.
+    """
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        unshare(CLONE_NEWNET)
+        try:
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)
+
+
 def user_namespace(uid_map: str, gid_map: str) -> int:
     """A descriptor of a new user namespace with these maps (user_namespaces(7)), in which nobody lives.
 
     Only for a process without threads: a child makes it, and ends when the maps are written.
     """
+    return _by_child(CLONE_NEWUSER, uid_map, gid_map)[0]
+
+
+def user_and_network(uid_map: str, gid_map: str) -> tuple[int, int]:
+    """The same with a new network namespace that belongs to it: (the user namespace, the network namespace)."""
+    user, network = _by_child(CLONE_NEWUSER | CLONE_NEWNET, uid_map, gid_map)
+    return user, network
+
+
+def _by_child(flags: int, uid_map: str, gid_map: str) -> list[int]:
+    """Descriptors of the namespaces that `flags` name, the user namespace first."""
     from sampan.kernel import process
 
     here, there = os.pipe2(os.O_CLOEXEC)
-    pid = process.clone3(CLONE_NEWUSER)
+    pid = process.clone3(flags)
     if pid == 0:
         try:
             os.close(there)
             os.read(here, 1)
         finally:
             os._exit(0)
+    opened: list[int] = []
     try:
         os.close(here)
         for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
@@ -155,7 +183,14 @@ def user_namespace(uid_map: str, gid_map: str) -> int:
                 os.write(fd, text.encode())
             finally:
                 os.close(fd)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        for name in ("user", "network"):
+            if flags & FLAGS[name]:
+                opened.append(os.open(f"/proc/{pid}/ns/{FILES[name]}", os.O_RDONLY | os.O_CLOEXEC))
+        return opened
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        raise
     finally:
         os.close(there)
         os.waitpid(pid, 0)

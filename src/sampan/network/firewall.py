@@ -52,18 +52,17 @@ def table_name(network_id: str) -> str:
     return f"{PREFIX}{network_id[:12]}"
 
 
-def connect() -> netlink.Socket | None:
-    """A socket to the firewall of this network namespace, None where the kernel has no nf_tables or we may not use it."""
+def connect() -> tuple[netlink.Socket, list[Chain]] | None:
+    """A socket to the firewall of this network namespace and all its chains; None where the kernel has no nf_tables or we may not use it."""
     try:
         socket = nft.connect()
     except OSError:
         return None
     try:
-        nft.list_chains(socket)
+        return socket, nft.list_chains(socket)
     except KernelError:
         socket.close()
         return None
-    return socket
 
 
 def is_loopback(address: str) -> bool:
@@ -293,16 +292,20 @@ def _guarded(chains: Sequence[Chain], shut_only: bool = True) -> list[tuple[int,
 # what the keeper calls
 
 
-def restore(network: Network, endpoints: Sequence[Endpoint]) -> None:
-    """Put everything back as it should be, whatever was flushed. Where there is no nf_tables there is nothing to do.
+def restore(network: Network, endpoints: Sequence[Endpoint], changed: bool = True) -> bool:
+    """Put everything back as it should be, whatever was flushed; False where there is no nf_tables and so nothing to do.
 
-    Raises System.
+    changed: whether the endpoints are others than before; if not, a table that is there is left as it is. Raises System.
     """
     if network.driver != BRIDGE:
-        return
-    firewall = connect()
-    if firewall is None:
-        return
-    with firewall, netlink.Socket() as host:
-        replace(firewall, host, network, endpoints)
-        open_ways(firewall, network, nft.list_chains(firewall))
+        return True
+    found = connect()
+    if found is None:
+        return False
+    socket, chains = found
+    with socket:
+        if changed or not has_table(chains, network):
+            with netlink.Socket() as host:
+                replace(socket, host, network, endpoints)
+        open_ways(socket, network, chains)
+    return True

@@ -183,10 +183,12 @@ class Keeper:
         start: int,
         names: NameSockets | None = None,
         ports: Sequence[tuple[PublishedPort, Any]] = (),
+        line: bool = True,
     ) -> int:
         """Give the keeper what it is to keep for a container's start, instead of what it has of that container.
 
-        The descriptor of a line that the container's shim is to keep: at its end the keeper lets all of it go. ports: with what has a
+        line: whether the shim can be given one; if not (it runs already), the keeper looks after the container's init, and -1 is
+        returned. Else the descriptor of a line that the container's shim is to keep: at its end the keeper lets all of it go. ports: with what has a
         `fileno`. Raises Unavailable.
         """
         what: list[Any] = []
@@ -198,22 +200,23 @@ class Keeper:
         descriptors += [bound.fileno() for _, bound in ports]
         for last in (False, False, True):
             try:
-                return self._hand_over(container, start, what, descriptors)
+                return self._hand_over(container, start, what, descriptors, line)
             except Unavailable:
                 if last or self._spawn is None:
                     raise
                 self._begin_again(self._spawn)
         raise AssertionError("the last attempt returns or raises")
 
-    def _hand_over(self, container: str, start: int, what: list[Any], descriptors: list[int]) -> int:
+    def _hand_over(self, container: str, start: int, what: list[Any], descriptors: list[int], line: bool) -> int:
         ours, theirs = wire.pair()
         try:
-            what, descriptors = [wire.LINK, *what], [theirs.fileno(), *descriptors]
-            for at in range(0, len(what), wire.DESCRIPTORS):
+            if line:
+                what, descriptors = [wire.LINK, *what], [theirs.fileno(), *descriptors]
+            for at in range(0, max(len(what), 1), wire.DESCRIPTORS):
                 upto = at + wire.DESCRIPTORS
                 kind = wire.MORE if at else wire.ADD
                 self._send(kind, descriptors[at:upto], container=container, start=start, what=what[at:upto])
-            return os.dup(ours.fileno())
+            return os.dup(ours.fileno()) if line else -1
         finally:
             ours.close()
             theirs.close()

@@ -134,6 +134,11 @@ def spawn(script: str, arguments: list[str], control: int, streams: tuple[int, i
     return _spawn_sealed(script, arguments, control, protocol.CONTROL_FD, actions)
 
 
+def interpreter() -> list[str]:
+    """The command line of an interpreter that runs our scripts, without the script."""
+    return [os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable), *FLAGS]
+
+
 def spawn_apart(script: str, arguments: list[str], control: int) -> int:
     """Start a process of ours that lives where shims do: the number of the arguments that say where, these, then `arguments`.
 
@@ -154,13 +159,12 @@ def spawn_stage(control: int, preserved: int) -> int:
 
 def _spawn_sealed(script: str, arguments: list[str], control: int, number: int, actions: list[Any]) -> int:
     """Start an interpreter whose files cannot be written to. `control` becomes `number`, and the loader's libpython the number after it."""
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    argv = [interpreter, *FLAGS, script, *arguments]
+    argv = [*interpreter(), script, *arguments]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     opened: list[int] = []
     try:
-        opened.append(_high(_read_only(os.path.dirname(interpreter)), number))
-        program = f"/proc/self/fd/{opened[0]}/{os.path.basename(interpreter)}"
+        opened.append(_high(_read_only(os.path.dirname(argv[0])), number))
+        program = f"/proc/self/fd/{opened[0]}/{os.path.basename(argv[0])}"
         library = _library_directory()
         if library:
             # Inherited under a fixed number for as long as the loader works; the shim closes it.

@@ -20,13 +20,16 @@ _TERMINALS = 5
 """The group of terminals in every image."""
 
 
-def apply(spec: dict[str, Any], uids: Map, gids: Map, ours: Collection[str], asked: Collection[str]) -> None:
+def apply(
+    spec: dict[str, Any], uids: Map, gids: Map, ours: Collection[str], asked: Collection[str], own: str = ""
+) -> None:
     """Change the configuration in place.
 
-    ours: the destinations of binds whose files are sampan's. asked: the sysctls that were asked for.
+    ours: the destinations of binds whose files are sampan's. asked: the sysctls that were asked for. own: the path that
+    stands for a network namespace of the container's own.
     """
     linux = spec["linux"]
-    own_network = any(n["type"] == "network" and "path" not in n for n in linux["namespaces"])
+    own_network = any(n["type"] == "network" and n.get("path", own) == own for n in linux["namespaces"])
     linux["namespaces"].insert(0, {"type": "user"})
     linux["uidMappings"], linux["gidMappings"] = _mappings(uids), _mappings(gids)
     # The range of groups that it sets are none in there.

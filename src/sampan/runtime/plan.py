@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CLONED = ("mount", "pid", "network", "ipc", "uts", "time")
 """Namespaces that init is born in. The cgroup namespace comes later, when init is in its cgroup: see `JoinCgroups`."""
 
+USER = "user"
+"""The descriptor of a user namespace of the container's own: made by stage1, or beforehand with its network namespace."""
+
 
 class RootFilesystem(Struct):
     """What the root is made of, as a snapshotter says: an overlay's layers, or one directory to bind.
@@ -71,7 +74,7 @@ class Launching(Struct):
 
     joined: kinds of namespaces that come as descriptors "ns.KIND", and "ns.mount" of the container whose /dev/shm is
     shared. init: the host's program for pid 1, "" for none. group: the cgroup. waiting: how many clients come along that were
-    there before. filter: made of `linux.seccomp`. The rest is as in `LaunchPlan`.
+    there before. keepers: as in `LaunchPlan`. filter: made of `linux.seccomp`. The rest is as in `LaunchPlan`.
     """
 
     container: str
@@ -97,12 +100,14 @@ class Launching(Struct):
     events: tuple[str, ...] = ()
     filter: process.LoadFilter | None = None
     mode: Mode = Mode()
+    keepers: tuple[tuple[str, ...], ...] = ()
 
 
 def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
     """Compose the lists. Raises what `driver` raises for limits that it cannot set."""
     lists = make_stages(spec, facts, driver)
-    descriptors = [f"ns.{kind}" for kind in facts.joined] + (["attach"] if facts.attached else [])
+    descriptors = [_descriptor(kind, spec) for kind in facts.joined]
+    descriptors += [f"keeper.{number}" for number in range(len(facts.keepers))] + (["attach"] if facts.attached else [])
     descriptors += [f"{WAITING}{number}" for number in range(facts.waiting)]
     return LaunchPlan(
         version=VERSION,
@@ -126,7 +131,14 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         health=facts.health,
         journal=facts.journal,
         events=facts.events,
+        keepers=facts.keepers,
     )
+
+
+def _descriptor(kind: str, spec: dict[str, Any]) -> str:
+    """The name by which a joined namespace comes."""
+    user = oci.namespace(spec, USER)
+    return USER if kind == USER and user is not None and "path" not in user else f"ns.{kind}"
 
 
 def make_stages(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> Stages:
@@ -166,7 +178,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     if facts.init:
         steps.append(setup.PrivateProgram("init", facts.init))
     user = oci.namespace(spec, "user")
-    if user is not None and "path" not in user:
+    if user is not None and "path" not in user and USER not in facts.joined:
         # With the host's privileges, which its maps take; before the mounts, which may be shown through it.
         steps.append(planmore().make_user_namespace(spec["linux"]))
     # Every mount that has a source on the host, detached: once this list is done, no path of the host is needed.

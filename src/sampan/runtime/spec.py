@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SHM_SIZE = 64 << 20
 
+OWN_NETWORK = "own:network"
+"""Instead of a path: a network namespace that is the container's own, but was made for it beforehand."""
+
 
 def make_spec(
     record: dict[str, Any],
@@ -64,7 +67,8 @@ def make_spec(
     if record.get("uids"):
         from sampan.runtime import ownids  # few containers have any
 
-        ownids.apply(spec, record["uids"], record["gids"], _own_places(record, files), host.get("Sysctls") or ())
+        places, asked = _own_places(record, files), host.get("Sysctls") or ()
+        ownids.apply(spec, record["uids"], record["gids"], places, asked, OWN_NETWORK)
     return spec
 
 

@@ -1,0 +1,584 @@
+"""What a start makes of a container's networks, and what its end leaves of them.
+
+    prepare    a network namespace that nobody lives in yet, with an interface for each network; the init joins it
+    release    a run has ended: its endpoints and the firewall's rules for its published ports go
+    forget     the container is removed: so do the bridges and tables that nobody needs any more
+
+An endpoint is written, under its network's lock, before anything of it is made: whoever comes after a killed command finds what
+there may be. The links themselves need nobody: they go with the namespace, whose last descriptor is the command's or the init's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.engine import etcfiles
+from sampan.errors import Conflict, Forbidden, NotFound, SampanError, System, Unavailable
+from sampan.kernel import links, namespaces, netlink
+from sampan.network import bridge, firewall, ipam, parameters
+from sampan.oci import subids
+from sampan.oci.network import BRIDGE, OPTION_HOST_ADDRESS, Endpoint
+from sampan.runtime.handle import Handle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Protocol
+
+    from sampan.kernel.files import FileLock
+    from sampan.network.keeperlink import Keeper, Place
+    from sampan.network.ports import Bound
+    from sampan.oci.network import Attachment, Network, PublishedPort
+    from sampan.steps.trace import Trace
+    from sampan.store.layout import ContainerPaths, Layout
+    from sampan.store.locks import RecordLock
+    from sampan.store.record import Record
+    from sampan.store.states import Observation
+
+    class Store(Protocol):
+        def all(self) -> list[Network]: ...
+        def get(self, network_id: str) -> Network: ...
+        def lock(self, network_id: str) -> FileLock: ...
+        def endpoints(self, network_id: str) -> list[Endpoint]: ...
+        def endpoint_names(self, network_id: str) -> list[str]: ...
+        def endpoint(self, network_id: str, container_id: str) -> Endpoint | None: ...
+        def of(self, container_id: str) -> list[tuple[str, Endpoint]]: ...
+        def put(self, network_id: str, endpoint: Endpoint) -> None: ...
+        def drop(self, network_id: str, container_id: str) -> None: ...
+
+    class Finder(Protocol):
+        def find(self, reference: str) -> Network: ...
+
+    class Members(Protocol):
+        def release_dead(self, network: Network) -> None: ...
+
+    Spawn = Callable[[str, list[str], int], int]
+
+_INTERFACE = "com.docker.network.endpoint.ifname"
+"""The endpoint's option that names its interface."""
+
+
+class Joined:
+    """What a start is given: descriptors by name, and the commands by which its shim starts keepers again."""
+
+    def __init__(self) -> None:
+        self.network = -1
+        self.user = -1
+        self.endpoints: list[tuple[Network, Endpoint]] = []
+        self.lines: list[int] = []
+        self.commands: list[tuple[str, ...]] = []
+        self.keepers: list[Keeper] = []
+        self.is_running = False
+
+    def descriptors(self) -> dict[str, int]:
+        """By the names that the plan has for them."""
+        found = {"ns.network": self.network, **{f"keeper.{n}": fd for n, fd in enumerate(self.lines)}}
+        return {**found, "user": self.user} if self.user >= 0 else found
+
+    def close(self) -> None:
+        """When the container runs, or failed: what is handed over then lives on, all else ends."""
+        for fd in (self.network, self.user, *self.lines):
+            if fd >= 0:
+                os.close(fd)
+        self.network = self.user = -1
+        self.lines = []
+        while self.keepers:
+            self.keepers.pop().close()
+
+
+class Connector:
+    """Containers in networks."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        store: Store,
+        networks: Finder,
+        members: Callable[[], Members],
+        spawn: Spawn,
+        interpreter: Sequence[str],
+        notify: Callable[[str], None],
+        trace: Trace,
+    ) -> None:
+        """`spawn` starts a keeper, `interpreter` is the command line that a shim starts one with. `notify` tells a person."""
+        self._layout = layout
+        self._store = store
+        self._networks = networks
+        self._members = members
+        self._spawn = spawn
+        self._interpreter = interpreter
+        self._notify = notify
+        self._trace = trace
+
+    # a start
+
+    def prepare(self, record: Record, paths: ContainerPaths, number: int) -> Joined:
+        """All of a container's networks for its start `number`; the caller has its record lock, and closes what it gets.
+
+        Raises NotFound for a network that is gone, System, and what `ipam` raises, in Docker's words; nothing is left then.
+        """
+        self.release(record, number - 1)  # of an end that nobody has settled
+        joined = Joined()
+        try:
+            wanted = [(attachment, self._networks.find(attachment.network)) for attachment in record.networks]
+            self._make_namespace(record, joined)
+            bound = self._bind(record, [network for _, network in wanted])
+            try:
+                self._enter(record, number, wanted, joined, bound)
+                self._wire(joined)
+                etcfiles.connect(record, paths, _ordered(joined.endpoints), self._linked(record, joined))
+                self._hand_over(record, number, joined, bound)
+            finally:
+                if bound is not None:
+                    bound.close()
+        except BaseException as e:
+            joined.close()
+            self.release(record, number)
+            if isinstance(e, SampanError):
+                raise type(e)(f"failed to set up container networking: {e}") from None
+            raise
+        return joined
+
+    def _make_namespace(self, record: Record, joined: Joined) -> None:
+        with self._trace.step("make network namespace"):
+            if record.uids:
+                # Its own user namespace owns it: its root may change the links, and mount its sysfs.
+                maps = subids.lines(record.uids), subids.lines(record.gids)
+                joined.user, joined.network = namespaces.user_and_network(*maps)
+            else:
+                joined.network = namespaces.new_network()
+
+    def _enter(
+        self,
+        record: Record,
+        number: int,
+        wanted: Sequence[tuple[Attachment, Network]],
+        joined: Joined,
+        bound: Bound | None,
+    ) -> None:
+        """The host's side: an address in each network, the bridge, the firewall's rules."""
+        publisher = publishing_network(record, [network for _, network in wanted])
+        taken = {attachment.options.get(_INTERFACE, "") for attachment, _ in wanted}
+        with netlink.Socket() as host:
+            for attachment, network in wanted:
+                name = attachment.options.get(_INTERFACE) or _free_name(taken)
+                taken.add(name)
+                ports = tuple(bound.ports) if bound is not None and network is publisher else ()
+                self._enter_one(host, record, number, attachment, network, name, ports, joined)
+
+    def _enter_one(
+        self,
+        host: netlink.Socket,
+        record: Record,
+        number: int,
+        attachment: Attachment,
+        network: Network,
+        name: str,
+        ports: tuple[PublishedPort, ...],
+        joined: Joined,
+    ) -> None:
+        with self._store.lock(network.id):
+            others = [e for e in self._store.endpoints(network.id) if e.container != record.id]
+            try:
+                addresses = ipam.allocate(network, others, attachment.address, attachment.address6)
+            except (Unavailable, Forbidden):
+                # Perhaps they are those of containers that do not run any more, and that nobody has settled.
+                self._members().release_dead(network)
+                others = [e for e in self._store.endpoints(network.id) if e.container != record.id]
+                addresses = ipam.allocate(network, others, attachment.address, attachment.address6)
+            endpoint = _endpoint(record, number, attachment, network, name, ports, addresses)
+            self._store.put(network.id, endpoint)
+            joined.endpoints.append((network, endpoint))
+            self._make_host_side(host, network, [*others, endpoint], bool(ports))
+
+    def _make_host_side(
+        self, host: netlink.Socket, network: Network, endpoints: Sequence[Endpoint], changed: bool
+    ) -> None:
+        with self._trace.step("make link", network.link):
+            bridge.ensure(host, network)
+        if network.driver != BRIDGE:
+            return
+        if not network.internal:
+            for told in parameters.allow_forwarding(network):
+                self._notify(told)
+        with self._trace.step("set firewall of", network.name):
+            if not firewall.restore(network, endpoints, changed):
+                self._notify(
+                    "the kernel's nf_tables cannot be used: published ports are relayed by a process, and containers of "
+                    f"network {network.name} reach nothing outside"
+                )
+
+    def _wire(self, joined: Joined, first: int = 0) -> None:
+        """The container's side: an interface for each network from the `first` on, and the ways out."""
+        with self._trace.step("make interfaces"), netlink.Socket() as host:
+            masters = [bridge.ensure(host, network) for network, _ in joined.endpoints[first:]]
+
+            def inside() -> None:
+                with netlink.Socket() as socket:
+                    links.set_up(socket, links.LOOPBACK)
+                    for (network, endpoint), master in zip(joined.endpoints[first:], masters, strict=True):
+                        bridge.attach(host, socket, joined.network, network, endpoint, master)
+                    if first:
+                        bridge.unroute(socket)
+                    _set_routes(socket, joined.endpoints)
+
+            namespaces.in_network(joined.network, inside)
+
+    # a container that runs
+
+    def connect(self, record: Record, lock: RecordLock, seen: Observation, attachment: Attachment) -> None:
+        """Give a running container, whose lock the caller has, an interface in one more network, which its record has already.
+
+        Raises System, and what `ipam` raises; nothing is left of it then.
+        """
+        network = self._networks.find(attachment.network)
+        joined = self._present(record, lock, seen)
+        before = list(joined.endpoints)
+        try:
+            networks = [n for n, _ in before] + [network]
+            published = any(endpoint.ports for _, endpoint in before)
+            first = publishing_network(record, networks) is network
+            bound = self._bind(record, networks) if first and not published else None
+            try:
+                taken = {endpoint.interface for _, endpoint in before}
+                name = attachment.options.get(_INTERFACE) or _free_name(taken)
+                with netlink.Socket() as host:
+                    ports = tuple(bound.ports) if bound is not None else ()
+                    self._enter_one(host, record, seen.number, attachment, network, name, ports, joined)
+                self._wire(joined, len(before))
+                etcfiles.connect(record, lock.paths, _ordered(joined.endpoints), self._linked(record, joined))
+                self._hand_over(record, seen.number, joined, bound, (network,))
+            finally:
+                if bound is not None:
+                    bound.close()
+        except BaseException:
+            self._leave(record, joined, network)
+            raise
+        finally:
+            joined.close()
+
+    def disconnect(self, record: Record, lock: RecordLock, seen: Observation, network: Network) -> None:
+        """Take a running container's interface in a network away, which its record has no longer. Idempotent. Raises System."""
+        joined = self._present(record, lock, seen)
+        try:
+            answered = self._answering(joined)
+            self._leave(record, joined, network)
+            etcfiles.connect(record, lock.paths, _ordered(joined.endpoints), self._linked(record, joined))
+            self._look(network)
+            if answered == network.id:
+                # Another network's keeper answers from here on.
+                others = [n for n, _ in joined.endpoints if n.id == self._answering(joined)]
+                self._hand_over(record, seen.number, joined, None, others)
+        finally:
+            joined.close()
+        self.tidy(network)
+
+    def _present(self, record: Record, lock: RecordLock, seen: Observation) -> Joined:
+        """What a running container is in now. Raises Conflict if it ends in this moment."""
+        joined = Joined()
+        paths = lock.paths
+        try:
+            joined.network = Handle(paths, paths.start(seen.number).directory).open_namespace("network")
+        except ProcessLookupError:
+            raise Conflict(f"container {record.id} is not running") from None
+        joined.is_running = True
+        for network_id, endpoint in self._store.of(record.id):
+            if endpoint.start == seen.number:
+                joined.endpoints.append((self._store.get(network_id), endpoint))
+        return joined
+
+    def _leave(self, record: Record, joined: Joined, network: Network) -> None:
+        """Undo one network of a container that runs: its interface, its rules, its endpoint, and other ways out if it was the way."""
+        for found, endpoint in joined.endpoints:
+            if found.id != network.id:
+                continue
+            joined.endpoints.remove((found, endpoint))
+            with self._trace.step("remove interface", endpoint.interface), netlink.Socket() as host:
+
+                def inside(host: netlink.Socket = host, endpoint: Endpoint = endpoint) -> None:
+                    with netlink.Socket() as socket:
+                        bridge.detach(host, socket, endpoint)
+                        bridge.unroute(socket)
+                        _set_routes(socket, joined.endpoints)
+
+                namespaces.in_network(joined.network, inside)
+            with self._store.lock(network.id):
+                self._drop(found, endpoint)
+            return
+
+    # published ports
+
+    def _bind(self, record: Record, networks: Sequence[Network]) -> Bound | None:
+        """The sockets of the ports that are to be published, None if there are none to be."""
+        host = record.host_config
+        bindings = host.get("PortBindings") or {}
+        publisher = publishing_network(record, networks)
+        if publisher is None or not (bindings or host.get("PublishAllPorts")):
+            return None
+        from sampan.network import ports  # in here: most containers publish none
+
+        exposed = record.config.get("ExposedPorts") or () if host.get("PublishAllPorts") else ()
+        address = publisher.options.get(OPTION_HOST_ADDRESS, "")
+        wished = ports.wishes(bindings, exposed, address, ports.host_has_ipv6())
+        with self._trace.step("bind ports"):
+            try:
+                return ports.bind(wished)
+            except ports.PortInUse:
+                # Perhaps of a container that has just ended, whose keeper has not heard of it.
+                self._wake_keepers()
+            try:
+                return ports.bind(wished)
+            except ports.PortInUse as e:
+                raise self._port_in_use(record, e) from None
+            except System as e:
+                raise System(f"{_programming(record)}: {e}") from None
+
+    def _wake_keepers(self) -> None:
+        from sampan.network import keeperlink
+
+        for network in self._store.all():
+            found = keeperlink.find(self._place(network))
+            if found is not None:
+                with found:
+                    found.look()
+
+    def _port_in_use(self, record: Record, refused: object) -> System:
+        """In the words that Docker has for a port of another container, or of another program."""
+        port, protocol = getattr(refused, "port", 0), getattr(refused, "protocol", "")
+        address = getattr(refused, "address", "")
+        ours = any(
+            (published.host_port, published.protocol) == (port, protocol)
+            for network in self._store.all()
+            for endpoint in self._store.endpoints(network.id)
+            for published in endpoint.ports
+        )
+        reason = f"Bind for {address}:{port} failed: port is already allocated" if ours else str(refused)
+        return System(f"{_programming(record)}: {reason}")
+
+    # what lives on
+
+    def _answering(self, joined: Joined) -> str:
+        """The network whose keeper answers its names."""
+        from sampan.network import keeperlink
+
+        return keeperlink.names_network(network for network, _ in joined.endpoints)
+
+    def _look(self, network: Network) -> None:
+        """Let a network's keeper see that an endpoint has gone."""
+        from sampan.network import keeperlink
+
+        found = keeperlink.find(self._place(network))
+        if found is not None:
+            with found:
+                found.look()
+
+    def _hand_over(
+        self,
+        record: Record,
+        number: int,
+        joined: Joined,
+        bound: Bound | None,
+        only: Sequence[Network] | None = None,
+    ) -> None:
+        """Give the networks' keepers (or those of `only` some) the sockets of published ports, and those on which names are asked for."""
+        from sampan.network import keeperlink
+
+        answering = self._answering(joined)
+        for network, endpoint in joined.endpoints:
+            if not keeperlink.needs_keeper(network, endpoint) or (only is not None and network not in only):
+                continue
+            place = self._place(network)
+            with self._trace.step("hand over to keeper of", network.name):
+                keeper = keeperlink.ensure(place, self._spawn)
+                joined.keepers.append(keeper)
+                names = keeperlink.open_sockets(joined.network) if network.id == answering else None
+                try:
+                    sockets = _with_sockets(bound) if endpoint.ports and bound is not None else []
+                    line = keeper.hand_over(record.id, number, names, sockets, line=not joined.is_running)
+                    if line >= 0:
+                        joined.lines.append(line)
+                finally:
+                    if names is not None:
+                        names.close()
+            joined.commands.append(keeperlink.restart_command(place, record.id, self._interpreter))
+
+    def _linked(self, record: Record, joined: Joined) -> list[tuple[str, str]]:
+        """Whom the container knows by `--link` in the default network: (address, names), as far as they run."""
+        found = []
+        for network, _ in joined.endpoints:
+            wanted = [a.links for a in record.networks if network.is_default and a.network == network.name]
+            links_wanted = dict(_link(text) for links_ in wanted for text in links_)
+            if not links_wanted:
+                continue
+            for endpoint in self._store.endpoints(network.id):
+                for alias, name in links_wanted.items():
+                    if endpoint.address and name in endpoint.names:
+                        names = dict.fromkeys((alias, endpoint.container[:12], *endpoint.names))
+                        found.append((endpoint.address, " ".join(names)))
+        return found
+
+    def _place(self, network: Network) -> Place:
+        from sampan.network.place import Place
+
+        paths = self._layout.network(network.id)
+        return Place(network.id, self._layout.networks, paths.run_directory, self._layout.containers)
+
+    # an end
+
+    def release(self, record: Record, number: int) -> None:
+        """Take away what starts up to `number` had in networks. Idempotent; safe beside a later start. Raises System."""
+        if not record.networks:
+            return
+        for network_id, found in self._store.of(record.id):
+            if found.start > number:
+                continue
+            try:
+                with self._store.lock(network_id):
+                    endpoint = self._store.endpoint(network_id, record.id)
+                    if endpoint is not None and endpoint.start <= number:
+                        self._drop(self._store.get(network_id), endpoint)
+            except NotFound:
+                pass  # the network is gone, and so is all that was in it
+
+    def _drop(self, network: Network, endpoint: Endpoint) -> None:
+        """Rules first: as long as the endpoint is there, the next command knows that there may be some."""
+        if endpoint.ports and not network.broken:
+            left = [e for e in self._store.endpoints(network.id) if e.container != endpoint.container]
+            with self._trace.step("set firewall of", network.name):
+                firewall.restore(network, left)
+        self._store.drop(network.id, endpoint.container)
+
+    def forget(self, record: Record) -> None:
+        """The container is removed: its endpoints go, and with the last endpoint of a network its bridge and its table.
+
+        Raises System.
+        """
+        if not record.networks:
+            return
+        self.release(record, sys.maxsize)
+        for network in self._mentioned(record):
+            self.tidy(network)
+
+    def tidy(self, network: Network) -> None:
+        """Remove a network's bridge and table if nobody is in it. Idempotent. Raises System."""
+        try:
+            with self._store.lock(network.id):
+                self._members().release_dead(network)
+                if not self._store.endpoint_names(network.id):
+                    self.take_down(network)
+        except NotFound:
+            pass
+
+    def take_down(self, network: Network) -> None:
+        """Remove a network's bridge and table; the caller has its lock. Idempotent. Raises System."""
+        if network.broken:
+            return
+        if network.driver == BRIDGE:
+            found = firewall.connect()
+            if found is not None:
+                with found[0], self._trace.step("remove firewall of", network.name):
+                    firewall.remove(found[0], network)
+        with netlink.Socket() as host, self._trace.step("remove link", network.link):
+            bridge.tear_down(host, network)
+
+    def _mentioned(self, record: Record) -> list[Network]:
+        """The networks that a container's record names, as far as they are there still."""
+        names = {attachment.network for attachment in record.networks}
+        return [network for network in self._store.all() if network.name in names or network.id in names]
+
+
+def publishing_network(record: Record, networks: Sequence[Network]) -> Network | None:
+    """In which of these networks a container's ports are published: the first that leads out of the host by a bridge."""
+    priorities = {attachment.network: attachment.gateway_priority for attachment in record.networks}
+    for network in _by_priority(networks, [priorities.get(network.name, 0) for network in networks]):
+        if network.driver == BRIDGE and not network.internal:
+            return network
+    return None
+
+
+def _by_priority(networks: Sequence[Network], priorities: Sequence[int]) -> list[Network]:
+    """In the order in which they are the way out, Docker's: the highest priority, then the first by name."""
+    order = sorted(range(len(networks)), key=lambda n: (-priorities[n], networks[n].name))
+    return [networks[n] for n in order]
+
+
+def _ordered(endpoints: Sequence[tuple[Network, Endpoint]]) -> list[tuple[Network, Endpoint]]:
+    """The network that is the way out first."""
+    order = _by_priority([n for n, _ in endpoints], [e.gateway_priority for _, e in endpoints])
+    by_id = {network.id: (network, endpoint) for network, endpoint in endpoints}
+    return [by_id[network.id] for network in order]
+
+
+def _set_routes(inside: netlink.Socket, endpoints: Sequence[tuple[Network, Endpoint]]) -> None:
+    """The default routes: by the first network that has a gateway, in each family for itself."""
+    missing = {"address", "address6"}
+    for network, endpoint in _ordered(endpoints):
+        if network.internal:
+            continue
+        have = {field for field in missing if getattr(endpoint, field)}
+        if have:
+            # Only the families that no better network leads out of.
+            bridge.route(
+                inside,
+                network,
+                endpoint.replace(**{field: "" for field in ("address", "address6") if field not in have}),
+            )
+            missing -= have
+
+
+def _free_name(taken: Iterable[str]) -> str:
+    """eth0, eth1, ..."""
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return f"eth{number}"
+
+
+def _endpoint(
+    record: Record,
+    number: int,
+    attachment: Attachment,
+    network: Network,
+    interface: str,
+    ports: tuple[PublishedPort, ...],
+    addresses: ipam.Addresses,
+) -> Endpoint:
+    identifier = os.urandom(32).hex()
+    mac = attachment.mac or ipam.mac_of(addresses.address, addresses.address6)
+    gateways = {} if not network.internal else {"gateway": "", "gateway6": ""}
+    return Endpoint(
+        container=record.id,
+        start=number,
+        id=identifier,
+        interface=interface,
+        link=bridge.link_name(identifier) if network.driver == BRIDGE else "",
+        mac=mac if network.driver != bridge.IPVLAN else "",
+        ports=ports,
+        names=_names(record, attachment),
+        links=dict(_link(text) for text in attachment.links),
+        servers=tuple(record.host_config.get("Dns") or ()),
+        gateway_priority=attachment.gateway_priority,
+        **{**addresses.to_json(), **gateways},
+    )
+
+
+def _names(record: Record, attachment: Attachment) -> tuple[str, ...]:
+    """What it is called in a network: its name, its aliases, its short id, its host name."""
+    hostname = record.config.get("Hostname") or ""
+    names = (record.name, *attachment.aliases, record.id[:12], *([hostname] if hostname else []))
+    return tuple(dict.fromkeys(names))
+
+
+def _link(text: str) -> tuple[str, str]:
+    """NAME:ALIAS as (alias, name)."""
+    name, _, alias = text.partition(":")
+    return alias or name, name
+
+
+def _with_sockets(bound: Bound) -> list[tuple[PublishedPort, object]]:
+    return [(p, socket) for p, socket in zip(bound.ports, bound.sockets, strict=True) if socket is not None]
+
+
+def _programming(record: Record) -> str:
+    return f"driver failed programming external connectivity on endpoint {record.name} ({record.id})"
