@@ -480,3 +480,28 @@ def test_shims_live_in_a_cgroup_of_their_own(box: Boxes) -> None:
     assert "/shims" in joined
     assert one.id not in joined
     assert cgroup.detect().version == one.driver.version
+
+
+def test_what_a_monitor_keeps_for_itself(box: Boxes) -> None:
+    """The price of a container that runs. Of the interpreter's own data, which differs by how it was built, nothing is counted."""
+    one = box("sleep", "1000")
+    one.start().close()
+    eventually(lambda: one.handle.started())
+    assert own_memory(one.monitor) < 2640 << 10
+    one.exec("true").ok()
+    after = own_memory(one.monitor)
+    for _ in range(20):
+        one.exec("true").ok()
+    assert own_memory(one.monitor) <= after + (32 << 10), "it grows with every exec"
+
+
+def own_memory(pid: int) -> int:
+    """Bytes of heap and stack that it shares with nobody."""
+    total, counts = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            counts = len(words) < 6 or words[5].startswith("[")
+        elif counts and words[0] in ("Private_Clean:", "Private_Dirty:"):
+            total += int(words[1]) << 10
+    return total

@@ -13,9 +13,18 @@ seal.forget_start_up()  # before the imports that fill what it gives back
 # All of it now: steps register themselves, and after the start nothing can be imported (see `seal`).
 # ruff: noqa: E402
 from sampan.kernel import placement, process
-from sampan.shim import monitor, protocol
+
+seal.forget_documentation()
 from sampan.steps import cgroups  # noqa: F401
+
+seal.forget_documentation()
 from sampan.steps import process as _process_steps  # noqa: F401
+
+seal.forget_documentation()
+from sampan.shim import protocol, streams  # noqa: F401
+
+seal.forget_documentation()
+from sampan.shim import monitor
 
 
 def main() -> None:
