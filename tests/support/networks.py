@@ -354,6 +354,8 @@ class Resolver:
                 data, client = self.udp.recvfrom(65535)
             except OSError:
                 return
+            if not data:
+                return  # shut down
             self.asked.append((data, client))
             for answer in self._answer(data):
                 try:

@@ -15,14 +15,15 @@ import time
 from sampan import jsontext
 from sampan.errors import SampanError
 from sampan.kernel import clock, files, inotify, placement, process
-from sampan.network import keeperlink, loop, wire
+from sampan.network import keeperlink, loop, ports, wire
 from sampan.network.budget import Budget, raise_limit
 from sampan.network.forward import Forwarder
+from sampan.network.guard import Guard
 from sampan.network.kept import Kept
 from sampan.network.loop import Loop
 from sampan.network.members import Directory
 from sampan.network.place import Place
-from sampan.oci.network import Endpoint, PublishedPort
+from sampan.oci.network import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _LEAVE_SECONDS = 0.5
 """Between the first look that finds no endpoint and the end: a start may be about to write one."""
 _HOST_SECONDS = 1.0
 _JOURNAL_BYTES = 1 << 16
-_FAMILIES = {"tcp": (_socket.SOCK_STREAM, 0), "udp": (_socket.SOCK_DGRAM, 0), "sctp": (_socket.SOCK_STREAM, 132)}
 
 
 class Services:
@@ -117,6 +117,7 @@ class Keeper:
         self._connections: dict[int, Any] = {}
         self._listener: Any = None
         self._lock = -1
+        self._guard: Guard | None = None
         self._empty_since = 0.0
         self._left = False
 
@@ -128,6 +129,7 @@ class Keeper:
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), loop.READ, self._accept)
         self._watch_endpoints()
+        self._guard = Guard(self._loop, self.services.directory.own, self._place.lock, self.services.failed)
         self._loop.after(LOOK_SECONDS, self._look_again)
 
     def catch_up(self) -> None:
@@ -177,10 +179,12 @@ class Keeper:
             kept.restore_names(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         for port in endpoint.ports:
             try:
-                kept.publish(port, bind(port))
-            except OSError as e:
-                where = f"{port.host_address}:{port.host_port}/{port.protocol}"
-                self.services.note(f"cannot bind {where} of {endpoint.container[:12]}: {e}")
+                for bound in ports.bind_again([port]).sockets:
+                    if bound is not None:
+                        kept.publish(port, bound)
+            except (OSError, SampanError) as e:
+                # Somebody was quicker. The firewall goes on sending the packets to the container.
+                self.services.note(f"cannot publish again for {endpoint.container[:12]}: {e}")
 
     def _answers(self, container: str) -> bool:
         """Whether it is us who answers a container's names."""
@@ -338,23 +342,6 @@ class Keeper:
                 pass
         self._listener.close()
         os.close(self._lock)
-
-
-def bind(port: PublishedPort) -> Any:
-    """A socket that is bound to a published port's address on the host. Raises OSError."""
-    family = _socket.AF_INET6 if ":" in port.host_address else _socket.AF_INET
-    kind, protocol = _FAMILIES[port.protocol]
-    made = _socket.socket(family, kind | _socket.SOCK_CLOEXEC, protocol)
-    try:
-        if family == _socket.AF_INET6:
-            made.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
-        if port.protocol == "tcp":
-            made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        made.bind((port.host_address, port.host_port))
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 def main(arguments: list[str]) -> None:

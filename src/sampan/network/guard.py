@@ -1,0 +1,115 @@
+"""Looks after the firewall's rules of a network: what somebody flushes is made again.
+
+The kernel tells of every change of nf_tables (nfnetlink's group of notifications), whoever makes it. A moment after the last one it is looked
+whether our table is still there with its rules, and whether those in chains of others are; nothing is written if so. What is to be there
+follows from the endpoints, under the network's lock: a command that is at work on both is waited for.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+
+from sampan.errors import SampanError
+from sampan.kernel import files, netlink, nft
+from sampan.network import firewall, loop
+from sampan.oci.network import BRIDGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.network.loop import Loop
+    from sampan.network.members import Members
+
+_GROUP = 1 << 6  # NFNLGRP_NFTABLES is group 7; bind(2) takes them as bits
+_QUIET_SECONDS = 0.2
+"""After a change, in which others may follow: whoever flushes and fills in two steps is not met in between."""
+_UNTOLD_SECONDS = 5.0
+"""How often it is looked where the kernel does not tell."""
+_BUSY_SECONDS = 0.5
+
+
+class Guard:
+    """The rules of one network, as its endpoints want them."""
+
+    def __init__(self, loop_: Loop, members: Members, lock: str, failed: Callable[[BaseException], None]) -> None:
+        """lock: the path of the network's."""
+        self._loop = loop_
+        self._members = members
+        self._lock = lock
+        self._failed = failed
+        self._due = False
+        self._refused = ""
+        self._socket: Any = None
+        try:
+            self._socket = _listen()
+            loop_.watch(self._socket.fileno(), loop.READ, self._told)
+        except OSError:
+            loop_.after(
+                _UNTOLD_SECONDS, self._look_again
+            )  # no nf_tables, or not for us: then there is nothing to be found
+
+    def _told(self, _events: int) -> None:
+        while True:
+            try:
+                self._socket.recv(1 << 16)
+            except BlockingIOError:
+                break
+            except OSError as e:
+                if e.errno != errno.ENOBUFS:  # more than the socket held: that something changed is all that counts
+                    raise
+        self._after(_QUIET_SECONDS)
+
+    def _look_again(self) -> None:
+        self.look()
+        self._loop.after(_UNTOLD_SECONDS, self._look_again)
+
+    def _after(self, seconds: float) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.after(seconds, self.look)
+
+    def look(self) -> None:
+        """See to it that all rules are there."""
+        self._due = False
+        try:
+            with files.FileLock.acquire(self._lock, 0, make=False):
+                self._restore()
+        except BlockingIOError:
+            self._after(_BUSY_SECONDS)
+        except FileNotFoundError:
+            return  # the network is gone
+        except (OSError, SampanError) as e:
+            # Said once: it is tried again at each change of anybody's.
+            if str(e) != self._refused:
+                self._failed(e)
+            self._refused = str(e)
+
+    def _restore(self) -> None:
+        network, endpoints = self._members.network, self._members.all()
+        if network is None or network.driver != BRIDGE or not endpoints:
+            return
+        with nft.connect() as socket:
+            whole = bool(nft.list_rules(socket, firewall.table_name(network.id)))
+        firewall.restore(network, endpoints, not whole)
+        self._refused = ""
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._loop.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+
+def _listen() -> Any:
+    made = _socket.socket(
+        _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK, netlink.NETFILTER
+    )
+    try:
+        made.bind((0, _GROUP))
+    except BaseException:
+        made.close()
+        raise
+    return made
