@@ -93,7 +93,10 @@ class Guard:
             return
         with nft.connect() as socket:
             whole = bool(nft.list_rules(socket, firewall.table_name(network.id)))
-        firewall.restore(network, endpoints, not whole)
+            if whole:
+                firewall.open_ways(socket, network, nft.list_chains(socket))
+        if not whole:
+            firewall.restore(network, endpoints)
         self._refused = ""
 
     def close(self) -> None:

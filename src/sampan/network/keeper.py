@@ -261,8 +261,9 @@ class Keeper:
             kept = self._keep(container, start)
         try:
             kept.take(message["what"], descriptors)
-            if before is not None and before.answers_names:
-                kept.lead_names()  # it may have been restored after these were made: its rules lead past them
+            # A keeper may have restored it between the making of these and now: its rules lead past them.
+            kept.lead_names()
+            if before is not None:
                 before.answer_waiting()
         except (OSError, ValueError, TypeError) as e:
             self.services.note(f"cannot keep all of {container[:12]}: {e}")

@@ -111,10 +111,15 @@ class Kept:
         return self._names is not None
 
     def lead_names(self) -> None:
-        """Have questions come here: after the command that handed the sockets over, others were made. Raises OSError."""
+        """Have questions come here, where others were made after these sockets. Raises OSError."""
         if self._names is not None and self._namespace >= 0:
             udp, tcp = self._names.ports
-            namespaces.in_network(self._namespace, lambda: namesockets.lead(udp, tcp))
+
+            def lead() -> None:
+                if not namesockets.leads_to(udp, tcp):
+                    namesockets.lead(udp, tcp)
+
+            namespaces.in_network(self._namespace, lead)
 
     def answer_waiting(self) -> None:
         """Answer the questions that wait, before others are asked."""

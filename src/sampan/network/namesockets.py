@@ -122,6 +122,14 @@ def lead(udp: int, tcp: int) -> None:
         for protocol, port in ((nft.UDP, udp), (nft.TCP, tcp)):
             batch.add_rule(
                 TABLE, "output", nft.destination(address, 32), nft.protocol(protocol), nft.destination_port(PORT),
-                nft.dnat(address, port),
+                nft.dnat(address, port), comment=str(port),
             )  # fmt: skip
         batch.commit(socket)
+
+
+def leads_to(udp: int, tcp: int) -> bool:
+    """Whether questions come to these ports, in this thread's network namespace."""
+    if PORT in (udp, tcp):
+        return True  # no table leads there
+    with nft.connect() as socket:
+        return [rule.comment for rule in nft.list_rules(socket, TABLE)] == [str(udp), str(tcp)]

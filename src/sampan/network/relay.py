@@ -348,8 +348,10 @@ def _local_address(ancillary: list[tuple[int, int, bytes]]) -> list[Any]:
     """What sendmsg needs to answer from the address at which a datagram came (ip(7), ipv6(7))."""
     for level, kind, data in ancillary:
         if level == _socket.SOL_IP and kind == _IP_PKTINFO and len(data) >= 12:
-            # struct in_pktinfo: the link (0: whichever leads there), ipi_spec_dst, ipi_addr
-            return [(level, kind, bytes(4) + data[4:8] + bytes(4))]
+            # struct in_pktinfo: the link (0: whichever leads there), ipi_spec_dst, ipi_addr. The second one is not known of what waited
+            # in the socket when we asked to be told, the third one is whatever the client wrote, a broadcast address too.
+            address = data[4:8] if any(data[4:8]) else data[8:12]
+            return [(level, kind, bytes(4) + address + bytes(4))]
         if level == _socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO and len(data) >= 20:
             # A mapped IPv4 address works here too; a link-local one needs its link.
             link = data[16:20] if data[:2] == b"\xfe\x80" else bytes(4)
