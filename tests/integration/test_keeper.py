@@ -315,7 +315,7 @@ def test_a_hand_over_to_a_keeper_that_was_killed_reaches_the_next_one(host: Host
     box.link = within(host.namespace, lambda: keeper.hand_over(box.id, 1, made))
     keeper.close()
     made.close()
-    assert ask(box, "web").addresses == [box.address]
+    eventually(lambda: answers(box, "web") == [box.address])
 
 
 def test_many_commands_at_once_find_one_keeper(host: Host) -> None:

@@ -174,7 +174,7 @@ class Host:
             names=names or (box.name,), **fields,
         )  # fmt: skip
         path = Path(place.endpoints) / f"{box.id}.json"
-        temporary = path.with_name(".tmp")
+        temporary = path.with_name(f".{box.id}")
         temporary.write_text(json.dumps(endpoint.to_json()))
         temporary.rename(path)
         return endpoint

@@ -32,7 +32,9 @@ IDLE_SECONDS = 10.0
 _MOST_WAITING = 32
 """Questions of one connection that wait for their answers; it is not read meanwhile."""
 _MOST_UNREAD = 1 << 17
-"""Bytes of answers that a client may leave unread before it is hung up on."""
+"""Bytes of answers that a client may leave unread before its questions are no longer read."""
+_PER_TURN = 4
+"""Questions of one connection that are served before others have their turn."""
 _PAUSE_SECONDS = 0.2
 
 
@@ -182,7 +184,7 @@ class Connection:
         self._received = bytearray()
         self._unsent = bytearray()
         self._waiting = 0
-        self._at_end = self._serving = False
+        self._at_end = self._serving = self._later = False
         self._timer: Timer = loop_.after(IDLE_SECONDS, self.close)
         self._watch()
 
@@ -190,7 +192,7 @@ class Connection:
         if self._socket is None:
             return
         events = loop.WRITE if self._unsent else 0
-        if self._waiting < _MOST_WAITING and not self._at_end:
+        if self._may_take and not self._at_end and not self._later:
             events |= loop.READ
         self._loop.watch(self._socket.fileno(), events, self._ready)
 
@@ -209,36 +211,51 @@ class Connection:
     def _read(self) -> None:
         data = self._socket.recv(1 << 14)
         self._received += data
+        self._at_end = not data
         self._serve()
-        if not data:
-            self._at_end = True
-            if not self._waiting and not self._unsent:
-                self.close()
+        self._end_if_done()
 
     def _serve(self) -> None:
-        """Take whole messages, as many as may wait at a time."""
-        if self._serving:
+        """Take a few whole messages; with more of them here, others have their turn before."""
+        if self._serving or self._later:
             return  # an answer that was there at once: the loop below goes on
         self._serving = True
         try:
-            self._take_messages()
+            for _ in range(_PER_TURN):
+                if not self._take_message():
+                    return
         finally:
             self._serving = False
+        self._later = True
+        self._loop.after(0, self._go_on)
 
-    def _take_messages(self) -> None:
-        while self._socket is not None and self._waiting < _MOST_WAITING and len(self._received) >= 2:
-            length = int.from_bytes(self._received[:2], "big")
-            if len(self._received) < 2 + length:
-                return
-            message = bytes(self._received[2 : 2 + length])
-            del self._received[: 2 + length]
-            if length < dnsmessage.HEADER or message[2] & 0x80:
-                self.close()  # not a question: whoever sends that does not mean us
-                return
-            self._server.spoke(self)
-            self._rest()
-            self._waiting += 1
-            self._server.ask(message, True, self._answered)
+    def _go_on(self) -> None:
+        self._later = False
+        self._serve()
+        self._end_if_done()
+        self._watch()
+
+    @property
+    def _may_take(self) -> bool:
+        return self._waiting < _MOST_WAITING and len(self._unsent) < _MOST_UNREAD
+
+    def _take_message(self) -> bool:
+        """Take one; False if there is no whole one, or no more may wait."""
+        if self._socket is None or not self._may_take or len(self._received) < 2:
+            return False
+        length = int.from_bytes(self._received[:2], "big")
+        if len(self._received) < 2 + length:
+            return False
+        message = bytes(self._received[2 : 2 + length])
+        del self._received[: 2 + length]
+        if length < dnsmessage.HEADER or message[2] & 0x80:
+            self.close()  # not a question: whoever sends that does not mean us
+            return False
+        self._server.spoke(self)
+        self._rest()
+        self._waiting += 1
+        self._server.ask(message, True, self._answered)
+        return True
 
     def _rest(self) -> None:
         self._timer.cancel()
@@ -249,10 +266,6 @@ class Connection:
             return
         self._waiting -= 1
         self._unsent += _struct.pack("!H", len(answer)) + answer
-        if len(self._unsent) > _MOST_UNREAD:
-            self.close()
-            return
-        self._serve()  # those that had to wait
         try:
             self._flush()
         except OSError:
@@ -265,7 +278,11 @@ class Connection:
                 del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
             return
-        if self._at_end and not self._waiting:
+        self._serve()  # those that had to wait
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._at_end and not (self._waiting or self._unsent or self._later or self._serving):
             self.close()
 
     def close(self) -> None:
