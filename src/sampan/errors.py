@@ -25,6 +25,20 @@ class NotFound(SampanError):
     http_status = 404
 
 
+class ImageNotFound(NotFound):
+    """There is no such image here, or it is for another platform: one that may be pulled. `name`: as it was asked for."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class Unauthorized(SampanError):
+    """A registry does not take these credentials."""
+
+    http_status = 401
+
+
 class InvalidParameter(SampanError):
     """The caller asked for something that cannot be: a bad value, a bad combination, a bad archive."""
 

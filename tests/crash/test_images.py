@@ -258,7 +258,7 @@ def test_remove_of_an_image_that_was_made_from_another(place: Path) -> None:
         with store.lock.shared():
             blob = Descriptor(documents.OCI_LAYER, store.content.add(TWO), len(TWO))
             made = documents.make_config(platform.here(), clock.now(), {}, [*parent.diff_ids, blob.digest], [])
-            below = store.images.manifest(parent.target).layers
+            below = store.images.manifest(parent.target, parent.id).layers
             store.images.publish(made, (*below, blob), reference.parse("child:1"), parent.id)
 
     def action(store: Store) -> None:

@@ -507,7 +507,7 @@ def child(store: Store, name: str, parent: Image, *archives: bytes, **config: st
     """An image that was made from another one, as commit makes it."""
     with store.lock.shared():
         blobs = [Descriptor(documents.OCI_LAYER, store.content.add(data), len(data)) for data in archives]
-        below = store.images.manifest(parent.target).layers
+        below = store.images.manifest(parent.target, parent.id).layers
         diff_ids = [*parent.diff_ids, *(blob.digest for blob in blobs)]
         steps = [*parent.document["history"], *({"created_by": f"step {i}"} for i in range(len(blobs)))]
         made = documents.make_config(platform.here(), clock.now(), config, diff_ids, steps)

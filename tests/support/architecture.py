@@ -26,10 +26,11 @@ ROOMS: dict[str, frozenset[str]] = {
     "shim": frozenset({"kernel", "steps", "oci"}),
     "store": frozenset({"kernel", "steps", "oci"}),
     "network": frozenset({"kernel", "steps", "oci"}),
+    "registry": frozenset({"kernel", "oci"}),
     "runtime": frozenset({"kernel", "steps", "oci", "store", "shim"}),
     # Dockerfiles as data: what is done with them, the engine does with its own use cases.
     "build": frozenset({"oci"}),
-    "engine": frozenset({"kernel", "steps", "oci", "store", "network", "shim", "runtime", "build"}),
+    "engine": frozenset({"kernel", "steps", "oci", "store", "network", "registry", "shim", "runtime", "build"}),
     "cli": frozenset({"oci", "engine"}),
     "__main__": frozenset({"cli"}),
 }
@@ -41,7 +42,24 @@ ENGINE = f"{PACKAGE}.engine.engine"
 
 # Modules that a start never imports: others may import them inside the function that needs them, and so they may
 # import what is heavy. Each with the reason for which it is not on the hot path.
-COLD: dict[str, str] = {}
+COLD: dict[str, str] = {
+    **{
+        f"{PACKAGE}.registry.{name}": "asks registries over a network: imported by pull, push, login and their kind"
+        for name in (
+            "certificates",
+            "client",
+            "credentials",
+            "endpoint",
+            "failures",
+            "proxies",
+            "pull",
+            "tokens",
+            "transport",
+        )
+    },
+    f"{PACKAGE}.engine.pulling": "imported by a pull",
+    f"{PACKAGE}.engine.registries": "imported by what asks a registry",
+}
 
 # What costs more than a millisecond or two of a start (measured in docs/adr/0002), by what it brings in.
 HEAVY = frozenset(
@@ -106,6 +124,7 @@ PROCESS_MODULES = frozenset({"subprocess", "multiprocessing", "_posixsubprocess"
 # Modules that may import one of those, with the reason.
 PROCESS_MODULE_USERS: dict[str, str] = {
     f"{PACKAGE}.engine.machine": "asks the host's busybox for its applets, once, when `base` is made; no container's process",
+    f"{PACKAGE}.registry.credentials": "asks credential helpers, programs of the user's; no container's process",
     f"{PACKAGE}.runtime.ocicli_show": "asks the host's ps for what `sampan-oci ps` shows; no container's process",
     f"{PACKAGE}.engine.top": "asks the host's ps for what `top` shows; no container's process",
 }

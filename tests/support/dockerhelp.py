@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 # Groups of which only the name is wanted: nothing in them is there, and the list of differences says why.
 WHOLE_GROUPS = (
-    *("builder", "checkpoint", "config", "context", "manifest", "node", "plugin", "secret"),
+    *("builder", "checkpoint", "config", "context", "node", "plugin", "secret"),
     *("service", "stack", "swarm", "trust"),
 )
 _FLAG = re.compile(r"  (?:-(\w), |    )--([\w-]+)(?: (\w[\w-]*))?(?: {2,}|$)")

@@ -11,8 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sampan.engine.config import Config
 from sampan.engine.events import Events
+from sampan.engine.imagegraph import blobs_of
 from sampan.engine.images import Image, Images
+from sampan.engine.registries import Registries
 from sampan.kernel import clock
 from sampan.oci import image as documents
 from sampan.oci import platform, reference
@@ -56,7 +59,9 @@ class Store:
         directory: Path,
         observer: Callable[[Event], None] | None = None,
         kind: type[OverlaySnapshotter | VfsSnapshotter] = OverlaySnapshotter,
+        **config: Any,
     ) -> None:
+        """`config`: what a configuration file says of registries."""
         self.directory = directory
         self.layout = Layout(str(directory / "root"), str(directory / "run"))
         self.trace = Trace(observer)
@@ -76,6 +81,7 @@ class Store:
             Events(self.layout.journal, 1 << 20, self.trace, self.notes.append),
             self.trace,
             self.notes.append,
+            lambda: Registries(Config(**config)),
         )
 
     def files(self) -> list[str]:
@@ -95,8 +101,7 @@ class Store:
         found: set[str] = set()
         for record in self.names.list():
             image = self.images.read(record)
-            manifest = self.images.manifest(record.target)
-            blobs = {record.target.digest, image.id, *(layer.digest for layer in manifest.layers)}
+            blobs = {image.id, *blobs_of(self.content, record.target)}
             for digest in blobs:
                 with self.content.open_verified(digest) as blob:
                     blob.drain()

@@ -199,8 +199,7 @@ def test_what_is_published_is_exposed_too() -> None:
     ("args", "message"),
     [
         (["--pull", "x"], "invalid pull option: 'x': must be one of \"always\", \"missing\" or \"never\""),
-        (["--pull", "always"], "--pull always cannot be had in this version of sampan: it pulls no images yet"),
-        (["--disable-content-trust=false"], "--disable-content-trust=false cannot be had in this version of sampan: it pulls no images yet"),
+        (["--disable-content-trust=false"], "--disable-content-trust=false cannot be had: sampan does not sign images, nor verify signatures of them"),
         (["--use-api-socket"], "--use-api-socket cannot be had in this version of sampan: it has no API socket yet"),
         (["--userns", "x"], "--userns: invalid USER mode"),
         (["--storage-opt", "size"], "invalid storage option"),

@@ -72,12 +72,26 @@ def test_relative_roots_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [
         (
             'rooot = "/a"\n',
-            "unknown key 'rooot'; known keys are cgroup-parent, events-size, init-path, root, run-root, snapshotter",
+            "unknown key 'rooot'; known keys are cgroup-parent, events-size, init-path, insecure-registries, "
+            "max-concurrent-downloads, mirrors, registry-mirrors, registry-timeout, root, run-root, snapshotter",
         ),
         ("root = 5\n", "root must be text, not 5"),
         ('root = "a"\n', "root must be an absolute path, not 'a'"),
         ('snapshotter = "zfs"\n', "snapshotter must be one of overlay, vfs, not 'zfs'"),
         ('events-size = "1k"\n', "events-size must be at least 64k, not '1k'"),
+        ("insecure-registries = 5\n", "insecure-registries: must be a list of texts, not 5"),
+        (
+            'insecure-registries = ["https://a"]\n',
+            "insecure-registries: 'https://a' should be a host, with or without a port",
+        ),
+        (
+            'insecure-registries = ["10.0.0.0/99"]\n',
+            "insecure-registries: '10.0.0.0/99' is neither HOST[:PORT] nor a network",
+        ),
+        ('registry-mirrors = ["mirror.example"]\n', "registry-mirrors: 'mirror.example' is no mirror: a URL such as"),
+        ('[mirrors]\n"a.example" = "https://b"\n', "mirrors: must be a list of texts, not 'https://b'"),
+        ("max-concurrent-downloads = 0\n", "max-concurrent-downloads: must be a number from 1 to 64, not 0"),
+        ('registry-timeout = "1"\n', 'registry-timeout: time: missing unit in duration "1"'),
         ('events-size = "big"\n', "events-size: invalid size: 'big'"),
         ("root = \n", "not a TOML file"),
         ("[root]\na = 1\n", "root must be text"),

@@ -34,6 +34,8 @@ def test_errors_come_from_one_family_with_a_status_each() -> None:
     assert statuses == {
         "SampanError": 500,
         "NotFound": 404,
+        "ImageNotFound": 404,
+        "Unauthorized": 401,
         "InvalidParameter": 400,
         "Conflict": 409,
         "NotModified": 304,

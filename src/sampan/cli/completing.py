@@ -38,7 +38,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ipam-driver": ("default",),
     "format": _FORMATS,
     "isolation": ("default",),
-    "pull": ("missing", "never"),
+    "pull": ("always", "missing", "never"),
     "restart": (restartpolicy.ALWAYS, restartpolicy.NO, restartpolicy.ON_FAILURE, restartpolicy.UNLESS_STOPPED),
     "runtime": ("sampan",),
     "security-opt": _SECURITY,
@@ -196,12 +196,21 @@ class _Line:
         if kind in ("CONTAINER", "NAME|ID"):
             states = frozenset(lifecycle.STATES) if "all" in scan.given else self._states("force" in scan.given)
             found += self._containers(states, self._last)
-        if kind in ("IMAGE", "REPOSITORY[:TAG]", "SOURCE_IMAGE[:TAG]", "TARGET_IMAGE[:TAG]", "NAME|ID"):
+        if kind in (
+            "IMAGE",
+            "REPOSITORY[:TAG]",
+            "SOURCE_IMAGE[:TAG]",
+            "TARGET_IMAGE[:TAG]",
+            "NAME|ID",
+            "NAME[:TAG|@DIGEST]",
+        ):
             found += self._images()
         if kind in ("NETWORK", "NAME|ID"):
             found += self._networks()
         if kind in ("VOLUME", "NAME|ID"):
             found += self._volumes()
+        if kind == "SERVER":
+            found += self._servers()
         return [name for name in found if name not in taken]
 
     def _states(self, force: bool) -> frozenset[str]:
@@ -236,6 +245,11 @@ class _Line:
     def _volumes(self) -> list[str]:
         context = self._store()
         return [] if context is None else [volume.name for volume in context.engine.volumes.list()]
+
+    def _servers(self) -> list[str]:
+        """The registries that somebody is logged in to."""
+        context = self._store()
+        return [] if context is None else context.engine.registries.accounts()
 
     def _store(self) -> Context | None:
         """The store that the line means; None if there is none, for a completion makes none."""

@@ -47,7 +47,7 @@ CREATE_FLAGS = (
     Flag("device-read-iops", "operations of disks", "Limit reading from a disk (DISK:OPERATIONS a second)"),
     Flag("device-write-bps", "bytes of disks", "Limit writing to a disk (DISK:BYTES a second)"),
     Flag("device-write-iops", "operations of disks", "Limit writing to a disk (DISK:OPERATIONS a second)"),
-    Flag("disable-content-trust", "bool", "No effect: nothing is pulled yet", default=True, hidden=True),
+    Flag("disable-content-trust", "bool", "No effect: signatures are not looked at", default=True, hidden=True),
     Flag("dns", "addresses", "Ask this DNS server"),
     Flag("dns-opt", "list", alias_of="dns-option", hidden=True),
     Flag("dns-option", "list", "Set an option of the resolver"),
@@ -101,12 +101,12 @@ CREATE_FLAGS = (
     Flag("oom-score-adj", "int", "What the OOM killer is to prefer, -1000 to 1000"),
     Flag("pid", "string", "PID namespace: host or container:NAME"),
     Flag("pids-limit", "int", "Limit of processes and threads (-1 for none)"),
-    Flag("platform", "string", "Only if the image is for this platform: os/architecture[/variant]"),
+    Flag("platform", "string", "The image for this platform: os/architecture[/variant]"),
     Flag("privileged", "bool", "Give the container all capabilities and devices, and mask nothing"),
     Flag("publish", "list", "Publish a port ([IP:][PORT:]PORT[/PROTOCOL]); not without a bridge network", "p"),
     Flag("publish-all", "bool", "Publish all exposed ports; not without a bridge network", "P"),
-    Flag("pull", "string", "When to pull the image: missing or never", default="missing"),
-    Flag("quiet", "bool", "No effect: nothing is pulled yet", "q"),
+    Flag("pull", "string", "When to pull the image: always, missing or never", default="missing"),
+    Flag("quiet", "bool", "Show nothing of a pull", "q"),
     Flag("read-only", "bool", "Make the root file system read-only"),
     Flag("restart", "string", "Restart policy: no, always, unless-stopped or on-failure[:N]", default="no"),
     Flag("rm", "bool", "Remove the container when it has exited"),
@@ -201,9 +201,10 @@ def _check_pull(arguments: Arguments) -> None:
     pull = arguments["pull"]
     if pull not in ("always", "missing", "never"):
         raise InvalidParameter(f'invalid pull option: \'{pull}\': must be one of "always", "missing" or "never"')
-    if pull == "always" or not arguments["disable-content-trust"]:
-        flag = "--pull always" if pull == "always" else "--disable-content-trust=false"
-        raise InvalidParameter(f"{flag} cannot be had in this version of sampan: it pulls no images yet")
+    if not arguments["disable-content-trust"]:
+        raise InvalidParameter(
+            "--disable-content-trust=false cannot be had: sampan does not sign images, nor verify signatures of them"
+        )
     if arguments["use-api-socket"]:
         raise InvalidParameter("--use-api-socket cannot be had in this version of sampan: it has no API socket yet")
 

@@ -9,12 +9,16 @@ from sampan.cli import session, terminal
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, out, refusal
 from sampan.cli.verbs import Command
-from sampan.errors import InvalidParameter
+from sampan.errors import ImageNotFound, InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
+    from sampan.cli.relay import Streams
     from sampan.engine.containers import Container
 
 DETACH_KEYS = Flag(
@@ -32,12 +36,30 @@ def create(context: Context, arguments: Arguments) -> int:
         request = requests.build(arguments)
     except InvalidParameter as e:
         raise Failure(refusal(context.path, e), 125) from None
-    with _IdFile(arguments["cidfile"]) as id_file:
-        container, warnings = context.engine.containers.create_from(request)
-        id_file.write(container.id)
-    _warn(warnings)
-    out(container.id)
-    return 0
+
+    def made() -> int:
+        with _IdFile(arguments["cidfile"]) as id_file:
+            container, warnings = context.engine.containers.create_from(request)
+            id_file.write(container.id)
+        _warn(warnings)
+        out(container.id)
+        return 0
+
+    return _with_image(context, arguments, made)
+
+
+def _with_image(context: Context, arguments: Arguments, action: Callable[[], int]) -> int:
+    """Do it; with a pull before it, if the image is not here or --pull says so."""
+    if arguments["pull"] != "always":
+        try:
+            return action()
+        except ImageNotFound as e:
+            missing = e
+    else:
+        missing = None
+    from sampan.cli import pull  # in here: mostly the image is there
+
+    return pull.with_image(context, arguments, action, missing)
 
 
 def run(context: Context, arguments: Arguments) -> int:
@@ -49,6 +71,10 @@ def run(context: Context, arguments: Arguments) -> int:
     attached = requests.attached_streams(arguments)
     session.check_terminal("stdin" in attached, arguments["tty"])
     joined = session.streams(attached, arguments["tty"], keys)
+    return _with_image(context, arguments, lambda: _run_attached(context, arguments, request, joined))
+
+
+def _run_attached(context: Context, arguments: Arguments, request: dict[str, Any], joined: Streams) -> int:
     with (
         _IdFile(arguments["cidfile"]) as id_file,
         session.caught(arguments["tty"], arguments["sig-proxy"]) as held,
@@ -68,15 +94,19 @@ def _run_detached(context: Context, arguments: Arguments) -> int:
         raise Failure("conflicting options: cannot specify both --attach and --detach")
     request = requests.build(arguments)
     request |= dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
-    with _IdFile(arguments["cidfile"]) as id_file:
 
-        def created(container: Container, warnings: list[str]) -> None:
-            id_file.write(container.id)
-            _warn(warnings)
+    def launched() -> int:
+        with _IdFile(arguments["cidfile"]) as id_file:
 
-        container, _ = context.engine.containers.launch(request, created=created)
-    out(container.id)
-    return 0
+            def created(container: Container, warnings: list[str]) -> None:
+                id_file.write(container.id)
+                _warn(warnings)
+
+            container, _ = context.engine.containers.launch(request, created=created)
+        out(container.id)
+        return 0
+
+    return _with_image(context, arguments, launched)
 
 
 def _warn(warnings: list[str]) -> None:

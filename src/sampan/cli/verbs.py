@@ -60,9 +60,12 @@ VERBS = {
     "inspect": Entry("sampan.cli.inspect", "INSPECT", "Show everything known of containers and images as JSON"),
     "kill": Entry("sampan.cli.containers", "KILL", "Send a signal to running containers, SIGKILL by default"),
     "load": Entry("sampan.cli.archives", "LOAD", "Load images from an archive"),
+    "login": Entry("sampan.cli.login", "LOGIN", "Log in to a registry"),
+    "logout": Entry("sampan.cli.login", "LOGOUT", "Log out of a registry"),
     "logs": Entry("sampan.cli.logs", "LOGS", "Show what a container has written"),
     "pause": Entry("sampan.cli.containers", "PAUSE", "Freeze all processes of containers"),
     "port": Entry("sampan.cli.port", "PORT", "Show where ports of a container are published"),
+    "pull": Entry("sampan.cli.pull", "PULL", "Bring an image in from a registry"),
     "rename": Entry("sampan.cli.containers", "RENAME", "Give a container another name"),
     "restart": Entry("sampan.cli.containers", "RESTART", "Stop containers and start them again"),
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
@@ -93,7 +96,7 @@ GROUPS = {
     "image": (
         "Manage images",
         {
-            **{v: v for v in ("history", "import", "load", "save", "tag")},
+            **{v: v for v in ("history", "import", "load", "pull", "save", "tag")},
             "inspect": "image inspect",
             "prune": "image prune",
             "ls": "images",
@@ -101,6 +104,7 @@ GROUPS = {
         },
     ),
     "completion": ("Print what makes a shell complete command lines of sampan", {v: f"completion {v}" for v in ("bash", "fish", "zsh")}),
+    "manifest": ("Look at manifests in registries", {"inspect": "manifest inspect"}),
     "network": ("Manage networks", {v: f"network {v}" for v in ("connect", "create", "disconnect", "inspect", "ls", "prune", "rm")}),
     "volume": ("Manage volumes", {v: f"volume {v}" for v in ("create", "inspect", "ls", "prune", "rm")}),
     "system": (
@@ -130,6 +134,7 @@ GROUP_VERBS = {
     "container inspect": Entry(
         "sampan.cli.inspect", "CONTAINER_INSPECT", "Show everything known of containers as JSON"
     ),
+    "manifest inspect": Entry("sampan.cli.manifest", "INSPECT", "Show what a registry has under a name"),
     "network connect": Entry("sampan.cli.connections", "CONNECT", "Put a container into a network"),
     "network disconnect": Entry("sampan.cli.connections", "DISCONNECT", "Take a container out of a network"),
     "network create": Entry("sampan.cli.networks", "CREATE", "Create a network"),

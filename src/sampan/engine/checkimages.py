@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     class Images(Protocol):
         def read(self, record: NameRecord) -> Image: ...
-        def manifest(self, target: Descriptor) -> Manifest: ...
+        def manifest(self, target: Descriptor, image_id: str) -> Manifest: ...
 
     class Layers(Protocol):
         name: str
@@ -228,7 +228,7 @@ class ImageCheck:
         return f"{self._layout.layers}/{chain_id.removeprefix('sha256:')}{_SUFFIXES[self._layers.name]}"
 
     def _examine(self, image: Image, position: int, replace: bool = False) -> str:
-        blob = self._images.manifest(image.target).layers[position]
+        blob = self._images.manifest(image.target, image.id).layers[position]
         with self._content.open_verified(blob.digest) as stream:
             chain = image.layers[: position + 1]
             return self._layers.examine(chain, stream, image.diff_ids[position], replace)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from sampan.oci.image import Manifest
     from sampan.oci.reference import Reference
     from sampan.steps.trace import Trace
-    from sampan.store.content import Ingest
     from sampan.store.images import NameRecord
+    from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
     from sampan.store.layout import ContainerPaths
     from sampan.store.locks import RecordLock
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     class Images(Protocol):
         def find(self, name: str) -> NameRecord | None: ...
         def read(self, record: NameRecord) -> Image: ...
-        def manifest(self, target: Descriptor) -> Manifest: ...
+        def manifest(self, target: Descriptor, image_id: str) -> Manifest: ...
         def publish(
             self,
             config: bytes,
@@ -137,7 +137,7 @@ class Committer:
         if before.status == lifecycle.DEAD:
             raise Conflict(f"You cannot commit container {record.id} which is Dead")
         self._parent(record)
-        self._content.collect_ingests()
+        self._content.collect_ingests(partial=False)
         with self._content.writer() as ingest:
             layer = self._read(record, ingest, before.number, pause, progress)
             try:
@@ -200,7 +200,7 @@ class Committer:
         image = self._images.read(found)
         if len(image.layers) >= documents.LAYER_LIMIT - 1:  # The init layer needs a place, too.
             raise InvalidParameter("max depth exceeded")
-        layers = [_as_oci(layer) for layer in self._images.manifest(image.target).layers]
+        layers = [_as_oci(layer) for layer in self._images.manifest(image.target, image.id).layers]
         for layer in layers:
             if not self._content.exists(layer.digest):
                 raise NotFound(f"image {image.id} is not complete: content {layer.digest} is not in the store")

@@ -27,6 +27,7 @@ class Config(Struct):
     root, run_root: the two state directories. snapshotter: "overlay", "vfs", or "" for what works at the root.
     init_path: the program of `--init`, "" to look for the usual ones. cgroup_parent: the group that containers
     are put below unless they name one. events_size: bytes of each of the two files that events are kept in.
+    mirrors: (domain, URL) pairs. insecure_registries: hosts and networks. registry_timeout: seconds without a byte.
     """
 
     root: str = DEFAULT_ROOT
@@ -35,9 +36,13 @@ class Config(Struct):
     init_path: str = ""
     cgroup_parent: str = ""
     events_size: int = 8 << 20
+    mirrors: tuple[tuple[str, str], ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    max_concurrent_downloads: int = 3
+    registry_timeout: float = 60.0
 
 
-# key in the file -> field; all values are text
+# key in the file -> field; the values of these are text
 _KEYS = {
     "root": "root",
     "run-root": "run_root",
@@ -46,6 +51,9 @@ _KEYS = {
     "cgroup-parent": "cgroup_parent",
     "events-size": "events_size",
 }
+
+# Those of registries, of other kinds, which `engine.registryconfig` reads.
+_REGISTRY_KEYS = ("insecure-registries", "max-concurrent-downloads", "mirrors", "registry-mirrors", "registry-timeout")
 
 
 def load(path: str | None = None, root: str | None = None, run_root: str | None = None) -> Config:
@@ -94,8 +102,11 @@ def _read(path: str, required: bool) -> Config:
 def _checked(path: str, values: dict[str, Any]) -> Config:
     fields: dict[str, Any] = {}
     for key, value in values.items():
+        if key in _REGISTRY_KEYS:
+            continue
         if key not in _KEYS:
-            raise InvalidParameter(f"{path}: unknown key '{key}'; known keys are {', '.join(sorted(_KEYS))}")
+            known = ", ".join(sorted((*_KEYS, *_REGISTRY_KEYS)))
+            raise InvalidParameter(f"{path}: unknown key '{key}'; known keys are {known}")
         if not isinstance(value, str):
             raise InvalidParameter(f"{path}: {key} must be text, not {value!r}")
         if key in ("root", "run-root", "init-path") and not value.startswith("/"):
@@ -103,6 +114,10 @@ def _checked(path: str, values: dict[str, Any]) -> Config:
         if key == "snapshotter" and value not in SNAPSHOTTERS:
             raise InvalidParameter(f"{path}: snapshotter must be one of {', '.join(SNAPSHOTTERS)}, not '{value}'")
         fields[_KEYS[key]] = _events_size(path, value) if key == "events-size" else value
+    if not values.keys().isdisjoint(_REGISTRY_KEYS):
+        from sampan.engine.registryconfig import fields_of
+
+        fields |= fields_of(path, values)
     return Config(**fields)
 
 

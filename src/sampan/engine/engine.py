@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sampan.engine.eventreader import EventStream
     from sampan.engine.images import Images
     from sampan.engine.networks import Networks
+    from sampan.engine.registries import Registries
     from sampan.engine.system import System
     from sampan.engine.volumes import Volumes
     from sampan.steps.trace import Event
@@ -57,9 +58,15 @@ class Engine:
 
     @property
     def images(self) -> Images:
-        """Images: resolve, list, inspect, tag, remove, import_."""
+        """Images: resolve, list, inspect, tag, remove, import_, pull."""
         images: Images = self._wiring.images
         return images
+
+    @property
+    def registries(self) -> Registries:
+        """Registries: login, logout, manifest."""
+        registries: Registries = self._wiring.registries
+        return registries
 
     @property
     def volumes(self) -> Volumes:

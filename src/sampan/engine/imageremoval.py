@@ -178,8 +178,11 @@ class Removal:
         if used is None:
             return set()
         blobs, layers = used
-        layers |= self._users.layers_in_use()
-        blobs |= self._content.held()  # What is being saved goes when that has ended.
+        held = (
+            self._content.held()
+        )  # What is being saved goes when that has ended; what is being pulled gets its record.
+        layers |= self._users.layers_in_use() | held
+        blobs |= held
         garbage = [chain_id for chain_id in self._snapshots.layers() if chain_id not in layers]
         for chain_id in garbage:
             self._snapshots.remove_layer(chain_id)

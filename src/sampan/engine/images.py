@@ -9,13 +9,13 @@ moment it looked until the record is there; `imageremoval` deletes under the exc
 
 from __future__ import annotations
 
-from sampan.errors import Damaged, InvalidParameter, NotFound
+from sampan.errors import Damaged, ImageNotFound, InvalidParameter, NotFound
 from sampan.kernel import clock
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.oci import reference
-from sampan.oci.image import Descriptor, Index, Manifest
+from sampan.oci.image import Descriptor, Manifest
 from sampan.store.images import NameRecord, damaged_image, no_such_image
 from sampan.structs import Struct
 
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from sampan.engine.imageviews import Views
     from sampan.engine.loading import Loaded
     from sampan.engine.progress import Progress
+    from sampan.engine.pulling import Pulled, Report
+    from sampan.engine.registries import Registries
     from sampan.kernel.files import FileLock
     from sampan.oci.reference import Reference
     from sampan.steps.trace import Trace
-    from sampan.store.content import Ingest, VerifiedReader
+    from sampan.store.content import VerifiedReader
+    from sampan.store.ingest import Ingest, Partial
 
     class Source(Protocol):
         def read(self, size: int, /) -> bytes: ...
@@ -59,7 +62,8 @@ if TYPE_CHECKING:
         def hold(self, wanted: Iterable[str]) -> FileLock: ...
         def drop(self, hold: FileLock) -> None: ...
         def held(self) -> set[str]: ...
-        def collect_ingests(self) -> int: ...
+        def collect_ingests(self, partial: bool = ...) -> int: ...
+        def partial(self, digest: str, size: int, wait_seconds: float) -> Partial: ...
 
     class Names(Protocol):
         """Where records of images and of their names are; see `store.images.ImageNames`."""
@@ -153,7 +157,9 @@ class Images:
         events: Announcer,
         trace: Trace,
         notify: Callable[[str], None],
+        registries: Callable[[], Registries] | None = None,
     ) -> None:
+        """`registries` gives whoever asks registries, for a pull."""
         self._content = content
         self._names = names
         self._snapshots = snapshots
@@ -162,6 +168,7 @@ class Images:
         self._events = events
         self._trace = trace
         self._notify = notify
+        self._registries = registries
 
     # Finding
 
@@ -216,20 +223,11 @@ class Images:
             record.target,
         )
 
-    def manifest(self, target: Descriptor) -> Manifest:
-        """The manifest that a descriptor leads to, for this machine if it is an index of several.
+    def manifest(self, target: Descriptor, image_id: str) -> Manifest:
+        """The manifest of an image that a descriptor leads to; see `imagegraph.manifest_of`."""
+        from sampan.engine.imagegraph import manifest_of
 
-        Raises `NotFound` or `InvalidParameter` if a document is not in the store or is damaged.
-        """
-        found = documents.parse_manifest(self._content.read(target.digest, documents.MANIFEST_LIMIT), target.media_type)
-        if isinstance(found, Index):
-            chosen = found.select(platforms.here())
-            found = documents.parse_manifest(
-                self._content.read(chosen.digest, documents.MANIFEST_LIMIT), chosen.media_type
-            )
-        if isinstance(found, Index):
-            raise InvalidParameter(f"index {target.digest} leads to another index")
-        return found
+        return manifest_of(self._content, target, image_id)[1]
 
     # Unpacking
 
@@ -255,7 +253,7 @@ class Images:
         return image.layers
 
     def _unpack(self, image: Image, positions: Sequence[int]) -> None:
-        blobs = self.manifest(image.target).layers
+        blobs = self.manifest(image.target, image.id).layers
         if len(blobs) != len(image.diff_ids):
             raise InvalidParameter(f"image {image.id} has {len(image.diff_ids)} layers, its manifest {len(blobs)}")
         for i in positions:
@@ -358,6 +356,24 @@ class Images:
         for image_id in dict.fromkeys(one.id for one in loaded):
             self._events.image(image_id, "load", image_id, self._labels(image_id))
         return loaded
+
+    def pull(
+        self, name: str, platform: str = "", report: Report | None = None, all_tags: bool = False
+    ) -> Sequence[Pulled]:
+        """Bring an image in from its registry; with `all_tags` every tag of the repository.
+
+        `report(layer, status, done, total)` is told what happens, by any thread; an empty layer is a line of its own.
+        Raises `NotFound` in Docker's words, `Unavailable` for what the network or the registry does, `InvalidParameter`
+        for what is wrong with the image. A pull that is interrupted goes on where it was when it is begun again.
+        """
+        from sampan.engine.pulling import Puller
+
+        assert self._registries is not None
+        puller = Puller(self._content, self._names, self._snapshots, self._lock, self)
+        return puller.pull(self._registries(), name, platform, report or (lambda *_: None), all_tags, self._pulled)
+
+    def _pulled(self, found: Pulled) -> None:
+        self._events.image(found.reference, "pull", found.reference, self._labels(found.id))
 
     def save(self, names: Sequence[str], stream: Sink, platform: str = "") -> None:
         """Write images as one archive, which is a Docker archive and an OCI layout; the same ones give the same bytes.
@@ -488,13 +504,14 @@ class Images:
 
 
 def _check_platform(name: str, image: Image, allowed: Sequence[str]) -> None:
-    """Raises `NotFound` if the image is for none of these platforms."""
+    """Raises `ImageNotFound` if the image is for none of these platforms."""
     wanted = [platforms.parse(text) for text in allowed]
     found = documents.platform_of(image.document)
     if not any(platform.runs(found) for platform in wanted):
-        raise NotFound(
+        raise ImageNotFound(
             f"image with reference {name} was found but its platform ({found}) does not match the specified "
-            f"platform ({', '.join(str(platform) for platform in wanted)})"
+            f"platform ({', '.join(str(platform) for platform in wanted)})",
+            name,
         )
 
 

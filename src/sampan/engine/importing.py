@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.images import Content, Image, Lock, Snapshotter
     from sampan.oci.reference import Reference
-    from sampan.store.content import Ingest
+    from sampan.store.ingest import Ingest
 
     class Source(Protocol):
         def read(self, size: int, /) -> bytes: ...
@@ -76,7 +76,7 @@ class Importer:
             raise System(f"error processing tar file: {told(e)}") from e
 
     def _add(self, stream: Source, describe: Callable[[str], bytes], name: Reference | None) -> Image:
-        self._content.collect_ingests()
+        self._content.collect_ingests(partial=False)
         with self._content.writer() as ingest:
             tee = Tee(decompress(stream, self._content.directory), ingest)
             layer = self._snapshots.unpack((), tee)

@@ -73,7 +73,7 @@ class Loader:
             raise System(f"error processing tar file: {told(e)}") from e
 
     def _load(self, archive: ImageArchive, found: Sequence[Found], progress: Progress | None) -> list[Loaded]:
-        self._content.collect_ingests()
+        self._content.collect_ingests(partial=False)
         try:
             # Shared from the first blob to the last record: none of it is garbage meanwhile. A pipe was spooled
             # before, so that it is the disk alone that is waited for.

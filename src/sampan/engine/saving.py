@@ -12,6 +12,7 @@ go out as they are stored, and are hashed on their way: content that is damaged 
 from __future__ import annotations
 
 from sampan.engine import times
+from sampan.engine.imagegraph import manifest_of
 from sampan.errors import InvalidParameter, NotFound
 from sampan.oci import image as documents
 from sampan.oci import imagelayout, reference
@@ -121,13 +122,13 @@ class Saver:
         return Saved(record.image, names, target, manifest, config)
 
     def _manifest(self, record: NameRecord, platform: Platform | None) -> tuple[Descriptor, Manifest]:
-        """The manifest of an image; of an index of several the one for the platform, or else the one that runs here."""
+        """The manifest of an image; of an index of several the one for the platform, or else its own."""
+        if platform is None:
+            return manifest_of(self._content, record.target, record.image)
         target = record.target
         found = documents.parse_manifest(self._content.read(target.digest, documents.MANIFEST_LIMIT), target.media_type)
         if isinstance(found, Index):
-            from sampan.oci.platform import here
-
-            target = found.select(platform or here()).replace(platform=None)
+            target = found.select(platform).replace(platform=None)
             found = documents.parse_manifest(
                 self._content.read(target.digest, documents.MANIFEST_LIMIT), target.media_type
             )

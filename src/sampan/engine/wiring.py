@@ -70,7 +70,15 @@ class Wiring:
         content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
         users = ImageUsers(self.records, self.settler)
         lock = StoreLock(layout.images_lock)
-        return Images(content, names, self.snapshots.layers, lock, users, self.events, trace, self.notify)
+        return Images(
+            *(content, names, self.snapshots.layers, lock, users, self.events, trace, self.notify),
+            lambda: self.registries,
+        )
+
+    def _registries(self) -> Any:
+        from sampan.engine.registries import Registries
+
+        return Registries(self.settings)
 
     def _volumes(self) -> Any:
         from sampan.engine.volumemounts import VolumeMounts

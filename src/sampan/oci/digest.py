@@ -65,6 +65,11 @@ def sha256_hex(text: str) -> str:
     return encoded
 
 
+def mismatch(expected: str, found: str) -> InvalidParameter:
+    """The error for content that is not what its name says."""
+    return InvalidParameter(f"unexpected digest {found}, expected {expected}: the content is damaged")
+
+
 def of_bytes(data: bytes) -> str:
     """The sha256 digest of some bytes, as `sha256:HEX`."""
     return f"{SHA256}:{hex_of(data)}"

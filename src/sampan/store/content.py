@@ -6,7 +6,8 @@ files. Two processes that write the same content do not disturb each other: the 
 
     sha256/HEX      a blob
     ingest/NAME     a blob on its way in; locked by its writer, so that what a killed writer left can be told
-    ingest/hold-X   the digests of blobs that are being read, a line each; locked by the reader
+    ingest/hold-X   the digests of blobs and layers that somebody needs meanwhile, a line each; locked by who needs them
+    ingest/pull-HEX a blob that is downloaded; it outlives its writer, see `store.ingest`
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import errno
 import os
 
 from sampan.errors import InvalidParameter, NotFound
-from sampan.kernel.files import FileLock, is_young, lock_is_held, read_bounded, sync_directory, write_all
+from sampan.kernel.files import FileLock, is_young, lock_is_held, read_bounded, write_all
 from sampan.oci import digest as digests
 
 TYPE_CHECKING = False
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from sampan.oci.digest import Hash
     from sampan.steps.trace import Trace
+    from sampan.store.ingest import Ingest, Partial
 
 
+_PARTIAL = "pull-"
 _HOLD = "hold-"
-_WRITE_BACK = 8 << 20  # Bytes of a blob after which the kernel is asked to begin writing them to the disk.
 
 
 class ContentStore:
@@ -70,7 +71,7 @@ class ContentStore:
         finally:
             os.close(fd)
         if digests.of_bytes(data) != digest:
-            raise _corrupt(digest, digests.of_bytes(data))
+            raise digests.mismatch(digest, digests.of_bytes(data))
         return data
 
     def open_verified(self, digest: str) -> VerifiedReader:
@@ -91,11 +92,29 @@ class ContentStore:
 
     def writer(self) -> Ingest:
         """Begin a new blob. What is not committed is gone when the writer is closed, or collected later."""
+        from sampan.store.ingest import Ingest  # in here: a start only reads
+
         name = os.urandom(8).hex()
         with self._trace.step("make ingest file", f"{self._ingest}/{name}"):
             # Waits only for a collector that found the file before it was locked; then another file is made.
             lock = FileLock.acquire(f"{self._ingest}/{name}")
         return Ingest(lock, self._blobs, self._trace)
+
+    def partial(self, digest: str, size: int, wait_seconds: float) -> Partial:
+        """Begin a blob that is known by its digest and its bytes, or go on where an earlier writer stopped.
+
+        Raises BlockingIOError if another one writes it for as long as we wait, OSError.
+        """
+        from sampan.store.ingest import Partial
+
+        path = f"{self._ingest}/{_PARTIAL}{digests.sha256_hex(digest)}"
+        with self._trace.step("open partial blob", path):
+            lock = FileLock.acquire(path, wait_seconds)
+        try:
+            return Partial(lock, digest, size, self._blobs, self._trace)
+        except BaseException:
+            lock.release()
+            raise
 
     def add(self, data: bytes) -> str:
         """Store a small blob and return its digest."""
@@ -131,7 +150,7 @@ class ContentStore:
     # Holding
 
     def hold(self, wanted: Iterable[str]) -> FileLock:
-        """Keep blobs from being collected until the lock that is returned is released, by `drop`.
+        """Keep blobs (by digest) and layers (by chain id) from being collected until the lock that is returned is released, by `drop`.
 
         For a reader who takes his time, and who can have more blobs to read than a process may have files open. The
         caller holds the store's lock shared: no collector is between its look at the holds and the deletion.
@@ -153,7 +172,7 @@ class ContentStore:
         hold.release()
 
     def held(self) -> set[str]:
-        """The digests of all blobs that somebody who lives holds. The caller has the store's lock, exclusive."""
+        """The digests of all blobs, and the chain ids of all layers, that somebody who lives holds. The caller has the store's lock, exclusive."""
         found: set[str] = set()
         for name in os.listdir(self._ingest):
             path = f"{self._ingest}/{name}"
@@ -183,10 +202,12 @@ class ContentStore:
         paths = (f"{self._ingest}/{name}" for name in os.listdir(self._ingest))
         return tuple(path for path in paths if not lock_is_held(path))
 
-    def collect_ingests(self) -> int:
-        """Remove what writers left that live no more; return how many that were."""
+    def collect_ingests(self, partial: bool = True) -> int:
+        """Remove what writers left that live no more; return how many that were. Without `partial` pulls can go on."""
         removed = 0
         for name in os.listdir(self._ingest):
+            if name.startswith(_PARTIAL) and not partial:
+                continue
             path = f"{self._ingest}/{name}"
             try:
                 lock = FileLock.acquire(path, 0)
@@ -196,87 +217,6 @@ class ContentStore:
                 os.unlink(path)
                 removed += 1
         return removed
-
-
-class Ingest:
-    """A blob on its way in. A context manager: leaving it without `commit` removes what was written."""
-
-    def __init__(self, lock: FileLock, blobs: str, trace: Trace) -> None:
-        self._lock = lock
-        self._blobs = blobs
-        self._trace = trace
-        self._hash: Hash | None = digests.new_hash()
-        self._written_back = 0
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Append; returns the number of bytes. Raises OSError (a full disk)."""
-        if self._hash is None:
-            raise ValueError("write to an ingest that is closed")
-        self._hash.update(data)
-        write_all(self._lock.fd, data)
-        self.size += len(data)
-        if self.size - self._written_back >= _WRITE_BACK:
-            self._write_back()
-        return len(data)
-
-    @property
-    def digest(self) -> str:
-        """The digest of all that was written until now."""
-        if self._hash is None:
-            raise ValueError("the digest of an ingest that is closed")
-        return f"{digests.SHA256}:{self._hash.hexdigest()}"
-
-    def _write_back(self) -> None:
-        """Let the disk work while the rest of the blob comes in, instead of all at once when it is synced.
-
-        POSIX_FADV_DONTNEED begins the writing and does not wait for it (Linux, mm/fadvise.c). What is written by then
-        leaves the page cache, where nobody needs a layer's archive once it is unpacked.
-        """
-        os.posix_fadvise(self._lock.fd, self._written_back, self.size - self._written_back, os.POSIX_FADV_DONTNEED)
-        self._written_back = self.size
-
-    def commit(self, expected_digest: str | None = None) -> tuple[str, int]:
-        """Give the blob its name; return its digest and its size.
-
-        Raises `InvalidParameter` if another digest was expected, and leaves nothing then; OSError.
-        """
-        if self._hash is None:
-            raise ValueError("commit of an ingest that is closed")
-        digest = f"{digests.SHA256}:{self._hash.hexdigest()}"
-        try:
-            if expected_digest is not None and digest != expected_digest:
-                raise _corrupt(expected_digest, digest)
-            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}")
-        except BaseException:
-            self.abort()
-            raise
-        self._hash = None
-        self._lock.release()
-        return digest, self.size
-
-    def _publish(self, path: str) -> None:
-        """Sync the bytes, then rename, then sync the directory: a name that survives a power cut has its content."""
-        with self._trace.step("sync blob", self._lock.path):
-            os.fsync(self._lock.fd)
-        with self._trace.step("name blob", path):
-            os.rename(self._lock.path, path)
-            sync_directory(self._blobs)
-
-    def abort(self) -> None:
-        """Remove what was written; nothing happens after a commit."""
-        if self._hash is None:
-            return
-        self._hash = None
-        with self._trace.step("remove ingest file", self._lock.path):
-            os.unlink(self._lock.path)
-        self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self.abort()
 
 
 class VerifiedReader:
@@ -328,7 +268,7 @@ class VerifiedReader:
         self._ended = True
         found = f"{digests.SHA256}:{self._hash.hexdigest()}"
         if found != self._digest:
-            raise _corrupt(self._digest, found)
+            raise digests.mismatch(self._digest, found)
 
     def __enter__(self) -> Self:
         return self
@@ -339,7 +279,3 @@ class VerifiedReader:
 
 def _missing(digest: str) -> NotFound:
     return NotFound(f"content {digest} is not in the store")
-
-
-def _corrupt(expected: str, found: str) -> InvalidParameter:
-    return InvalidParameter(f"unexpected digest {found}, expected {expected}: the content is damaged")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sampan import jsontext
-from sampan.errors import Damaged, InvalidParameter, NotFound, System, Unavailable
+from sampan.errors import Damaged, ImageNotFound, InvalidParameter, System, Unavailable
 from sampan.kernel.files import FileLock, read_bounded, sync_directory, write_atomic
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
@@ -157,10 +157,10 @@ class ImageNames:
         return record
 
 
-def no_such_image(name: str) -> NotFound:
+def no_such_image(name: str) -> ImageNotFound:
     """Docker's error for a name that leads nowhere."""
     image_id = reference.parse_id(name)
-    return NotFound(f"No such image: {image_id or reference.parse(name).tagged().familiar}")
+    return ImageNotFound(f"No such image: {image_id or reference.parse(name).tagged().familiar}", name)
 
 
 def damaged_image(image_id: str, why: object) -> Damaged:

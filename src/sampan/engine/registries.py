@@ -1,0 +1,153 @@
+"""Registries as the command line knows them: `login`, `logout`, `manifest inspect`; and who gives others a client."""
+
+from __future__ import annotations
+
+from sampan import jsontext
+from sampan.errors import InvalidParameter, SampanError, Unauthorized
+from sampan.oci import image as documents
+from sampan.oci import reference
+from sampan.oci.image import Index
+from sampan.registry import pull as fetching
+from sampan.registry.client import Client, Repository
+from sampan.registry.credentials import Credentials, account_of
+from sampan.registry.endpoint import HUB_ACCOUNT, Settings
+from sampan.registry.failures import Refused
+from sampan.registry.tokens import Credential
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from sampan.engine.config import Config
+    from sampan.oci.image import Descriptor
+    from sampan.oci.reference import Reference
+
+    Answer = TypeVar("Answer")
+
+HUB = "docker.io"
+
+
+class LoggedIn(Struct):
+    """What came of a login: `stored_in` is the file that holds the credentials unencrypted, "" if a helper has them."""
+
+    status: str
+    stored_in: str = ""
+
+
+class Registries:
+    """`engine.registries`."""
+
+    def __init__(self, config: Config) -> None:
+        self._settings = Settings(config.mirrors, config.insecure_registries, timeout=config.registry_timeout)
+        self.downloads = config.max_concurrent_downloads
+
+    def client(self, domain: str, mirrors: bool = False, insecure: bool = False) -> Client:
+        """Whoever asks a registry, with the caller's credentials. `mirrors`: they are asked first."""
+        return Client(domain, self._settings, Credentials().get, mirrors, insecure)
+
+    def accounts(self) -> list[str]:
+        """The registries that something is kept for, but docker.io, which needs no name. Raises `InvalidParameter`."""
+        return [account for account in Credentials().accounts() if account != HUB_ACCOUNT]
+
+    def known(self, server: str) -> str:
+        """The name of the user who is logged in, "" if nobody is, or by a token. Raises as `login`."""
+        return Credentials().get(account_of(domain_of(server))).username
+
+    def login(self, server: str, username: str, password: str) -> LoggedIn:
+        """Try a name and a password, and keep them if they are good; without a name those that are kept already.
+
+        Raises `Unauthorized` if the registry will not have them, `Unavailable`, `InvalidParameter`.
+        """
+        domain = domain_of(server)
+        kept = Credentials()
+        account = account_of(domain)
+        credential = Credential(username, password) if username else kept.get(account)
+        if not credential:
+            raise InvalidParameter("username and password are needed")
+        client = self.client(domain)
+        try:
+            token, status = client.login(credential)
+        except Refused as e:
+            if e.status in (401, 403):
+                raise Unauthorized(f"login attempt to {domain} failed with status: {e.status}: {e}") from None
+            raise
+        if token:
+            credential = Credential(credential.username, "", token)
+        in_file = kept.set(account, credential)
+        return LoggedIn(status, kept.path if in_file else "")
+
+    def logout(self, server: str) -> bool:
+        """Forget what is kept for a registry. Whether there was something. Raises `InvalidParameter`, `System`."""
+        return Credentials().erase(account_of(domain_of(server)))
+
+    def tags(self, name: Reference) -> list[str]:
+        """All tags of a repository. Raises as `manifest`."""
+        return self._asked(name, self.client(name.domain, mirrors=True), lambda repository: repository.tags())
+
+    def manifest(self, text: str, insecure: bool = False) -> fetching.Document:
+        """What a name leads to in its registry, as it is there. `insecure`: whatever its certificate says.
+
+        Raises `NotFound` in Docker's words, `Unavailable`, `InvalidParameter`.
+        """
+        name = reference.parse(text).canonical()
+        client = self.client(name.domain, insecure=insecure)
+        return self._asked(name, client, lambda found: fetching.manifest(found, name.digest or name.tag))
+
+    def described(self, text: str, insecure: bool = False) -> dict[str, Any] | list[dict[str, Any]]:
+        """As `docker manifest inspect -v` shows it: an image with its platform, or those of an index. Raises as `manifest`."""
+        name = reference.parse(text).canonical()
+        client = self.client(name.domain, insecure=insecure)
+        return self._asked(name, client, lambda found: _described(found, name))
+
+    def _asked(self, name: Reference, client: Client, question: Callable[[Repository], Answer]) -> Answer:
+        from sampan.engine.pulling import translated
+
+        for connection in client.connections():
+            try:
+                return question(Repository(connection, name.path))
+            except SampanError as e:
+                if not connection.endpoint.mirror:
+                    raise translated(e, connection, name) from None
+        raise AssertionError("the last endpoint is no mirror")
+
+
+def _described(repository: Repository, name: Reference) -> dict[str, Any] | list[dict[str, Any]]:
+    top = fetching.manifest(repository, name.digest or name.tag)
+    parsed = documents.parse_manifest(top.data, top.target.media_type)
+    if isinstance(parsed, Index):
+        entries = [entry for entry in parsed.manifests if entry.media_type in documents.MANIFESTS]
+        found = [(entry, fetching.manifest(repository, entry.digest, entry).data) for entry in entries]
+        return [_shown(f"{name}@{entry.digest}", entry, data) for entry, data in found]
+    config = fetching.document(repository, parsed.config, documents.CONFIG_LIMIT)
+    platform = documents.platform_of(documents.load(config, "image config", documents.CONFIG_LIMIT))
+    return _shown(str(name), top.target.replace(platform=platform), top.data)
+
+
+def _shown(name: str, target: Descriptor, data: bytes) -> dict[str, Any]:
+    import base64
+
+    kind = "OCIManifest" if target.media_type == documents.OCI_MANIFEST else "SchemaV2Manifest"
+    raw = base64.b64encode(data).decode("ascii")
+    return {"Ref": name, "Descriptor": target.document(), "Raw": raw, kind: jsontext.loads(data)}
+
+
+def domain_of(server: str) -> str:
+    """The registry that a login means: a host with or without a scheme and a path; docker.io if nothing is said.
+
+    Raises `InvalidParameter` for what is no host.
+    """
+    text = server.strip()
+    for scheme in ("https://", "http://"):
+        text = text.removeprefix(scheme)
+    text = text.partition("/")[0]
+    if text in ("", "index.docker.io", "docker.io", "registry-1.docker.io"):
+        return HUB
+    try:
+        parsed = reference.parse(f"{text}/x" if "." in text or ":" in text or text == "localhost" else f"{text}:443/x")
+    except InvalidParameter:
+        raise InvalidParameter(f"{server!r} is no registry: HOST or HOST:PORT is") from None
+    if not parsed.domain:
+        raise InvalidParameter(f"{server!r} is no registry: HOST or HOST:PORT is")
+    return text
