@@ -129,16 +129,24 @@ def test_following_ends_at_a_time_to_come(cli: Command) -> None:
 
 
 def test_details(cli: Command) -> None:
-    options = ("--log-opt", "labels=a,b,none", "--log-opt", "env-regex=^E", "--log-opt", "tag={{.Name}}/x")
+    options = ("--log-opt", "labels=a,b,none", "--log-opt", "env-regex=^E", "--log-opt", "tag={{upper .Name}}/x")
     flags = ("--label", "a=1", "--label", "b=x y", "--label", "c=3", "-e", "E=v=w", "-e", "F=1")
     cli(*RUN, "--name", "box", *options, *flags, "base", "sh", "-c", "echo one; printf two").ok()
-    details = "E=v%3Dw,a=1,b=x+y,tag=box%2Fx"
+    details = "E=v%3Dw,a=1,b=x+y,tag=BOX%2Fx"
     assert cli("logs", "--details", "box").ok().out == f"{details} one\n{details} two"
     stamped = cli("logs", "--details", "-t", "-n", "1", "box").ok().out
     assert re.fullmatch(rf"\S+Z {re.escape(details)} two", stamped)
     cli("rm", "box").ok()
     cli(*RUN, "--name", "box", "base", "echo", "one").ok()
     assert cli("logs", "--details", "box").ok().out == " one\n", "as Docker has it"
+
+
+def test_a_tag_that_cannot_be_made_leaves_no_container(cli: Command) -> None:
+    refused = cli(*RUN, "--name", "box", "--log-opt", "tag={{slice .Name 0 90}}", "base", "true")
+    assert refused.code == 125
+    words = 'failed to initialize logging driver: template: log-tag:1:2: executing "log-tag" at <slice .Name 0 90>: error calling slice'
+    assert words in refused.err
+    assert cli("ps", "-aq").ok().out == "", "Docker leaves it behind"
 
 
 def test_a_long_line_is_one_line(cli: Command) -> None:

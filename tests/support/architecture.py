@@ -23,6 +23,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "kernel": frozenset(),
     "steps": frozenset({"kernel"}),
     "oci": frozenset(),
+    "gotemplate": frozenset({"oci"}),
     "shim": frozenset({"kernel", "steps", "oci"}),
     "store": frozenset({"kernel", "steps", "oci"}),
     "network": frozenset({"kernel", "steps", "oci"}),
@@ -30,8 +31,10 @@ ROOMS: dict[str, frozenset[str]] = {
     "runtime": frozenset({"kernel", "steps", "oci", "store", "shim"}),
     # Dockerfiles as data: what is done with them, the engine does with its own use cases.
     "build": frozenset({"oci"}),
-    "engine": frozenset({"kernel", "steps", "oci", "store", "network", "registry", "shim", "runtime", "build"}),
-    "cli": frozenset({"oci", "engine"}),
+    "engine": frozenset(
+        {"gotemplate", "kernel", "steps", "oci", "store", "network", "registry", "shim", "runtime", "build"}
+    ),
+    "cli": frozenset({"gotemplate", "oci", "engine"}),
     "__main__": frozenset({"cli"}),
 }
 BELOW_ALL = frozenset({"structs", "errors", "jsontext"})

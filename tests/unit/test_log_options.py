@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from sampan.engine import logoptions
+from sampan.engine import logoptions, logtag
 from sampan.errors import InvalidParameter
+from sampan.runtime import spec
+from sampan.store.record import SCHEMA, Record
 
 FAILED = "failed to initialize logging driver: "
 
@@ -33,13 +36,9 @@ FAILED = "failed to initialize logging driver: "
             {"max-buffer-size": "1m"},
             "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
         ),
-        (
-            "json-file",
-            {"tag": "{{.Nope}}"},
-            f'{FAILED}template: log-tag:1:2: executing "log-tag" at <.Nope>: '
-            "can't evaluate field Nope in type *logger.Info",
-        ),
         ("json-file", {"tag": "a{{.Name"}, f"{FAILED}template: log-tag:1: unclosed action"),
+        ("json-file", {"tag": "{{nosuch .Name}}"}, f'{FAILED}template: log-tag:1: function "nosuch" not defined'),
+        ("json-file", {"tag": "{{if .Name}}x"}, f"{FAILED}template: log-tag:1: unexpected EOF"),
         ("local", {"foo": "bar"}, "unknown log opt 'foo' for log driver local"),
         ("local", {"labels": "a"}, "unknown log opt 'labels' for log driver local"),
         ("local", {"max-size": "x"}, f"{FAILED}invalid value for max-size: x: invalid size: 'x'"),
@@ -102,9 +101,67 @@ def test_the_options_stay_as_they_were_given() -> None:
     assert logoptions.check({}) == {"Type": "json-file", "Config": {}}
 
 
-def test_a_tag() -> None:
-    values = {"Name": "box", "ID": "0123"}
-    assert logoptions.expand_tag("x/{{.Name}}/{{ .ID }}!", values) == "x/box/0123!"
-    assert logoptions.expand_tag("", values) == ""
-    with pytest.raises(InvalidParameter, match="made of fields"):
-        logoptions.expand_tag("{{upper .Name}}", values)
+OPTIONS = {"labels": "a", "tag": "{{.Name}}"}
+RECORD = Record(
+    schema=SCHEMA,
+    id="4b606f59e58d" + "0" * 52,
+    name="zzt",
+    created="2026-11-27T13:44:19.571051844Z",
+    image="sha256:cf3a4aacaeff" + "1" * 52,
+    image_ref="busybox",
+    layers=(),
+    snapshotter="overlay",
+    path="sh",
+    args=("-c", "echo hi"),
+    config={"Env": ["A=b", "PATH=/bin"], "Labels": {"a": "lab"}, "Hostname": "h", "Tty": False},
+    host_config={"LogConfig": {"Type": "json-file", "Config": OPTIONS}},
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("x/{{.Name}}/{{ .ID }}!", "x/zzt/4b606f59e58d!"),
+        ("{{upper .Name}}", "ZZT"),
+        ('{{.Name | upper | printf "%q"}}/{{.Command}}', '"ZZT"/sh -c echo hi'),
+        ('{{title .Name}} {{pad .Name 1 1}} {{split .Name "e"}} {{truncate .ID 3}}', "Zzt  zzt  [zzt] 4b6"),
+        ('{{index .ContainerLabels "a"}}{{index .ContainerLabels "none"}}', "lab"),
+        ("{{json .ContainerArgs}}{{.ContainerArgs}}{{.ContainerEntrypoint}}", '["-c","echo hi"][-c echo hi]sh'),
+        ("{{.ContainerCreated}}", "2026-11-27 13:44:19.571051844 +0000 UTC"),
+        ("{{if .ContainerLabels}}{{range $k, $v := .ContainerLabels}}{{$k}}={{$v}}{{end}}{{end}}", "a=lab"),
+        ("{{.ImageName}} {{.ImageID}} {{.ImageFullID}}", f"busybox cf3a4aacaeff {RECORD.image}"),
+        ("{{.DaemonName}} {{.LogPath}} {{.ContainerName}} {{.FullID}}", f"sampan /log /zzt {RECORD.id}"),
+        ("{{.Config}}", "map[labels:a tag:{{.Name}}]"),
+        ("{{.Hostname}}", os.uname().nodename),
+        (
+            "{{.}}",
+            f"{{map[labels:a tag:{{{{.Name}}}}] {RECORD.id} /zzt sh [-c echo hi] {RECORD.image} busybox "
+            "2026-11-27 13:44:19.571051844 +0000 UTC [ENV] map[a:lab] /log sampan}",
+        ),
+    ],
+)
+def test_tags(template: str, text: str) -> None:
+    """As dockerd makes them, but for the image's short id."""
+    environment = " ".join(spec.environment(RECORD.config))
+    assert logtag.expand(template, logtag.info(RECORD, "/log")) == text.replace("ENV", environment)
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ("{{.Nope}}", 'executing "log-tag" at <.Nope>: can\'t evaluate field Nope in type *logger.Info'),
+        ("{{.ID 3}}", 'executing "log-tag" at <.ID>: wrong number of args for ID: want 0 got 1'),
+        ("{{slice .Name 0 90}}", 'executing "log-tag" at <slice .Name 0 90>: error calling slice: index out of range: 90'),
+    ],
+)  # fmt: skip
+def test_a_tag_that_cannot_be_made_of_the_container(tag: str, message: str) -> None:
+    logoptions.check({"Type": "json-file", "Config": {"tag": tag}})
+    record = RECORD.replace(host_config={"LogConfig": {"Type": "json-file", "Config": {"tag": tag}}})
+    with pytest.raises(InvalidParameter) as told:
+        logoptions.check_tag(record)
+    assert str(told.value) == f"{FAILED}template: log-tag:1:2: {message}"
+
+
+def test_no_tag() -> None:
+    logoptions.check_tag(RECORD.replace(host_config={"LogConfig": {"Type": "none", "Config": {"tag": "{{.Nope}}"}}}))
+    logoptions.check_tag(RECORD.replace(host_config={"LogConfig": {"Type": "json-file", "Config": {}}}))

@@ -9,7 +9,7 @@ import pytest
 
 from sampan.cli import inspect
 from sampan.cli.output import Failure
-from sampan.cli.template import TemplateError, render
+from sampan.gotemplate.template import TemplateError, render
 
 from support.imports import GOLDEN
 

@@ -51,7 +51,7 @@ def _local(nanoseconds: int) -> str:
 def _by_template(format: str) -> Callable[[dict[str, Any]], str]:
     """What a Go template makes of an event. Tried on an empty one first, as a wrong one is to be told at once."""
     from sampan.cli.gotypes import typed
-    from sampan.cli.template import TemplateError, parse
+    from sampan.gotemplate.template import TemplateError, parse
 
     def show(message: dict[str, Any]) -> str:
         return template.execute(typed(message, "*events.Message"))

@@ -6,7 +6,7 @@ there, maps and structs are told apart. From moby's api/types (28); embedded str
 
 from __future__ import annotations
 
-from sampan.cli.govalues import Duration, Integer, Map, Nil, Object, Slice, Time, Unsigned
+from sampan.gotemplate.values import Duration, Integer, Map, Nil, Object, Slice, Time, Unsigned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -105,7 +105,7 @@ class _Formatted:
     """A line of text for each."""
 
     def __init__(self, format: str) -> None:
-        from sampan.cli.template import TemplateError, parse
+        from sampan.gotemplate.template import TemplateError, parse
 
         try:
             self._template = parse(format)
@@ -116,7 +116,7 @@ class _Formatted:
     def add(self, kind: Kind, found: dict[str, Any]) -> None:
         """Add a line. Raises TemplateProblem."""
         from sampan.cli.gotypes import typed
-        from sampan.cli.template import TemplateError
+        from sampan.gotemplate.template import TemplateError
 
         # As Docker: Go's names and types first; if they do not fit, the JSON as it is. What that says is told.
         try:

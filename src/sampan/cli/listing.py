@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sampan.cli.template import Template
+    from sampan.gotemplate.template import Template
 
     Item = Mapping[str, object]
     """A line: Docker's field -> value, or what makes it when it is asked for."""
@@ -106,8 +106,8 @@ def _cell(item: Item, field: str) -> str:
 
 
 def _formatted(items: Sequence[Item], columns: Mapping[str, str], format: str, type: str) -> str:
-    from sampan.cli.govalues import Method, Row
-    from sampan.cli.template import TemplateError, parse
+    from sampan.gotemplate.template import TemplateError, parse
+    from sampan.gotemplate.values import Method, Row
 
     is_table = format.startswith("table")
     text = "{{json .}}" if format == "json" else format[len("table") :] if is_table else format
@@ -134,8 +134,8 @@ def _fields(item: Item, method: Callable[..., object]) -> dict[str, object]:
 
 def _headings(template: Template, columns: Mapping[str, str]) -> str:
     """The template once more, over the headings: a label's is the last part of its name."""
-    from sampan.cli.govalues import Headings, Method
-    from sampan.cli.templatefunctions import HEADING_FUNCTIONS
+    from sampan.gotemplate.functions import HEADING_FUNCTIONS
+    from sampan.gotemplate.values import Headings, Method
 
     headings = Headings(columns)
     headings.methods = {"Label": Method(lambda name: name.split(".")[-1].replace("-", " ").replace("_", " "), 1)}

@@ -75,8 +75,8 @@ def _asks_for_size(format: str) -> bool:
     """
     if format in ("table", "json", "raw"):
         return False
-    from sampan.cli.govalues import Method, Row
-    from sampan.cli.template import TemplateError, parse
+    from sampan.gotemplate.template import TemplateError, parse
+    from sampan.gotemplate.values import Method, Row
 
     asked = []
 

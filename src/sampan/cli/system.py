@@ -34,7 +34,7 @@ def version(_context: Context, arguments: Arguments) -> int:
 
 def _formatted(format: str, facts: dict[str, Any]) -> str:
     """The facts by a template; "json" is all of them on one line."""
-    from sampan.cli.template import TemplateError, parse
+    from sampan.gotemplate.template import TemplateError, parse
 
     try:
         template = parse("{{json .}}" if format == "json" else format)

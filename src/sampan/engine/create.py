@@ -166,6 +166,10 @@ class Creator:
                 host_config=host,
                 networks=networks,
             )
+            if (host["LogConfig"].get("Config") or {}).get("tag"):
+                from sampan.engine import logoptions
+
+                logoptions.check_tag(record)
             if _asks_for_mounts(config, host):
                 return self._commit_with_mounts(creation, record)
             return self._commit(creation, record)

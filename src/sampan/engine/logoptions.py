@@ -141,7 +141,12 @@ def _check_attributes(options: Mapping[str, str]) -> None:
         if options.get(name):
             _pattern(options[name])
     if options.get("tag"):
-        expand_tag(options["tag"], dict.fromkeys(_TAG_FIELDS, ""))
+        from sampan.engine import logtag
+
+        try:
+            logtag.check(options["tag"])
+        except InvalidParameter as e:
+            raise InvalidParameter(f"{_FAILED}{e}") from None
 
 
 def _pattern(text: str) -> Any:
@@ -153,39 +158,7 @@ def _pattern(text: str) -> Any:
         raise InvalidParameter(f"{_FAILED}error parsing regexp: {e}: `{text}`") from None
 
 
-_TAG_FIELDS = (
-    *("ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "DaemonName"),
-    *("ContainerID", "ContainerName", "ContainerImageID", "ContainerImageName"),
-)
-
-
-def expand_tag(template: str, values: Mapping[str, str]) -> str:
-    """A tag's text: fields such as {{.Name}} replaced by `values`. Raises InvalidParameter for any other action."""
-    text, rest = "", template
-    while rest:
-        before, opened, rest = rest.partition("{{")
-        text += before
-        if not opened:
-            break
-        action, closed, rest = rest.partition("}}")
-        if not closed:
-            raise InvalidParameter(f"{_FAILED}template: log-tag:1: unclosed action")
-        name = action.strip().removeprefix(".")
-        if not action.strip().startswith(".") or not name.isidentifier():
-            raise InvalidParameter(
-                f"{_FAILED}template: log-tag: {{{{{action}}}}}: a tag is made of fields, {{{{.Name}}}} for example"
-            )
-        if name not in values:
-            column = len(template) - len(rest) - len(action) - 2
-            raise InvalidParameter(
-                f'{_FAILED}template: log-tag:1:{column}: executing "log-tag" at <.{name}>: '
-                f"can't evaluate field {name} in type *logger.Info"
-            )
-        text += values[name]
-    return text
-
-
-def _attributes(record: Record, options: Mapping[str, str]) -> dict[str, str]:
+def _attributes(record: Record, options: Mapping[str, str], path: str) -> dict[str, str]:
     """What the options pick of the container's labels and variables, and its tag (moby, logger.Info ExtraAttributes)."""
     from sampan.runtime.spec import environment
 
@@ -195,7 +168,7 @@ def _attributes(record: Record, options: Mapping[str, str]) -> dict[str, str]:
         **_pick(labels, options.get("labels", ""), options.get("labels-regex", "")),
         **_pick(variables, options.get("env", ""), options.get("env-regex", "")),
     }
-    tag = expand_tag(options.get("tag", ""), _tag_values(record))
+    tag = _tag(record, options["tag"], path) if options.get("tag") else ""
     return {**picked, **({"tag": tag} if tag else {})}
 
 
@@ -208,21 +181,20 @@ def _pick(values: Mapping[str, str], names: str, pattern: str) -> dict[str, str]
     return picked
 
 
-def _tag_values(record: Record) -> dict[str, str]:
-    image = record.image.partition(":")[2] or record.image
-    return {
-        "ID": record.id[:12],
-        "FullID": record.id,
-        "Name": record.name,
-        "ImageID": image[:12],
-        "ImageFullID": record.image,
-        "ImageName": record.image_ref,
-        "DaemonName": "sampan",
-        "ContainerID": record.id,
-        "ContainerName": f"/{record.name}",
-        "ContainerImageID": record.image,
-        "ContainerImageName": record.image_ref,
-    }
+def check_tag(record: Record) -> None:
+    """Whether its tag, if it has one, can be made of what is known of it. Raises InvalidParameter."""
+    template = (record.host_config["LogConfig"].get("Config") or {}).get("tag")
+    if template and record.host_config["LogConfig"]["Type"] == JSON_FILE:
+        _tag(record, template)
+
+
+def _tag(record: Record, template: str, path: str = "") -> str:
+    from sampan.engine import logtag
+
+    try:
+        return logtag.expand(template, logtag.info(record, path))
+    except InvalidParameter as e:
+        raise InvalidParameter(f"{_FAILED}{e}") from None
 
 
 # the plan
@@ -251,7 +223,7 @@ def make_plan(record: Record, paths: ContainerPaths) -> LogPlan:
     if any(name in options for name in _ATTRIBUTES):
         from sampan import jsontext
 
-        attributes = _attributes(record, options)
+        attributes = _attributes(record, options, path_of(record, paths))
         extra = jsontext.dumps(dict(sorted(attributes.items()))).decode("ascii") if attributes else ""
     return LogPlan(driver, path_of(record, paths), size, files, extra, _compressor() if compress else ())
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.templatelexer import quoted
+from sampan.gotemplate.lexer import quoted
 from sampan.structs import Struct
 
 TYPE_CHECKING = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.govalues import MISSING, Duration, Map, Method, Nil, Object, Slice, Time, items_sorted, type_name
+from sampan.gotemplate.values import MISSING, Duration, Map, Method, Nil, Object, Slice, Time, items_sorted, type_name
 from sampan.oci import duration
 from sampan.structs import Struct
 

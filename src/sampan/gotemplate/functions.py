@@ -6,8 +6,8 @@ evaluator's, for they do not evaluate all of their arguments.
 
 from __future__ import annotations
 
-from sampan.cli import goprinting
-from sampan.cli.govalues import (
+from sampan.gotemplate import printing
+from sampan.gotemplate.values import (
     MISSING,
     Map,
     Method,
@@ -88,8 +88,8 @@ def _json_object(value: Object, html: bool) -> str:
 
 def _json_float(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
-        raise FunctionError(f"json: unsupported value: {goprinting.float_text(value)}")
-    return goprinting.float_text(value, plain=range(-6, 21)).replace("e-0", "e-")
+        raise FunctionError(f"json: unsupported value: {printing.float_text(value)}")
+    return printing.float_text(value, plain=range(-6, 21)).replace("e-0", "e-")
 
 
 _JSON_ESCAPES = {chr(code): f"\\u{code:04x}" for code in (*range(0x20), 0x2028, 0x2029)} | {
@@ -293,7 +293,7 @@ def _equal(first: object, other: object) -> bool:
     if is_nil(first) or is_nil(other):
         return is_nil(first) and is_nil(other)
     if isinstance(other, (dict, list, tuple)):
-        raise FunctionError(f"non-comparable type {goprinting.text_of(other)}: {type_name(other)}")
+        raise FunctionError(f"non-comparable type {printing.text_of(other)}: {type_name(other)}")
     return first is other
 
 
@@ -317,7 +317,7 @@ def le(first: object, other: object) -> bool:
 
 
 def _one_text(values: Sequence[object]) -> str:
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else goprinting.sprint(values)
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else printing.sprint(values)
 
 
 _HTML = {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -359,9 +359,9 @@ FUNCTIONS = {
     "len": Function(len_, ("any",)),
     "index": Function(index, ("any", "any"), variadic=True),
     "slice": Function(slice_, ("any", "any"), variadic=True),
-    "print": Function(lambda *values: goprinting.sprint(values), ("any",), variadic=True),
-    "println": Function(lambda *values: goprinting.sprintln(values), ("any",), variadic=True),
-    "printf": Function(lambda format, *v: goprinting.sprintf(format, v), ("string", "any"), variadic=True),
+    "print": Function(lambda *values: printing.sprint(values), ("any",), variadic=True),
+    "println": Function(lambda *values: printing.sprintln(values), ("any",), variadic=True),
+    "printf": Function(lambda format, *v: printing.sprintf(format, v), ("string", "any"), variadic=True),
     "html": Function(html, ("any",), variadic=True),
     "js": Function(js, ("any",), variadic=True),
     "urlquery": Function(urlquery, ("any",), variadic=True),

@@ -1,9 +1,9 @@
-"""The grammar of a template: tokens become a tree (`templatenodes`). The messages are those of Go's text/template/parse."""
+"""The grammar of a template: tokens become a tree (`nodes`). The messages are those of Go's text/template/parse."""
 
 from __future__ import annotations
 
-from sampan.cli.templatelexer import Lexer, Token, quoted, unquote
-from sampan.cli.templatenodes import (
+from sampan.gotemplate.lexer import Lexer, Token, quoted, unquote
+from sampan.gotemplate.nodes import (
     Action,
     Branch,
     Call,

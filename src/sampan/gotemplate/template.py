@@ -6,10 +6,10 @@ functions and Go's printing are modules of their own; this one walks the tree. d
 
 from __future__ import annotations
 
-from sampan.cli import goprinting, templatenodes, templateparser
-from sampan.cli.govalues import MISSING, Headings, Method, Nil, Object, items_sorted, truth, type_name
-from sampan.cli.templatefunctions import FUNCTIONS, Function, FunctionError
-from sampan.cli.templatenodes import (
+from sampan.errors import InvalidParameter
+from sampan.gotemplate import nodes, parser, printing
+from sampan.gotemplate.functions import FUNCTIONS, Function, FunctionError
+from sampan.gotemplate.nodes import (
     Action,
     Branch,
     Call,
@@ -26,7 +26,7 @@ from sampan.cli.templatenodes import (
     Tree,
     Variable,
 )
-from sampan.errors import InvalidParameter
+from sampan.gotemplate.values import MISSING, Headings, Method, Nil, Object, items_sorted, truth, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ class TemplateError(InvalidParameter):
 
 
 class Template:
-    """A parsed template; it may be executed many times."""
+    """A parsed template; it may be executed many times. `name` is for messages."""
 
-    def __init__(self, text: str, trees: Mapping[str, Tree]) -> None:
+    def __init__(self, text: str, trees: Mapping[str, Tree], name: str = "") -> None:
         self.text = text
+        self.name = name
         self.trees = trees
 
     def execute(
@@ -56,18 +57,18 @@ class Template:
         try:
             run.invoke("", value)
         except RecursionError:
-            raise TemplateError("template: : exceeded maximum template depth") from None
+            raise TemplateError(f"template: {self.name}: exceeded maximum template depth") from None
         return "".join(run.output)
 
 
-def parse(text: str) -> Template:
-    """Raises TemplateError: "template: :1: function "x" not defined"."""
+def parse(text: str, name: str = "") -> Template:
+    """Raises TemplateError: "template: NAME:1: function "x" not defined"."""
     try:
-        return Template(text, templateparser.parse(text, FUNCTIONS))
-    except templateparser.Mistake as e:
-        raise TemplateError(f"template: :{e}") from None
+        return Template(text, parser.parse(text, FUNCTIONS), name)
+    except parser.Mistake as e:
+        raise TemplateError(f"template: {name}:{e}") from None
     except RecursionError:
-        raise TemplateError("template: :1: max expression depth exceeded") from None
+        raise TemplateError(f"template: {name}:1: max expression depth exceeded") from None
 
 
 def render(template: str, value: object) -> str:
@@ -159,11 +160,11 @@ class _Run:
             return enumerate(value)
         if isinstance(value, dict):
             return items_sorted(value)
-        return self._fail(node.pipeline, f"range can't iterate over {goprinting.text_of(value)}")
+        return self._fail(node.pipeline, f"range can't iterate over {printing.text_of(value)}")
 
     def _invocation(self, node: Invocation, dot: object) -> None:
         if node.name not in self._template.trees:
-            self._fail(node, f"template {goprinting.quote(node.name)} not defined")
+            self._fail(node, f"template {printing.quote(node.name)} not defined")
         if self._depth >= DEEPEST:
             self._fail(node, f"exceeded maximum template depth ({DEEPEST})")
         self.invoke(node.name, MISSING if node.pipeline is None else self._pipeline(node.pipeline, dot))
@@ -171,7 +172,7 @@ class _Run:
     def _print(self, node: Node, value: object) -> None:
         if isinstance(value, Method):
             self._fail(node, f"can't print {node} of type func")
-        self.output.append("<no value>" if value is MISSING else goprinting.text_of(value))
+        self.output.append("<no value>" if value is MISSING else printing.text_of(value))
 
     # Expressions
 
@@ -206,7 +207,7 @@ class _Run:
             self._fail(first, f"can't give argument to non-function {first}")
         if isinstance(first, Pipeline):
             return self._pipeline(first, dot)
-        if isinstance(first, templatenodes.Nil):
+        if isinstance(first, nodes.Nil):
             self._fail(first, "nil is not a command")
         return self._plain(first, dot)
 
@@ -243,7 +244,7 @@ class _Run:
     def _field(self, node: Node, value: object, name: str, dot: object, words: Sequence[Node], final: object) -> object:
         if value is MISSING:
             if self._missing_is_error:
-                self._fail(node, f"nil data; no entry for key {goprinting.quote(name)}")
+                self._fail(node, f"nil data; no entry for key {printing.quote(name)}")
             return MISSING
         if value is None:
             self._fail(node, f"nil pointer evaluating interface {{}}.{name}")
@@ -265,7 +266,7 @@ class _Run:
             if isinstance(value, dict) and name in value:
                 return value[name]
             if self._missing_is_error:
-                self._fail(node, f"map has no entry for key {goprinting.quote(name)}")
+                self._fail(node, f"map has no entry for key {printing.quote(name)}")
             return MISSING
         if isinstance(value, Nil) and value.is_pointer:
             self._fail(node, f"nil pointer evaluating {value.type}.{name}")
@@ -314,7 +315,7 @@ class _Run:
 
     def _argument(self, node: Node, kind: str, dot: object) -> object:
         """The value of an operand that is handed on."""
-        if isinstance(node, templatenodes.Nil):
+        if isinstance(node, nodes.Nil):
             if kind in ("string", "int"):
                 self._fail(node, f"cannot assign nil to {kind}")
             return None
@@ -349,8 +350,7 @@ class _Run:
     def _fail(self, node: Node, message: str) -> NoReturn:
         before = self._template.text[: node.at]
         line, column = before.count("\n") + 1, len(before[before.rfind("\n") + 1 :].encode("utf-8", "surrogateescape"))
-        name = goprinting.quote(self._name)
-        where = f"{self._name}:{line}:{column}"
-        if self._name:  # Go names every template by the text that it stands in, which has no name here
-            where = f":{line}:{column}"
+        # Go names every template by the text that it stands in.
+        where = f"{self._template.name}:{line}:{column}"
+        name = printing.quote(self._name or self._template.name)
         raise TemplateError(f"template: {where}: executing {name} at <{node}>: {message}")

@@ -43,7 +43,7 @@ class Token(Struct):
 
 def quoted(text: str) -> str:
     """A text as Go's %q writes it."""
-    from sampan.cli.goprinting import quote
+    from sampan.gotemplate.printing import quote
 
     return quote(text)
 
