@@ -25,7 +25,7 @@ from sampan.errors import NotFound, SampanError, StartFailed
 from sampan.kernel import cgroup
 from sampan.kernel.files import lock_directory
 from sampan.runtime import conversation
-from sampan.runtime.launcher import SHIM
+from sampan.runtime.sealed import SHIM
 from sampan.steps.trace import Event
 
 from support.patience import eventually

@@ -32,7 +32,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import StartFailed
-from sampan.runtime import launcher
+from sampan.runtime import sealed
 from sampan.steps.base import Context, StepError
 from sampan.steps.mounts import MaskPath
 
@@ -71,7 +71,7 @@ def descriptors(pid: int) -> dict[int, str]:
 def engine_files() -> list[Path]:
     """What a shim is executed from: the interpreter, its shared library if it is a stub, and docker-init."""
     files = [Path(os.path.realpath(sys._base_executable))]  # type: ignore[attr-defined]
-    library = launcher._library_directory()
+    library = sealed.library_directory()
     if library:
         files += [path for path in Path(library).glob("libpython*.so*") if path.is_file()]
     init = shutil.which("tini-static")
@@ -108,7 +108,7 @@ def test_p1_nothing_that_a_shim_is_executed_from_can_be_written_through_it(box: 
     one = box("sleep", "60")
     one.start().close()
     opened = [os.open(f"/proc/{one.monitor}/exe", os.O_RDONLY)]
-    if launcher._library_directory():
+    if sealed.library_directory():
         for name in os.listdir(f"/proc/{one.monitor}/map_files"):
             path = f"/proc/{one.monitor}/map_files/{name}"
             if "libpython" in os.readlink(path):

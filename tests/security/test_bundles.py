@@ -39,7 +39,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.runtime import launcher
+from sampan.runtime import sealed
 
 from support.conformance.mountinfo import parse
 from support.conformance.runtime import Container, Containers
@@ -109,7 +109,7 @@ def flipping(first: Path, second: Path) -> Iterator[None]:
 def checksums() -> list[str]:
     """Of what the runtime is executed from: the interpreter, and its shared library if it is a stub."""
     files = [Path(os.path.realpath(sys._base_executable))]  # type: ignore[attr-defined]
-    library = launcher._library_directory()
+    library = sealed.library_directory()
     if library:
         files += [path for path in Path(library).glob("libpython*.so*") if path.is_file()]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]

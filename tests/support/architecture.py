@@ -14,12 +14,13 @@ from pathlib import Path
 
 PACKAGE = "sampan"
 
-# Room -> the rooms below it that its modules may import. `structs`, `errors`, `jsontext` are below all and not listed.
+# Room -> the rooms below it that its modules may import. `structs`, `errors`, `jsontext`, `bundle` are below all and not listed.
 # A room that a later change adds has to be entered here before it can import anything.
 ROOMS: dict[str, frozenset[str]] = {
     "structs": frozenset(),
     "errors": frozenset(),
     "jsontext": frozenset(),
+    "bundle": frozenset(),
     "kernel": frozenset(),
     "steps": frozenset({"kernel"}),
     "oci": frozenset(),
@@ -37,7 +38,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cli": frozenset({"gotemplate", "oci", "engine"}),
     "__main__": frozenset({"cli"}),
 }
-BELOW_ALL = frozenset({"structs", "errors", "jsontext"})
+BELOW_ALL = frozenset({"structs", "errors", "jsontext", "bundle"})
 FACES = frozenset({"cli"})
 # The one door of the shim: what a parent may know of it.
 SHIM_DOOR = f"{PACKAGE}.shim.protocol"
@@ -110,13 +111,15 @@ HEAVY = frozenset(
 )
 
 # Scripts, which are compiled anew at every start: a comment instead of a docstring, and not a line more than needed.
-SCRIPTS: dict[str, int] = {f"{PACKAGE}.shim.{name}": 10 for name in ("__main__", "ocistage", "idholder")} | {
-    f"{PACKAGE}.network.__main__": 10
+SCRIPTS: dict[str, int] = {f"{PACKAGE}.shim.{name}": 10 for name in ("__main__", "idholder")} | {
+    f"{PACKAGE}.shim.ocistage": 13,
+    f"{PACKAGE}.network.__main__": 10,
 }
 
 # Module -> the ways to make a process that it may use, besides kernel/process.py with fork and clone.
 SPAWNERS: dict[str, frozenset[str]] = {
     f"{PACKAGE}.runtime.keeper": frozenset({"posix_spawn"}),
+    f"{PACKAGE}.runtime.sealed": frozenset({"posix_spawn"}),
     f"{PACKAGE}.runtime.launcher": frozenset({"posix_spawn", "posix_spawnp"}),
 }
 FORKS = frozenset({"fork", "forkpty", "vfork", "clone", "clone3", "fork_exec", "fork_by"})
@@ -148,7 +151,7 @@ SENTENCES = {
     "faces": "rule 2: faces import engine, errors, structs and oci, never kernel, shim or store",
     "shim": "rule 3: nobody imports shim except shim.protocol: it is started, not called",
     "engine": "rule 4: a service gets its neighbours in its constructor; nothing holds the Engine",
-    "fork": "rule 5: fork and clone live in kernel/process.py only, posix_spawn in runtime/launcher.py and keeper.py only",
+    "fork": "rule 5: fork and clone live in kernel/process.py only, posix_spawn in runtime/sealed.py, launcher.py and keeper.py only",
     "libc": "there is one door to the C library, kernel/libc.py",
     "threads": "the child side is single-threaded or not at all",
     "heavy": "heavy modules are imported inside the function that uses them: import cost is a design value",

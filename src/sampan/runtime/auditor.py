@@ -6,7 +6,7 @@ import os
 
 from sampan import jsontext
 from sampan.errors import System
-from sampan.runtime.launcher import SHIM, spawn
+from sampan.runtime.sealed import SHIM, spawn
 from sampan.shim.protocol import Stages
 from sampan.steps.audit import RunProbes
 

@@ -6,7 +6,7 @@ import os
 
 from sampan.errors import System
 from sampan.oci import subids
-from sampan.runtime.launcher import SHIM, spawn
+from sampan.runtime.sealed import SHIM, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan import bundle
 from sampan.errors import InvalidParameter, SampanError
-from sampan.oci import runtime as oci
-from sampan.runtime import ociflags, ocilog, ocistate
+from sampan.runtime import ociflags, ocilog
 from sampan.runtime.ociflags import Flag, UsageError
 
 TYPE_CHECKING = False
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from sampan.runtime.ociflags import Arguments
 
+DEFAULT_ROOT = "/run/sampan-oci"
+
 GLOBAL_FLAGS = (
     Flag("debug", "bool", "tell every step that is taken"),
     Flag("log", "string", "the file that errors are written to, instead of standard error"),
     Flag("log-format", "string", "the form of the log: text or json", default="text"),
-    Flag("root", "string", "where the state of containers is kept", default=ocistate.DEFAULT_ROOT),
+    Flag("root", "string", "where the state of containers is kept", default=DEFAULT_ROOT),
     Flag("criu", "string", "accepted for runc's sake: there is no checkpoint"),
     Flag("systemd-cgroup", "bool", "refused: cgroups are made by this command itself"),
     Flag("rootless", "string", "accepted for runc's sake: whether cgroups can be had is found out", default="auto"),
@@ -67,6 +69,7 @@ class Global:
 def main() -> NoReturn:
     """Run the command line of this process and end it."""
     code = run(sys.argv[1:])
+    bundle.keep()
     # Not sys.exit: nothing is buffered, and the interpreter's own end takes 3 ms.
     os._exit(code)
 
@@ -150,6 +153,7 @@ def _help() -> int:
 def _version() -> int:
     """In the lines that podman, containerd and dockerd look for: name and version, commit, spec."""
     from sampan import __version__
+    from sampan.oci.runtime import VERSION
 
-    ocilog.out(f"sampan-oci version {__version__}\ncommit: v{__version__}\nspec: {oci.VERSION}")
+    ocilog.out(f"sampan-oci version {__version__}\ncommit: v{__version__}\nspec: {VERSION}")
     return 0

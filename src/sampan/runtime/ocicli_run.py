@@ -1,11 +1,14 @@
-"""`sampan-oci` create and run."""
+"""`sampan-oci` create and run.
+
+Stage1 is started first, and what the rest needs is imported when it is on its way.
+"""
 
 from __future__ import annotations
 
 import os
 
 from sampan.errors import InvalidParameter
-from sampan.runtime import ocimake, ocistate
+from sampan.runtime import ocispawn
 from sampan.runtime.ociflags import Flag
 
 TYPE_CHECKING = False
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
     from sampan.runtime.ocicli import Global
     from sampan.runtime.ociflags import Arguments
+    from sampan.runtime.ocimake import Maker
+    from sampan.runtime.ocistate import Container
 
 _BOTH = (
     Flag("bundle", "string", "the directory with config.json (default: this one)", "b"),
@@ -36,26 +41,31 @@ FLAGS = {
 
 
 def create(given: Global, arguments: Arguments) -> int:
-    maker = _maker(given, arguments, hold=True)
-    config = maker.read()
-    console = _console(arguments, maker, detached=True)
-    maker.make(config, console)
+    with _stage(arguments) as stage:
+        maker = _maker(given, arguments, stage, hold=True)
+        config = maker.read()
+        maker.make(config, _console(arguments, maker, detached=True))
     return 0
 
 
 def run(given: Global, arguments: Arguments) -> int:
-    from sampan.runtime import ociforeground
-
     detached = arguments["detach"]
-    maker = _maker(given, arguments, hold=False)
-    config = maker.read()
-    if detached:
+    with _stage(arguments) as stage:
+        maker = _maker(given, arguments, stage, hold=False)
+        config = maker.read()
+        if not detached:
+            return _run_to_its_end(given, arguments, maker, config)
         container = maker.make(config, _console(arguments, maker, detached))
         _started(container, maker)
-        return 0
+    return 0
+
+
+def _run_to_its_end(given: Global, arguments: Arguments, maker: Maker, config: dict[str, Any]) -> int:
+    from sampan.runtime import ociforeground, ocimake
+
     session = ociforeground.Session(bool(config["process"].get("terminal")), not arguments["no-subreaper"])
     try:
-        _console(arguments, maker, detached)
+        _console(arguments, maker, detached=False)
         container = maker.make(config, session.console)
         _started(container, maker)
         code = session.serve(maker.launch.pid)
@@ -66,48 +76,44 @@ def run(given: Global, arguments: Arguments) -> int:
     return code
 
 
-def _started(container: ocistate.Container, maker: ocimake.Maker) -> None:
+def _started(container: Container, maker: Maker) -> None:
     """The program runs: the last hooks. Whoever has made it is to have it undone when they fail."""
-    from sampan.runtime import ocicli_life
+    if not (container.config.get("hooks") or {}).get("poststart"):
+        return
+    from sampan.runtime import ocicli_life, ocimake
 
     try:
-        if (container.config.get("hooks") or {}).get("poststart"):
-            ocicli_life.poststart(container, maker.log)
+        ocicli_life.poststart(container, maker.log)
     except BaseException:
         ocimake.undo(container, maker.log)
         raise
 
 
-def _maker(given: Global, arguments: Arguments, hold: bool) -> ocimake.Maker:
+def _stage(arguments: Arguments) -> ocispawn.Stage:
+    return ocispawn.Stage(ocispawn.preserved(arguments["preserve-fds"]))
+
+
+def _maker(given: Global, arguments: Arguments, stage: ocispawn.Stage, hold: bool) -> Maker:
+    from sampan.runtime import ocimake, ocistate
+
     identifier = arguments.words[0]
     ocistate.check_id(identifier)
-    if arguments["preserve-fds"] < 0:
-        raise InvalidParameter("--preserve-fds: a number of descriptors is not negative")
     bundle = os.path.abspath(arguments["bundle"] or ".")
-    preserved = ocimake.preserved(arguments["preserve-fds"])
     pid_file = os.path.abspath(arguments["pid-file"]) if arguments["pid-file"] else ""
-    wish = ocimake.Wish(
-        given.root,
-        identifier,
-        bundle,
-        pid_file,
-        preserved,
-        arguments["no-pivot"],
-        not arguments["no-new-keyring"],
-        hold,
-    )
-    return ocimake.Maker(wish, given.log)
+    keyring = not arguments["no-new-keyring"]
+    wish = ocimake.Wish(given.root, identifier, bundle, pid_file, stage.preserved, arguments["no-pivot"], keyring, hold)
+    return ocimake.Maker(wish, stage, given.log)
 
 
-def _console(arguments: Arguments, maker: ocimake.Maker, detached: bool) -> Any:
+def _console(arguments: Arguments, maker: Maker, detached: bool) -> Any:
     """The connection to --console-socket, None without a terminal. Raises `InvalidParameter` when one is there without the other."""
     path, terminal = arguments["console-socket"], bool(maker.spec["process"].get("terminal"))
-    try:
-        if detached and terminal and not path:
-            raise InvalidParameter("cannot allocate tty if sampan-oci will detach without setting console socket")
-        if path and not (detached and terminal):
-            raise InvalidParameter("cannot use console socket if sampan-oci will not detach or allocate tty")
-        return ocimake.connect(path, "--console-socket") if path else None
-    except BaseException:
-        maker.launch.abandon()
-        raise
+    if detached and terminal and not path:
+        raise InvalidParameter("cannot allocate tty if sampan-oci will detach without setting console socket")
+    if path and not (detached and terminal):
+        raise InvalidParameter("cannot use console socket if sampan-oci will not detach or allocate tty")
+    if not path:
+        return None
+    from sampan.runtime import ocimake
+
+    return ocimake.connect(path, "--console-socket")

@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import struct
 
-from sampan.errors import StartFailed, System
-from sampan.kernel import process
-from sampan.runtime import launcher
+from sampan.errors import StartFailed
 from sampan.shim import protocol
 
 TYPE_CHECKING = False
@@ -18,25 +16,21 @@ if TYPE_CHECKING:
     import socket as _socket
     from collections.abc import Callable
     from typing import Any
+
+    from sampan.runtime.ocispawn import Stage
 else:
     import _socket
 
 
 class Launch:
-    """A process on its way: opened before its plan is known, so that its interpreter comes up beside the rest."""
+    """A process on its way, from its stage1's start to its program's execve."""
 
-    def __init__(self, preserved: int, debug: Callable[[str], None] | None = None) -> None:
+    def __init__(self, stage: Stage, debug: Callable[[str], None] | None = None) -> None:
         self.debug = debug
         self.pid = 0
         """Of the container's process, once it is there; our child."""
-        self._control, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        try:
-            self._stage1 = launcher.spawn_stage(theirs.fileno(), preserved)
-        except OSError as e:
-            self._control.close()
-            raise System(f"cannot start stage1: {e} (mounting needs CAP_SYS_ADMIN)") from e
-        finally:
-            theirs.close()
+        self._stage = stage
+        self._control = stage.control
 
     def start(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
         """Run the plan until the program is executed, or waits for `start`. `met` is called for each meeting, before leave is given.
@@ -50,31 +44,26 @@ class Launch:
             self.kill()
             raise
         self._control.close()
-        self._reap_stage1()
-
-    def abandon(self) -> None:
-        """Let go of it without a plan: it ends by itself."""
-        self._control.close()
-        self._reap_stage1()
+        self._stage.reap()
 
     def kill(self) -> None:
         """SIGKILL to whatever there is of it, and wait for its end."""
-        for pid in (self._stage1, self.pid):
-            if pid:
-                try:
-                    os.kill(pid, 9)
-                    os.waitpid(pid, 0)
-                except (ProcessLookupError, ChildProcessError):
-                    pass
-        self._stage1 = self.pid = 0
-
-    def _reap_stage1(self) -> None:
-        if self._stage1:
-            os.waitpid(self._stage1, 0)
-            self._stage1 = 0
+        self._stage.kill()
+        if self.pid:
+            try:
+                os.kill(self.pid, 9)
+                os.waitpid(self.pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+        self.pid = 0
 
     def _converse(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
-        plan = {"stages": stages.to_text(), "descriptors": list(descriptors), "every": self.debug is not None}
+        plan = {
+            "stages": stages.to_text(),
+            "modules": sorted({type(step).__module__ for step in (*stages.stage1, *stages.stage2)}),
+            "descriptors": list(descriptors),
+            "every": self.debug is not None,
+        }
         _send(self._control, protocol.frame(protocol.PLAN, protocol.dumps(plan)), list(descriptors.values()))
         hearing = Hearing(stages, self.debug)
         waiting = ""
@@ -173,11 +162,6 @@ def listen(directory: int, name: str) -> Any:
     os.chmod(f"/proc/self/fd/{directory}/{name}", 0o600)
     socket.listen(8)
     return socket
-
-
-def wait(pid: int) -> int:
-    """The exit code of a child, as a shell counts it."""
-    return process.reap(pid)
 
 
 def _frames(socket: Any) -> Any:

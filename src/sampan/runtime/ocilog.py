@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from sampan import jsontext
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Log:
@@ -19,8 +21,9 @@ class Log:
             self._write("debug", message)
 
     @property
-    def debugging(self) -> bool:
-        return self._debug
+    def steps(self) -> Callable[[str], None] | None:
+        """Whom each step that is taken is told to, None for nobody."""
+        return self.debug if self._debug else None
 
     def warning(self, message: str) -> None:
         self._write("warning", message)
@@ -32,6 +35,8 @@ class Log:
             _put(2, message + "\n")
 
     def _write(self, level: str, message: str) -> None:
+        from sampan import jsontext  # a command of which nothing is told has stage1 to start first
+
         # In the caller's time zone, as RFC 3339 has it.
         zone = time.strftime("%z")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S") + (f"{zone[:3]}:{zone[3:]}" if zone != "+0000" else "Z")

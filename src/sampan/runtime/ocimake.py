@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.runtime.ocilog import Log
+    from sampan.runtime.ocispawn import Stage
 else:
     import _socket
 
@@ -38,19 +39,6 @@ class Wish(Struct):
     no_pivot: bool = False
     keyring: bool = True
     hold: bool = True
-
-
-def preserved(count: int) -> int:
-    """The descriptors from 3 on that a program is to have: `--preserve-fds` and those of $LISTEN_FDS. Raises `InvalidParameter`."""
-    listen = os.environ.get("LISTEN_FDS", "")
-    total = count + (int(listen) if listen.isdigit() else 0)
-    for fd in range(3, 3 + total):
-        try:
-            os.fstat(fd)
-        except OSError:
-            raise InvalidParameter(f"the file descriptor {fd} that --preserve-fds counts is not open") from None
-        os.set_inheritable(fd, True)
-    return total
 
 
 def listen_environment() -> list[str]:
@@ -75,11 +63,11 @@ def connect(path: str, what: str) -> Any:
 
 
 class Maker:
-    """One container on its way. The interpreter of stage1 comes up while the configuration is read."""
+    """One container on its way. The interpreter of `stage` comes up while the configuration is read."""
 
-    def __init__(self, wish: Wish, log: Log) -> None:
+    def __init__(self, wish: Wish, stage: Stage, log: Log) -> None:
         self.wish, self.log = wish, log
-        self.launch = ocilaunch.Launch(wish.preserved, log.debug if log.debugging else None)
+        self.launch = ocilaunch.Launch(stage, log.steps)
         self.container: Container
         self.spec: dict[str, Any]
         self._driver: CgroupDriver
@@ -87,33 +75,25 @@ class Maker:
 
     def read(self) -> dict[str, Any]:
         """Read and check the bundle. Raises `InvalidParameter`, `NotFound`; nothing is left then."""
-        try:
-            config = ocispec.read(self.wish.bundle)
-            ocispec.grant(config["process"], self.log)
-            self._driver = cgroup.detect()
-            self.spec = ocispec.complete(config, self.wish.bundle, self._driver)
-        except BaseException:
-            self.launch.abandon()
-            raise
+        config = ocispec.read(self.wish.bundle)
+        ocispec.grant(config["process"], self.log)
+        self._driver = cgroup.detect()
+        self.spec = ocispec.complete(config, self.wish.bundle, self._driver)
         return config
 
     def make(self, config: dict[str, Any], console: Any = None) -> Container:
         """Make it. Whatever goes wrong: nothing is left, and the error says what it was. Raises `SampanError`."""
-        try:
-            group = ocispec.group_of(config, self.wish.identifier)
-            self._check_group(group)
-            record = {
-                "bundle": self.wish.bundle,
-                "rootfs": self.spec["root"]["path"],
-                "oci_version": config["ociVersion"],
-                "group": group,
-                "owner": os.geteuid(),
-                "config": config,
-            }
-            self.container, lock = ocistate.new(self.wish.root, self.wish.identifier, record)
-        except BaseException:
-            self.launch.abandon()
-            raise
+        group = ocispec.group_of(config, self.wish.identifier)
+        self._check_group(group)
+        record = {
+            "bundle": self.wish.bundle,
+            "rootfs": self.spec["root"]["path"],
+            "oci_version": config["ociVersion"],
+            "group": group,
+            "owner": os.geteuid(),
+            "config": config,
+        }
+        self.container, lock = ocistate.new(self.wish.root, self.wish.identifier, record)
         try:
             self._make(console)
         except BaseException as e:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from sampan.kernel.cgroup import CgroupDriver
 
-DEFAULT_ROOT = "/run/sampan-oci"
 START_SOCKET = "start.sock"
 LOCK_SECONDS = 10.0
 VERSION = 1

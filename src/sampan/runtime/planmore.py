@@ -1,14 +1,14 @@
 """The steps of an OCI configuration that no container of a plain `run` has: user and time namespaces, hooks, numbers for names.
 
-Apart from `plan`, which says where each of them goes and why, and imports this for the first that is asked for.
+Apart from `plan`, which says where each of them goes and why, and imports this for the first that is asked for. What most OCI
+configurations have none of is imported here in the same way.
 """
 
 from __future__ import annotations
 
-from sampan.kernel import capabilities, scheduling
-from sampan.oci import cpuset
+from sampan.kernel import capabilities
 from sampan.oci import runtime as oci
-from sampan.steps import console, hooks, ids, moremounts, mounts, privileges
+from sampan.steps import hooks, mounts, privileges
 from sampan.steps import process as process_steps
 
 TYPE_CHECKING = False
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 def make_user_namespace(linux: dict[str, Any]) -> Step:
     """The container's own, by its maps."""
+    from sampan.steps import ids
+
     return ids.MakeUserNamespace("user", id_map(linux["uidMappings"]), id_map(linux["gidMappings"]))
 
 
@@ -35,6 +37,8 @@ def id_map(entries: Iterable[dict[str, int]]) -> str:
 
 
 def enter_user_namespace(joined: bool) -> Step:
+    from sampan.steps import ids
+
     return ids.EnterUserNamespace("ns.user" if joined else "user")
 
 
@@ -45,15 +49,21 @@ def delegate(spec: dict[str, Any], directory: str) -> list[Step]:
     if "uid" not in own:
         steps.append(process_steps.FindUser(own["username"], tuple(own["additionalGroups"])))
     uids = tuple((e["containerID"], e["hostID"], e["size"]) for e in spec["linux"].get("uidMappings") or ())
+    from sampan.steps import ids
+
     return [*steps, ids.DelegateCgroup(directory, own.get("uid", -1), uids)]
 
 
 def become_root() -> Step:
+    from sampan.steps import ids
+
     return ids.BecomeRoot()
 
 
 def offset_clocks(offsets: dict[str, dict[str, int]]) -> Step:
     """linux.timeOffsets."""
+    from sampan.steps import ids
+
     entries = ((clock, e.get("secs") or 0, e.get("nanosecs") or 0) for clock, e in offsets.items())
     return ids.OffsetClocks(tuple(entries))
 
@@ -63,6 +73,8 @@ def offset_clocks(offsets: dict[str, dict[str, int]]) -> Step:
 
 def map_mount(entry: dict[str, Any], name: str, options: oci.MountOptions) -> list[Step]:
     """An id-mapped mount: by maps of its own, or by those of the container's user namespace."""
+    from sampan.steps import ids, moremounts
+
     recursive = options.idmap == "ridmap"
     steps: list[Step] = []
     namespace = "user"
@@ -73,16 +85,22 @@ def map_mount(entry: dict[str, Any], name: str, options: oci.MountOptions) -> li
 
 
 def build_disk(entry: dict[str, Any], name: str, options: oci.MountOptions) -> Step:
+    from sampan.steps import moremounts
+
     return moremounts.BuildDisk(name, entry["type"], entry["source"], options.data, options.attributes)
 
 
 def map_root(source: str) -> Step:
     """The root as the container's user namespace maps its owners."""
+    from sampan.steps import moremounts
+
     return moremounts.MapMount("root", source, "user")
 
 
 def build_devices(entries: Iterable[dict[str, Any]], linux: dict[str, Any]) -> list[Step]:
     """Device nodes as files of a detached file system of the host's, each to be attached where it belongs."""
+    from sampan.steps import moremounts
+
     uids, gids = linux.get("uidMappings") or (), linux.get("gidMappings") or ()
     found = tuple(
         (
@@ -109,6 +127,8 @@ def _outside(number: int, entries: Iterable[dict[str, int]]) -> int:
 
 def attach(entry: dict[str, Any], index: int, options: oci.MountOptions) -> list[Step]:
     """The steps that put one mount of an OCI configuration into its place."""
+    from sampan.steps import moremounts
+
     target = entry["destination"]
     if options.remount:
         return [moremounts.Remount(target, options.attributes, options.clear)]
@@ -132,11 +152,15 @@ def attach(entry: dict[str, Any], index: int, options: oci.MountOptions) -> list
 
 def attach_device(entry: dict[str, Any]) -> Step:
     """One of `build_devices`."""
+    from sampan.steps import moremounts
+
     name = f"device:{entry['path']}"
     return moremounts.AttachDevice(name, entry["path"], entry["type"], entry.get("major") or 0, entry.get("minor") or 0)
 
 
 def open_console(own: dict[str, Any]) -> Step:
+    from sampan.steps import console
+
     size = own.get("consoleSize") or {}
     return console.OpenConsole("console.socket", size.get("height", 0), size.get("width", 0))
 
@@ -163,6 +187,8 @@ def scheduling_steps(own: dict[str, Any]) -> list[Step]:
     """process.scheduler and process.ioPriority."""
     steps: list[Step] = []
     if scheduler := own.get("scheduler"):
+        from sampan.kernel import scheduling
+
         flags = sum(scheduling.FLAGS[name] for name in scheduler.get("flags") or ())
         numbers = (scheduler.get(n) or 0 for n in ("nice", "priority", "runtime", "deadline", "period"))
         steps.append(privileges.Schedule(scheduler["policy"], flags, *numbers))
@@ -174,7 +200,11 @@ def scheduling_steps(own: dict[str, Any]) -> list[Step]:
 def affinity(own: dict[str, Any], when: str) -> list[Step]:
     """process.execCPUAffinity: "initial" before the cgroup is entered, "final" after."""
     text = (own.get("execCPUAffinity") or {}).get(when) or ""
-    return [privileges.SetProcessors(tuple(sorted(cpuset.members(text))))] if text else []
+    if not text:
+        return []
+    from sampan.oci import cpuset
+
+    return [privileges.SetProcessors(tuple(sorted(cpuset.members(text))))]
 
 
 def personality(entry: dict[str, Any]) -> Step:
@@ -206,6 +236,8 @@ def wait_and_hooks(spec: dict[str, Any], own: dict[str, Any], mode: Mode) -> lis
 
 def send_listener(text: str) -> Step:
     """linux.seccomp.listenerPath: behind the filter, which may therefore not refer sendmsg(2) to the listener."""
+    from sampan.steps import console
+
     return console.SendListener("listener.socket", text)
 
 

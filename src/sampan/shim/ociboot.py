@@ -1,6 +1,6 @@
 """The start of stage1 in OCI mode, where a command starts it itself: no monitor is between them, and none stays.
 
-It comes up beside the command, which reads the configuration meanwhile; imports all that it and init will run, seals, takes the plan.
+It comes up beside the command, which reads the configuration meanwhile; imports what most plans need, takes the plan, imports the rest, seals.
 """
 
 from __future__ import annotations
@@ -10,20 +10,10 @@ import os
 import struct
 import sys
 
+from sampan import bundle
 from sampan.kernel import process
 from sampan.shim import protocol, seal, stages
-from sampan.steps import (  # noqa: F401  # steps register themselves
-    cgroups,
-    changeroot,
-    console,
-    hooks,
-    ids,
-    moremounts,
-    mounts,
-    namespaces,
-    privileges,
-    sources,
-)
+from sampan.steps import cgroups, changeroot, hooks, mounts, namespaces, privileges, sources  # noqa: F401
 from sampan.steps import process as _process_steps  # noqa: F401
 from sampan.steps.base import Context
 
@@ -73,8 +63,11 @@ def main() -> None:
     os.umask(0)
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         from sampan.kernel import devicefilter  # noqa: F401  # the assembler of cgroup v2's device filters
-    seal.seal()
     plan, descriptors = _receive(control)
+    for name in plan["modules"]:
+        __import__(name)  # its steps register themselves
+    bundle.keep()
+    seal.seal()
     report = Quiet(control, plan["every"])
     ctx = Meeting(report)
     ctx.fds = {"stdin": 0, "stdout": 1, "stderr": 2, "status": control}

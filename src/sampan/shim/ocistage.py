@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 
 sys.path.insert(0, __file__.rpartition("/sampan/")[0])
-from sampan.shim.ociboot import main
+from sampan import bundle
+
+bundle.use()
+from sampan.shim.ociboot import main  # noqa: E402
 
 main()

@@ -78,7 +78,7 @@ LOSS_FILE = "log-lost"
 CONTROL_FD = 3
 """The launcher's socket in a shim that was just started."""
 LIBRARY_FD = 4
-"""A detached read-only mount of the directory of libpython, for the loader: see `runtime.launcher`."""
+"""A detached read-only mount of the directory of libpython, for the loader: see `runtime.sealed`."""
 
 
 class ProtocolError(Exception):
