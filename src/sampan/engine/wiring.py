@@ -116,7 +116,8 @@ class Wiring:
 
     def _connector(self) -> Any:
         from sampan.engine.connecting import Connector
-        from sampan.runtime.launcher import interpreter, spawn_apart
+        from sampan.runtime.launcher import spawn_apart
+        from sampan.runtime.sealed import interpreter
 
         store, networks = self.network_store, self.networks
         hands = (spawn_apart, interpreter())

@@ -10,7 +10,7 @@ import sys
 
 from sampan import bundle
 from sampan.errors import InvalidParameter, SampanError
-from sampan.runtime import ociflags, ocilog
+from sampan.runtime import ociflags, ocilog, sealed
 from sampan.runtime.ociflags import Flag, UsageError
 
 TYPE_CHECKING = False
@@ -68,8 +68,13 @@ class Global:
 
 def main() -> NoReturn:
     """Run the command line of this process and end it."""
+    sealed.settle()
     code = run(sys.argv[1:])
     bundle.keep()
+    if not sealed.is_sealed():
+        from sampan.runtime import firstexec
+
+        firstexec.put()
     # Not sys.exit: nothing is buffered, and the interpreter's own end takes 3 ms.
     os._exit(code)
 

@@ -33,7 +33,7 @@ FLAGS = {
 
 
 def exec_(given: Global, arguments: Arguments) -> int:
-    with ocispawn.Stage(ocispawn.preserved(arguments["preserve-fds"])) as stage:
+    with ocispawn.open_stage(arguments["preserve-fds"]) as stage:
         from sampan.runtime import ociexec
 
         return ociexec.run(given, arguments, stage)

@@ -41,7 +41,7 @@ FLAGS = {
 
 
 def create(given: Global, arguments: Arguments) -> int:
-    with _stage(arguments) as stage:
+    with ocispawn.open_stage(arguments["preserve-fds"]) as stage:
         maker = _maker(given, arguments, stage, hold=True)
         config = maker.read()
         maker.make(config, _console(arguments, maker, detached=True))
@@ -50,7 +50,7 @@ def create(given: Global, arguments: Arguments) -> int:
 
 def run(given: Global, arguments: Arguments) -> int:
     detached = arguments["detach"]
-    with _stage(arguments) as stage:
+    with ocispawn.open_stage(arguments["preserve-fds"]) as stage:
         maker = _maker(given, arguments, stage, hold=False)
         config = maker.read()
         if not detached:
@@ -87,10 +87,6 @@ def _started(container: Container, maker: Maker) -> None:
     except BaseException:
         ocimake.undo(container, maker.log)
         raise
-
-
-def _stage(arguments: Arguments) -> ocispawn.Stage:
-    return ocispawn.Stage(ocispawn.preserved(arguments["preserve-fds"]))
 
 
 def _maker(given: Global, arguments: Arguments, stage: ocispawn.Stage, hold: bool) -> Maker:

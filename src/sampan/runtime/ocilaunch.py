@@ -6,7 +6,6 @@ The part that a monitor has in the engine. Here the command itself has it, and i
 from __future__ import annotations
 
 import os
-import struct
 
 from sampan.errors import StartFailed
 from sampan.shim import protocol
@@ -58,13 +57,7 @@ class Launch:
         self.pid = 0
 
     def _converse(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
-        plan = {
-            "stages": stages.to_text(),
-            "modules": sorted({type(step).__module__ for step in (*stages.stage1, *stages.stage2)}),
-            "descriptors": list(descriptors),
-            "every": self.debug is not None,
-        }
-        _send(self._control, protocol.frame(protocol.PLAN, protocol.dumps(plan)), list(descriptors.values()))
+        self._stage.begin(stages, descriptors, self.debug is not None)
         hearing = Hearing(stages, self.debug)
         waiting = ""
         for kind, body in _frames(self._control):
@@ -174,13 +167,3 @@ def _frames(socket: Any) -> Any:
         if not data:
             return
         yield from reader.feed(data)
-
-
-def _send(control: Any, data: bytes, fds: list[int]) -> None:
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
-    try:
-        sent = control.sendmsg([data], ancillary)
-        if sent < len(data):
-            control.sendall(data[sent:])
-    except (BrokenPipeError, ConnectionResetError):
-        raise StartFailed("stage1 ended before it had taken its plan (was it killed?)") from None

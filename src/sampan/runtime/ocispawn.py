@@ -1,13 +1,14 @@
-"""Stage1 of an OCI command, started as the command's very first act: its interpreter comes up (10 ms) beside all that the command does.
+"""Stage1 of an OCI command: opened as the command's very first act, given its plan when there is one.
 
-So nothing is imported here that this does not need. What is then said to it is `ocilaunch`'s.
+Two ways. If this process was itself executed from read-only mounts (`sealed`), stage1 is forked from it when the plan is there. Else
+it is an interpreter of its own, which comes up (10 ms) beside all that the command does: then nothing is imported here that its start does not need.
 """
 
 from __future__ import annotations
 
 import os
 
-from sampan.errors import InvalidParameter, System
+from sampan.errors import InvalidParameter, StartFailed, System
 from sampan.runtime import sealed
 
 TYPE_CHECKING = False
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import socket as _socket
     from types import TracebackType
     from typing import Any
+
+    from sampan.shim.protocol import Stages
 else:
     import _socket
 
@@ -25,15 +28,13 @@ class Stage:
     def __init__(self, preserved: int) -> None:
         """preserved: how many descriptors from 3 on it inherits. Raises `System`."""
         self.preserved = preserved
+        self.pid = 0
         self.control: Any
-        self.control, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        try:
-            self.pid = sealed.spawn_stage(theirs.fileno(), preserved)
-        except OSError as e:
-            self.control.close()
-            raise System(f"cannot start stage1: {e} (mounting needs CAP_SYS_ADMIN)") from e
-        finally:
-            theirs.close()
+        self.control, self._theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+
+    def begin(self, lists: Stages, descriptors: dict[str, int], every: bool) -> None:
+        """Have it run the lists. descriptors: by the lists' names. every: it tells each step. Raises `StartFailed`."""
+        raise NotImplementedError
 
     def __enter__(self) -> Stage:
         return self
@@ -56,6 +57,64 @@ class Stage:
         if self.pid:
             os.waitpid(self.pid, 0)
             self.pid = 0
+
+
+class Forked(Stage):
+    """Becomes a process when its lists are there: whatever they need is imported by then."""
+
+    def begin(self, lists: Stages, descriptors: dict[str, int], every: bool) -> None:
+        from sampan.kernel import process
+        from sampan.shim import ocichild
+
+        try:
+            self.pid = process.fork()
+        except OSError as e:
+            raise StartFailed(f"cannot fork stage1: {os.strerror(e.errno or 0).lower()}") from None
+        if self.pid == 0:
+            # What the command does with signals is not for this process.
+            process.default_signals()
+            ocichild.become(lists, descriptors, self._theirs.fileno(), self.preserved, every)
+        self._theirs.close()
+
+
+class Spawned(Stage):
+    """An interpreter from a read-only mount, started at once."""
+
+    def __init__(self, preserved: int) -> None:
+        super().__init__(preserved)
+        try:
+            self.pid = sealed.spawn_stage(self._theirs.fileno(), preserved)
+        except OSError as e:
+            self.control.close()
+            raise System(f"cannot start stage1: {e} (mounting needs CAP_SYS_ADMIN)") from e
+        finally:
+            self._theirs.close()
+
+    def begin(self, lists: Stages, descriptors: dict[str, int], every: bool) -> None:
+        import _struct
+
+        from sampan.shim import protocol
+
+        plan = {
+            "stages": lists.to_text(),
+            "modules": sorted({type(step).__module__ for step in (*lists.stage1, *lists.stage2)}),
+            "descriptors": list(descriptors),
+            "every": every,
+        }
+        data = protocol.frame(protocol.PLAN, protocol.dumps(plan))
+        fds = _struct.pack(f"{len(descriptors)}i", *descriptors.values())
+        try:
+            sent = self.control.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
+            if sent < len(data):
+                self.control.sendall(data[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            raise StartFailed("stage1 ended before it had taken its plan (was it killed?)") from None
+
+
+def open_stage(count: int) -> Stage:
+    """A stage1. count: of `--preserve-fds`. Raises `InvalidParameter`, `System`."""
+    number = preserved(count)
+    return Forked(number) if sealed.is_sealed() else Spawned(number)
 
 
 def preserved(count: int) -> int:

@@ -27,8 +27,38 @@ SHIM = os.path.join(_SHIM_ROOM, "__main__.py")
 STAGE = os.path.join(_SHIM_ROOM, "ocistage.py")
 """What an OCI command starts instead, for one start only."""
 
+_LIBRARY = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+
 FLAGS = ("-I", "-S", "-X", "utf8", "-X", "no_debug_ranges")
 """Isolated, without site-packages, UTF-8 whatever the locale, without column numbers (a tenth of the code's memory)."""
+
+
+_FROM_DESCRIPTOR = "/proc/self/fd/"
+_library_is_read_only = False
+
+
+def settle() -> None:
+    """Let go of the mount that the loader has taken libpython from: the first act of a process that was so executed itself."""
+    global _library_is_read_only
+    path = os.environ.get("LD_LIBRARY_PATH", "")
+    number = path.removeprefix(_FROM_DESCRIPTOR).rstrip("/")
+    if number == path or not number.isdigit() or not os.path.exists(f"{path}/{_LIBRARY}"):
+        return
+    _library_is_read_only = _is_read_only(path)
+    os.close(int(number))
+    del os.environ["LD_LIBRARY_PATH"]
+
+
+def is_sealed() -> bool:
+    """Whether this process was itself executed from read-only mounts: found out, and not taken from who says so."""
+    return _is_read_only("/proc/self/exe") and (_library_is_read_only or not library_directory())
+
+
+def _is_read_only(path: str) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def spawn(script: str, arguments: list[str], control: int, streams: tuple[int, int, int] | None = None) -> int:
@@ -107,5 +137,4 @@ def _read_only(directory: str) -> int:
 def library_directory() -> str:
     """Where libpython is, if the interpreter is a stub around a shared library; "" if it has everything in it."""
     directory = f"{sys.base_prefix}/lib"
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    return directory if os.path.exists(f"{directory}/{name}") else ""
+    return directory if os.path.exists(f"{directory}/{_LIBRARY}") else ""

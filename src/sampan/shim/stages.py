@@ -115,11 +115,18 @@ def load_start(text: str) -> None:
 
 def stage1(text: str, ctx: Context, report: Reporter, starting: bool) -> NoReturn:
     """Run the host's side, clone init, tell its pid, and end. `text` is the plan's `Stages`; `starting`, and no exec."""
-    status = 1
     try:
         if starting:
             load_start(text)
-        lists = protocol.Stages.from_text(text)
+        host_side(protocol.Stages.from_text(text), ctx, report)
+    finally:
+        os._exit(1)
+
+
+def host_side(lists: protocol.Stages, ctx: Context, report: Reporter) -> NoReturn:
+    """The same, with lists that are there already and all imported that they need."""
+    status = 1
+    try:
         if run_steps("stage1", lists.stage1, ctx, report):
             pid = _clone(lists.clone, ctx, report)
             if pid == 0:
