@@ -293,3 +293,90 @@ def test_what_a_start_imports_is_approved() -> None:
     found = imported([PROGRAM, "run", "-b", "/nowhere", "box"])
     assert "sampan.runtime.ocicli" in found
     assert unapproved(found - imported(["-c", ""]), "oci") == []
+
+
+@pytest.mark.parametrize("start", [[PROGRAM], [sys.executable, PROGRAM]], ids=["sealed", "spawned"])
+def test_both_ways_to_stage1(runtime: Runtime, start: list[str]) -> None:
+    """As installed, the command is executed from a read-only mount and forks stage1. Started otherwise, it starts an interpreter from there.
+
+    In both ways no process that enters the container leads to the interpreter's file.
+    """
+    runtime("--version")  # the first command of a boot puts the program into its place that executes the others
+    seen = runtime.bundle / "seen"
+    # The parent of the first is the command, of the second stage2, which is the container's own.
+    for kind, root in (("createRuntime", ""), ("createContainer", os.path.realpath(runtime.bundle / "rootfs"))):
+        words = ["sh", "-c", f"readlink {root}/proc/$PPID/exe >> {seen}"]
+        hook = {"path": "/bin/sh", "args": words, "env": ["PATH=/bin:/usr/bin"]}
+        runtime.config.setdefault("hooks", {})[kind] = [hook]
+    runtime.config["root"]["readonly"] = False
+    runtime.write("sh", "-c", "cat <&3; read word; echo $word; exit 7")
+    reader, writer = os.pipe()
+    os.write(writer, b"descriptor\n")
+    os.close(writer)
+    try:
+        done = subprocess.run(
+            [*start, "--root", str(runtime.root), "run", "-b", str(runtime.bundle), "--preserve-fds", "1", "box"],
+            input="input\n",
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: os.dup2(reader, 3),
+            close_fds=False,
+            timeout=patience(60),
+        )
+    finally:
+        os.close(reader)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "descriptor\ninput\n", "")
+    command, container = seen.read_text().splitlines()
+    real = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+    mounted = f"/{os.path.basename(real)}"
+    assert container == mounted
+    assert command == (mounted if start == [PROGRAM] else real)
+
+
+@pytest.mark.parametrize("start", [[PROGRAM], [sys.executable, PROGRAM]], ids=["sealed", "spawned"])
+def test_an_error_of_the_bundle_leaves_no_process(runtime: Runtime, start: list[str]) -> None:
+    (runtime.bundle / "config.json").write_text("{")
+    done = subprocess.run(
+        [*start, "--root", str(runtime.root), "run", "-b", str(runtime.bundle), "box"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+    )
+    assert done.returncode == 1
+    assert "is no JSON document" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_by_every_name(runtime: Runtime, tmp_path: Path) -> None:
+    """By a link, by a relative path, from PATH, with its directory called differently; with a library path of the caller's."""
+    link = tmp_path / "link"
+    link.symlink_to(PROGRAM)
+    directory = os.path.dirname(PROGRAM)
+    for words, more in (
+        ([str(link)], {}),
+        (["./sampan-oci"], {"cwd": directory}),
+        (["sh", "-c", "sampan-oci --version"], {"env": {"PATH": f"{directory}:/bin:/usr/bin"}}),
+        ([PROGRAM], {"env": {"LD_LIBRARY_PATH": "/nowhere", "PATH": "/bin:/usr/bin"}}),
+    ):
+        done = subprocess.run([*words, "--version"], capture_output=True, text=True, **more)  # type: ignore[call-overload]
+        assert done.stdout.startswith("sampan-oci version "), f"{words}: {done.stderr}"
+
+
+def test_the_filter_of_a_profile_is_made_once(runtime: Runtime) -> None:
+    """And another one for another profile, though they begin alike; a broken one in the cache is none."""
+    rule = {"names": ["chmod", "fchmodat", "fchmodat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    kept = Path("/run/sampan-oci-filters")
+    for number in (38, 95, 38):
+        rule["errnoRet"] = number
+        runtime.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+        before = set(kept.iterdir()) if kept.exists() else set()
+        for _ in range(2):
+            done = runtime.run("chmod", "0", "/tmp")
+            assert os.strerror(number).lower() in done.stderr.lower()
+        made = set(kept.iterdir()) - before
+        for path in made:
+            path.write_bytes(path.read_bytes()[:-1])
+        assert len(made) <= 1
+        assert os.strerror(number).lower() in runtime.run("chmod", "0", "/tmp").stderr.lower()
+    assert kept.stat().st_mode & 0o777 == 0o700

@@ -16,7 +16,7 @@ from sampan.steps.process import LoadFilter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from typing import Any
 
 VERSION = 1
@@ -50,12 +50,21 @@ class Filters:
         if asked == BUILTIN:
             asked = ""
         machine, kernel = os.uname().machine, kernel_version()
-        key = "\0".join((str(VERSION), machine, str(kernel), " ".join(sorted(capabilities)), asked)).encode()
+        return self.kept(
+            (" ".join(sorted(capabilities)), asked), lambda: _compile(asked, capabilities, machine, kernel)
+        )
+
+    def kept(self, made_of: tuple[str, ...], make: Callable[[], LoadFilter | None]) -> LoadFilter | None:
+        """The filter that is made of these texts on this machine: read, or made and written. Raises what `make` raises."""
+        key = "\0".join((str(VERSION), os.uname().machine, str(kernel_version()), *made_of)).encode()
         step = self._read(key)
         if step is None:
-            step = _compile(asked, capabilities, machine, kernel)
+            step = make()
             if step is not None:
-                self._write(key, step)
+                try:
+                    self._write(key, step)
+                except OSError:
+                    pass  # a full or a read-only disk: the next one makes it anew
         return step
 
     def _path(self, key: bytes) -> str:

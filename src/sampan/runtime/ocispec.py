@@ -176,11 +176,26 @@ def group_of(config: dict[str, Any], identifier: str) -> str:
     return cgroup.group_name(name or identifier, f"{DEFAULT_PARENT}/{parent}" if parent else "")
 
 
+FILTERS = "/run/sampan-oci-filters"
+"""Filters that were made, by the profiles that they were made of; gone after a reboot."""
+
+
 def filter_of(config: dict[str, Any]) -> LoadFilter | None:
     """linux.seccomp as the step that loads it. Raises `InvalidParameter`."""
     profile = config["linux"].get("seccomp")
     if not profile:
         return None
+    from sampan.runtime.filters import Filters
+
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise InvalidParameter("linux.seccomp: listenerMetadata needs a listenerPath")
+    text = jsontext.dumps({name: value for name, value in profile.items() if not name.startswith("listener")})
+    if b"SCMP_ACT_NOTIFY" in text:
+        return _compile(profile)
+    return Filters(FILTERS).kept(("oci", text.decode("ascii")), lambda: _compile(profile))
+
+
+def _compile(profile: dict[str, Any]) -> LoadFilter:
     from sampan.kernel import filtercompiler
     from sampan.kernel.filterrules import SeccompError
 
@@ -188,8 +203,6 @@ def filter_of(config: dict[str, Any]) -> LoadFilter | None:
         made = filtercompiler.compile_profile(profile)
     except SeccompError as e:
         raise InvalidParameter(f"linux.seccomp: {e}") from None
-    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
-        raise InvalidParameter("linux.seccomp: listenerMetadata needs a listenerPath")
     if made.notify and not profile.get("listenerPath"):
         raise InvalidParameter("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
     return LoadFilter(made.program.hex(), made.flags)

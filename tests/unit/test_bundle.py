@@ -1,0 +1,135 @@
+"""The file that modules are imported from: what is in it counts only as long as it is what would be imported without it."""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src/sampan"
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {path!r})
+from sampan import bundle
+bundle.use()
+from sampan.room import one, two
+bundle.keep()
+print(one.VALUE, two.VALUE, *(type(m.__spec__.loader).__name__ if not isinstance(m.__spec__.loader, type) else "Bundle" for m in (one, two)))
+assert one.__file__ == {path!r} + "/sampan/room/one.py", one.__file__
+assert one.__package__ == "sampan.room"
+"""
+
+
+class Package:
+    """A package that has the module and a room of two more."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.room = path / "sampan/room"
+        self.room.mkdir(parents=True)
+        shutil.copy(SRC / "bundle.py", path / "sampan")
+        for file in ("__init__.py", "room/__init__.py"):
+            (path / "sampan" / file).write_text("")
+        self.write("one", 1)
+        self.write("two", 2)
+
+    def write(self, name: str, value: int) -> None:
+        (self.room / f"{name}.py").write_text(f"VALUE = {value}\n")
+
+    def file(self) -> Path:
+        (found,) = (self.path / "sampan/__pycache__").glob("*.bundle")
+        return found
+
+    def run(self, *flags: str) -> list[str]:
+        script = SCRIPT.format(path=str(self.path))
+        done = subprocess.run([sys.executable, "-I", "-S", *flags, "-c", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return Package(tmp_path)
+
+
+FROM_FILES = ["1", "2", "SourceFileLoader", "SourceFileLoader"]
+FROM_BUNDLE = ["1", "2", "Bundle", "Bundle"]
+
+
+def test_the_second_start_imports_from_the_file(package: Package) -> None:
+    assert package.run() == FROM_FILES
+    assert package.run() == FROM_BUNDLE
+
+
+def test_a_changed_source_counts_at_once_and_the_file_is_made_anew(package: Package) -> None:
+    package.run()
+    package.write("one", 9)  # as long as before, and in the same second: by its nanoseconds it is another
+    # Python's own cache goes by seconds: it is the one thing that could be wrong here.
+    (cached,) = (package.room / "__pycache__").glob("one.*")
+    cached.unlink()
+    assert package.run() == ["9", "2", "SourceFileLoader", "Bundle"]
+    assert package.run() == ["9", "2", "Bundle", "Bundle"]
+
+
+def test_a_module_that_is_gone_is_not_found(package: Package) -> None:
+    package.run()
+    (package.room / "two.py").unlink()
+    with pytest.raises(AssertionError, match="ImportError"):
+        package.run()
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"x" * 5000])
+def test_a_broken_file_is_none(package: Package, damage: bytes) -> None:
+    package.run()
+    file = package.file()
+    file.write_bytes(damage)
+    assert package.run() == FROM_FILES
+    assert package.run() == FROM_BUNDLE
+
+
+def test_a_file_that_was_cut_is_none(package: Package) -> None:
+    package.run()
+    file = package.file()
+    whole = file.read_bytes()
+    for size in (10, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        assert package.run()[:2] == ["1", "2"]
+
+
+def test_byte_code_that_goes_by_the_source_s_hash_is_left_to_python(package: Package) -> None:
+    for name in ("one", "two"):
+        py_compile.compile(
+            str(package.room / f"{name}.py"), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+        )
+    assert package.run() == FROM_FILES
+    made = package.file().stat()
+    assert package.run() == FROM_FILES
+    assert package.file().stat().st_ino == made.st_ino, "made anew though nothing had changed"
+
+
+def test_nothing_is_written_where_nothing_is_to_be_written(package: Package) -> None:
+    package.run("-B")
+    assert not list(package.path.rglob("*.bundle"))
+    package.run("-O")
+    assert not list(package.path.rglob("*.bundle"))
+
+
+def test_many_at_once_leave_one_whole_file(package: Package) -> None:
+    script = SCRIPT.format(path=str(package.path))
+    started = [
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", script], stdout=subprocess.DEVNULL) for _ in range(6)
+    ]
+    assert [p.wait() for p in started] == [0] * 6
+    package.run()
+    assert package.run() == FROM_BUNDLE
+    assert [
+        name
+        for name in os.listdir(package.path / "sampan/__pycache__")
+        if "bundle" in name and not name.endswith((".bundle", ".pyc"))
+    ] == []
