@@ -54,8 +54,6 @@ def test_what_is_recorded_is_shown(root: Root) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["-p", "80"], "published ports (-p) cannot be had in this version of sampan (HostConfig.PortBindings)"),
-        (["-P"], "published ports (-P) cannot be had in this version of sampan (HostConfig.PublishAllPorts)"),
         (["--network", "container:x", "-p", "80"], "conflicting options: port publishing and the container type network mode"),
         (["--network", "container:x", "-P"], "conflicting options: port publishing and the container type network mode"),
         (["--network", "container:x", "--expose", "80"], "conflicting options: port exposing and the container type network mode"),

@@ -169,7 +169,7 @@ def test_in_a_user_namespace(new_root: Root, network: str) -> None:
         done = new_root.cli("run", "--rm", "--network", network, "base", "sh", "-c", shell).ok()
         assert done.out.split() == ["0", "0", "65536", "1", "sealed"], done
         assert "vfs" in new_root.cli("info", "-f", "{{.Driver}}").ok().out
-        done = new_root.cli("run", "--rm", "-u", "70000", "base", "true")
+        done = new_root.cli("run", "--rm", "--network", network, "-u", "70000", "base", "true")
         assert done.code != 0, done
         assert "map more of them" in done.err, done
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 from pathlib import Path
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 BASE = Path(os.environ.get("SAMPAN_TEST_DIR", "/var/tmp/sampan-tests"))
 # What remains when all containers of a root are removed: images, layers, locks. The rest must be as it was.
 PER_CONTAINER = ("containers", "names", "snapshots", "content/ingest")
-# Made by the first start and kept for the next ones: compiled seccomp filters.
-KEPT = {".filters"}
+# Made by the first start and kept for the next ones: compiled seccomp filters, the locks of networks' keepers.
+KEPT = {".filters", ".networks"}
 _numbers = itertools.count(1)
 
 
@@ -103,6 +104,16 @@ class Leftovers:
             if place.is_dir():
                 names = set(os.listdir(place)) - KEPT
                 found |= {f"{place.relative_to(root.directory)}/{entry}" for entry in names}
+        networks = (
+            [entry for entry in os.listdir(root.root / "networks") if not entry.startswith(".")]
+            if (root.root / "networks").is_dir()
+            else []
+        )
+        for network in networks:
+            found |= {f"endpoint {entry}" for entry in os.listdir(root.root / "networks" / network / "endpoints")}
+            record = json.loads((root.root / "networks" / network / "network.json").read_text())
+            if os.path.exists(f"/sys/class/net/{record['link']}/bridge"):
+                found.add(f"bridge {record['link']} of network {record['name']}")
         layers = root.root / "layers"
         if layers.is_dir():
             found |= {f"layers/{entry}" for entry in os.listdir(layers) if entry.startswith(".")}

@@ -179,7 +179,7 @@ def test_the_shape_of_a_listing(places: Places) -> None:
     assert item["Command"] == "sh -c 'echo a b'"
     assert item["Created"] == 1767225600
     assert (item["State"], item["Status"], item["Image"]) == ("created", "Created", "base")
-    assert item["HostConfig"] == {"NetworkMode": "none"}
+    assert item["HostConfig"] == {"NetworkMode": "bridge"}
     assert (item["SizeRw"], item["SizeRootFs"]) == (4096, 14096)
 
 

@@ -24,11 +24,7 @@ HOST_NAME_MAX = 64
 JOIN = "container:"
 DEFAULT_SHM_SIZE = 64 << 20
 
-WIRED = False
-"""Whether a start joins networks; until then a container that asks for one is refused."""
-
 _NO_LINKS = "can't be used with links. This would result in undefined behavior"
-_NO_NETWORK = "this version of sampan has the networks none, host and container:NAME"
 # What can be had of the security modules: to do without them, which is all that there is.
 _WITHOUT_MODULE = {"apparmor": "unconfined", "label": "disable"}
 # strconv.ParseBool
@@ -170,10 +166,7 @@ def _joins(mode: str) -> bool:
 def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
     mode = host["NetworkMode"]
     if mode in ("", "default"):
-        if not WIRED:
-            _refuse_ports(host)
-        # Docker's default is its bridge. Until there is one, the default is what is safe: no network but loopback.
-        mode = host["NetworkMode"] = BRIDGE if WIRED else NONE
+        mode = host["NetworkMode"] = BRIDGE
     if mode.startswith(JOIN) and not _joins(mode):
         raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
     if host["UTSMode"]:
@@ -195,19 +188,8 @@ def _check_network(host: dict[str, Any], config: dict[str, Any]) -> None:
             raise InvalidParameter(f"conflicting options: container type network {_NO_LINKS}")
     elif mode == HOST and host["Links"]:
         raise InvalidParameter(f"conflicting options: host type networking {_NO_LINKS}")
-    elif is_joined(mode) and not WIRED:
-        raise InvalidParameter(f"network {mode} not found: {_NO_NETWORK}; bridges come in a later one")
     elif mode == NONE and host["Links"]:
         raise InvalidParameter("conflicting options: links (--link) and the network mode none")
-
-
-def _refuse_ports(host: dict[str, Any]) -> None:
-    """The default network is where published ports are expected to be reached: better no container than a deaf one."""
-    for field, flag in (("PortBindings", "-p"), ("PublishAllPorts", "-P")):
-        if host[field]:
-            raise InvalidParameter(
-                f"published ports ({flag}) cannot be had in this version of sampan (HostConfig.{field})"
-            )
 
 
 def port_warnings(host: dict[str, Any]) -> list[str]:

@@ -108,7 +108,7 @@ def load_start(text: str) -> None:
 
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         from sampan.kernel import devicefilter  # noqa: F401  # the assembler of cgroup v2's device filters
-    if "MakeUserNamespace" in text or "DelegateCgroup" in text:
+    if "EnterUserNamespace" in text or "DelegateCgroup" in text:
         from sampan.steps import ids, moremounts  # noqa: F401
     seal.seal()
 
