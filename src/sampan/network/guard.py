@@ -8,6 +8,7 @@ follows from the endpoints, under the network's lock: a command that is at work 
 from __future__ import annotations
 
 import _socket
+import _struct
 import errno
 
 from sampan.errors import SampanError
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from sampan.network.members import Members
 
 _GROUP = 1 << 6  # NFNLGRP_NFTABLES is group 7; bind(2) takes them as bits
+_HEADER = _struct.Struct("=IHxxxxxxxxxx")  # struct nlmsghdr
+_NEWGEN = 15  # NFT_MSG_NEWGEN ends each batch, and says who made it
+_PREFIX = firewall.PREFIX.encode()
 _QUIET_SECONDS = 0.2
 """After a change, in which others may follow: whoever flushes and fills in two steps is not met in between."""
 _UNTOLD_SECONDS = 5.0
@@ -34,11 +38,14 @@ _BUSY_SECONDS = 0.5
 class Guard:
     """The rules of one network, as its endpoints want them."""
 
-    def __init__(self, loop_: Loop, members: Members, lock: str, failed: Callable[[BaseException], None]) -> None:
-        """lock: the path of the network's."""
+    def __init__(
+        self, loop_: Loop, network: str, members: Members, lock: str, failed: Callable[[BaseException], None]
+    ) -> None:
+        """network: its id. lock: the path of its lock."""
         self._loop = loop_
         self._members = members
         self._lock = lock
+        self._table = firewall.table_name(network).encode()
         self._failed = failed
         self._due = False
         self._refused = ""
@@ -52,15 +59,18 @@ class Guard:
             )  # no nf_tables, or not for us: then there is nothing to be found
 
     def _told(self, _events: int) -> None:
+        concerned = False
         while True:
             try:
-                self._socket.recv(1 << 16)
+                concerned = _concerns(self._socket.recv(1 << 16), self._table) or concerned
             except BlockingIOError:
                 break
             except OSError as e:
-                if e.errno != errno.ENOBUFS:  # more than the socket held: that something changed is all that counts
+                if e.errno != errno.ENOBUFS:  # more than the socket held
                     raise
-        self._after(_QUIET_SECONDS)
+                concerned = True
+        if concerned:
+            self._after(_QUIET_SECONDS)
 
     def _look_again(self) -> None:
         self.look()
@@ -116,3 +126,17 @@ def _listen() -> Any:
         made.close()
         raise
     return made
+
+
+def _concerns(data: bytes, table: bytes) -> bool:
+    """Whether notifications are of our table, or of one that is no network's: a start elsewhere is nothing to all other keepers."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size:
+            return True
+        body = data[at : at + length]
+        if kind & 0xFF != _NEWGEN and (_PREFIX not in body or table in body):
+            return True
+        at += length + (-length % 4)
+    return False

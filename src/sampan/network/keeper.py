@@ -129,7 +129,9 @@ class Keeper:
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), loop.READ, self._accept)
         self._watch_endpoints()
-        self._guard = Guard(self._loop, self.services.directory.own, self._place.lock, self.services.failed)
+        self._guard = Guard(
+            self._loop, self._place.network, self.services.directory.own, self._place.lock, self.services.failed
+        )
         self._loop.after(LOOK_SECONDS, self._look_again)
 
     def catch_up(self) -> None:
