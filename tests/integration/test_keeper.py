@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sampan.errors import System
 from sampan.kernel import namespaces
 from sampan.network import firewall, keeperlink, ports
 from sampan.oci.network import Endpoint, Network, PublishedPort
@@ -369,3 +371,39 @@ def test_rules_that_somebody_flushes_come_back(host: Host) -> None:
     ):
         host.run("nft", *command)
         eventually(lambda: host.run("nft", "-s", "list", "ruleset") == before)
+
+
+def test_names_that_come_to_a_running_container_take_away_no_port(host: Host) -> None:
+    """As when the network is left whose keeper answered: another one's is handed the sockets, and has its line already."""
+    place = host.network()
+    box = host.box("web")
+    listener = serve_stream(box, 80, lambda connection: connection.sendall(b"hello"))
+    port, bound = within(host.namespace, lambda: published("tcp", "127.0.0.1", 80))
+    host.join(place, box, ports=((port, bound),))
+    for _ in range(3):
+        made = keeperlink.open_sockets(box.namespace)
+        with host.ensure(place) as keeper:
+            assert keeper.hand_over(box.id, 1, made, line=False) == -1
+            keeper.look()
+        made.close()
+        assert ask(box, "web").addresses == [box.address]
+        client = connect(host, "127.0.0.1", port.host_port)
+        assert exactly(client, 5) == b"hello"
+        client.close()
+    box.hang_up()
+    eventually(lambda: _is_refused(host, port.host_port))
+    stop(listener)
+
+
+def test_a_stopped_keeper_holds_up_no_start_and_a_full_disk_is_named(host: Host) -> None:
+    place = host.network()
+    box, other = host.box("web"), host.box("other")
+    host.join(place, box)
+    assert ask(box, "web").addresses
+    pid = host.keeper_pid(place)
+    os.kill(pid, signal.SIGSTOP)
+    host.join(place, other)
+    os.kill(pid, signal.SIGCONT)
+    assert ask(other, "web").addresses == [box.address]
+    with pytest.raises(System, match="cannot start the keeper of network 0123456789ab: /proc/no-place: no such file"):
+        host.ensure(place.replace(network="0123456789abcdef", run_directory="/proc/no-place"))

@@ -71,6 +71,19 @@ def ensure(place: Place, spawn: Spawn) -> Keeper:
 
     Raises System when none can be started, Unavailable when there is one that does not listen.
     """
+    try:
+        return _ensure(place, spawn)
+    except OSError as e:
+        raise _failure(place, e) from None
+
+
+def _failure(place: Place, error: OSError) -> System:
+    where = " ".join(str(part) for part in (getattr(error, "syscall", ""), error.filename) if part)
+    reason = (error.strerror or str(error)).lower()
+    return System(f"cannot start the keeper of network {place.network[:12]}: {where + ': ' if where else ''}{reason}")
+
+
+def _ensure(place: Place, spawn: Spawn) -> Keeper:
     _make_private(place.run_directory)
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -78,9 +91,6 @@ def ensure(place: Place, spawn: Spawn) -> Keeper:
         if lock >= 0:
             try:
                 return _begin(place, lock, spawn)
-            except OSError as e:
-                reason = f"{e.filename + ': ' if e.filename else ''}{(e.strerror or str(e)).lower()}"
-                raise System(f"cannot start the keeper of network {place.network[:12]}: {reason}") from None
             finally:
                 os.close(lock)
         # Somebody has the lock: it listens, is about to, or is about to end.
@@ -187,9 +197,9 @@ class Keeper:
     ) -> int:
         """Give the keeper what it is to keep for a container's start, instead of what it has of that container.
 
-        line: whether the shim can be given one; if not (it runs already), the keeper looks after the container's init, and -1 is
-        returned. Else the descriptor of a line that the container's shim is to keep: at its end the keeper lets all of it go. ports: with what has a
-        `fileno`. Raises Unavailable.
+        line: whether the shim can be given one; if not (it runs already), it is kept beside what it has of that start, the keeper looks
+        after the container's init, and -1 is returned. Else the descriptor of a line that the container's shim is to keep: at its end the keeper lets all of it go. ports: with what has a
+        `fileno`. Raises Unavailable, System.
         """
         what: list[Any] = []
         descriptors: list[int] = []
@@ -214,7 +224,7 @@ class Keeper:
                 what, descriptors = [wire.LINK, *what], [theirs.fileno(), *descriptors]
             for at in range(0, max(len(what), 1), wire.DESCRIPTORS):
                 upto = at + wire.DESCRIPTORS
-                kind = wire.MORE if at else wire.ADD
+                kind = wire.ADD if line and not at else wire.MORE
                 self._send(kind, descriptors[at:upto], container=container, start=start, what=what[at:upto])
             return os.dup(ours.fileno()) if line else -1
         finally:

@@ -69,7 +69,9 @@ class Kept:
 
     def take_link(self, fd: int) -> None:
         """The line whose other end the container's shim has."""
-        self._close_link()
+        if self._link is not None:
+            self._close_link()
+            self._count(-1)
         self._link = _socket.socket(fileno=fd)
         self._link.setblocking(False)
         self._services.loop.watch(fd, loop.READ, self._heard)
@@ -93,22 +95,20 @@ class Kept:
     def _take_namespace(self, fd: int) -> None:
         if self._namespace >= 0:
             os.close(self._namespace)
+            self._count(-1)
         self._namespace = fd
         self._servers.clear()
 
     def serve_names(self, udp: Any, tcp: Any) -> None:
         """Answer on these, instead of others."""
         if self._names is not None:
+            self._names.answer_waiting()
             self._names.close()
+            self._count(-2)
         services = self._services
         self._names = NameServer(
             services.loop, self.container, (udp, tcp), services.directory, services.forwarder, self.servers, services.budget, services.failed
         )  # fmt: skip
-
-    @property
-    def answers_names(self) -> bool:
-        """Whether there is a server for names."""
-        return self._names is not None
 
     def lead_names(self) -> None:
         """Have questions come here, where others were made after these sockets. Raises OSError."""

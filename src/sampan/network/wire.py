@@ -3,7 +3,7 @@
     command                                          keeper
        | LISTEN {} + listening socket, lock -------->   the first message of one that was just started
        | ADD {container, start, what} + descriptors ->  what is to be kept for a container; see `keeperlink`
-       | MORE {container, start, what} + descriptors -> the rest, where one message takes no more descriptors
+       | MORE {container, start, what} + descriptors -> beside what it has of that start; also where one message takes no more descriptors
        | LOOK {} ----------------------------------->   endpoints have changed (it would see it by itself a moment later)
        |<- LOOKED {} --------------------------------   done, and everything before it
        | LINE {container} + a shim's line ----------->   from a keeper that was started when there was one already
