@@ -18,7 +18,7 @@ from sampan.errors import System
 from sampan.kernel import namespaces
 from sampan.network import firewall, keeperlink, ports
 from sampan.oci.network import Endpoint, Network, PublishedPort
-from sampan.runtime import launcher
+from sampan.runtime import sealed
 from sampan.shim import streams
 from sampan.shim.keeperwatch import KeeperWatch
 
@@ -275,7 +275,7 @@ def test_shims_start_the_keeper_again_one_and_only_one(host: Host) -> None:
     for box in boxes:
         host.join(place, box)
         eventually(lambda box=box: answers(box, "b0"))  # type: ignore[misc]
-    interpreter = (sys.executable, *launcher.FLAGS)
+    interpreter = (sys.executable, *sealed.FLAGS)
     loop, watches, done = streams.Loop(), [], threading.Event()
     for box in boxes:
         command = keeperlink.restart_command(place, box.id, interpreter)

@@ -54,6 +54,20 @@ def new_namespace() -> int:
     return namespaces.in_thread(make)
 
 
+def keeper_of(network: str) -> int:
+    """The pid of a network's keeper, 0 if there is none."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                arguments = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+                state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if network.encode() in arguments and state != "Z":
+                return int(entry)
+    return 0
+
+
 class Box:
     """A container as a keeper sees it: a network namespace, an init, an endpoint."""
 
@@ -209,16 +223,7 @@ class Host:
 
     def keeper_pid(self, place: Place) -> int:
         """The keeper's pid, 0 if there is none."""
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    arguments = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                    state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                if place.network.encode() in arguments and state != "Z":
-                    return int(entry)
-        return 0
+        return keeper_of(place.network)
 
     def kill_keeper(self, place: Place) -> int:
         """SIGKILL it; its pid."""
