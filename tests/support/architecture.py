@@ -62,11 +62,13 @@ COLD: dict[str, str] = {
             "failures",
             "proxies",
             "pull",
+            "push",
             "tokens",
             "transport",
         )
     },
     f"{PACKAGE}.engine.pulling": "imported by a pull",
+    f"{PACKAGE}.engine.pushing": "imported by a push",
     f"{PACKAGE}.engine.registries": "imported by what asks a registry",
 }
 

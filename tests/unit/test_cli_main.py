@@ -119,7 +119,7 @@ def test_the_general_help(sampan: Sampan, args: list[str]) -> None:
 
 def test_the_help_has_no_verb_of_a_later_issue(sampan: Sampan) -> None:
     text = sampan("--help").stdout
-    for verb in ("build", "push"):
+    for verb in ("search", "swarm"):
         assert f"\n  {verb} " not in text
 
 

@@ -44,7 +44,7 @@ def test_what_a_verb_takes_is_understood(verb: str) -> None:
         "SOURCE_IMAGE[:TAG]",
         "TARGET_IMAGE[:TAG]",
     }
-    known |= {"NAME[:TAG|@DIGEST]", "SERVER"}
+    known |= {"NAME[:TAG|@DIGEST]", "NAME[:TAG]", "SERVER"}
     others = {
         "FILE|URL|-",
         *completing._COPIED,

@@ -73,7 +73,7 @@ def test_relative_roots_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (
             'rooot = "/a"\n',
             "unknown key 'rooot'; known keys are cgroup-parent, events-size, init-path, insecure-registries, "
-            "max-concurrent-downloads, mirrors, registry-mirrors, registry-timeout, root, run-root, snapshotter",
+            "max-concurrent-downloads, max-concurrent-uploads, mirrors, registry-mirrors, registry-timeout, root, run-root, snapshotter",
         ),
         ("root = 5\n", "root must be text, not 5"),
         ('root = "a"\n', "root must be an absolute path, not 'a'"),

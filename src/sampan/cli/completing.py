@@ -33,6 +33,7 @@ _PATHS = frozenset(("cidfile", "config", "device", "env-file", "input", "label-f
 # Flags whose values are always the same ones, of whatever verb.
 _CHOICES: dict[str, tuple[str, ...]] = {
     "attach": _STREAMS,
+    "compression": ("gzip", "zstd"),
     "cgroupns": ("host", "private"),
     "driver": ("local",),
     "ipam-driver": ("default",),

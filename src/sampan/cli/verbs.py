@@ -66,6 +66,7 @@ VERBS = {
     "pause": Entry("sampan.cli.containers", "PAUSE", "Freeze all processes of containers"),
     "port": Entry("sampan.cli.port", "PORT", "Show where ports of a container are published"),
     "pull": Entry("sampan.cli.pull", "PULL", "Bring an image in from a registry"),
+    "push": Entry("sampan.cli.push", "PUSH", "Send an image to a registry"),
     "rename": Entry("sampan.cli.containers", "RENAME", "Give a container another name"),
     "restart": Entry("sampan.cli.containers", "RESTART", "Stop containers and start them again"),
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
@@ -96,7 +97,7 @@ GROUPS = {
     "image": (
         "Manage images",
         {
-            **{v: v for v in ("history", "import", "load", "pull", "save", "tag")},
+            **{v: v for v in ("history", "import", "load", "pull", "push", "save", "tag")},
             "inspect": "image inspect",
             "prune": "image prune",
             "ls": "images",

@@ -39,6 +39,7 @@ class Config(Struct):
     mirrors: tuple[tuple[str, str], ...] = ()
     insecure_registries: tuple[str, ...] = ()
     max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
     registry_timeout: float = 60.0
 
 
@@ -53,7 +54,14 @@ _KEYS = {
 }
 
 # Those of registries, of other kinds, which `engine.registryconfig` reads.
-_REGISTRY_KEYS = ("insecure-registries", "max-concurrent-downloads", "mirrors", "registry-mirrors", "registry-timeout")
+_REGISTRY_KEYS = (
+    "insecure-registries",
+    "max-concurrent-downloads",
+    "max-concurrent-uploads",
+    "mirrors",
+    "registry-mirrors",
+    "registry-timeout",
+)
 
 
 def load(path: str | None = None, root: str | None = None, run_root: str | None = None) -> Config:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sampan.engine.loading import Loaded
     from sampan.engine.progress import Progress
     from sampan.engine.pulling import Pulled, Report
+    from sampan.engine.pushing import Pushed
     from sampan.engine.registries import Registries
     from sampan.kernel.files import FileLock
     from sampan.oci.reference import Reference
@@ -371,6 +372,35 @@ class Images:
         assert self._registries is not None
         puller = Puller(self._content, self._names, self._snapshots, self._lock, self)
         return puller.pull(self._registries(), name, platform, report or (lambda *_: None), all_tags, self._pulled)
+
+    def push(
+        self,
+        name: str,
+        platform: str = "",
+        report: Report | None = None,
+        all_tags: bool = False,
+        compression: str = "gzip",
+        done: Callable[[Pushed], None] | None = None,
+    ) -> Sequence[Pushed]:
+        """Send an image to the registry that its name says; with `all_tags` every tag of the repository.
+
+        `report` as in `pull`; `compression`, "gzip" or "zstd", is for layers that are not compressed yet; `done` is told of
+        each tag. Raises `NotFound` in Docker's words, `Unavailable`, `InvalidParameter`.
+        """
+        from sampan.engine.pushing import Pusher
+
+        assert self._registries is not None
+        pusher = Pusher(self._content, self._names, self._lock, self)
+        sent = []
+        for record, pushed in pusher.push(
+            self._registries(), name, platform, report or (lambda *_: None), all_tags, compression
+        ):
+            familiar = reference.parse(record.reference).familiar
+            self._events.image(familiar, "push", familiar, self._labels(record.image))
+            sent.append(pushed)
+            if done is not None:
+                done(pushed)
+        return sent
 
     def _pulled(self, found: Pulled) -> None:
         self._events.image(found.reference, "pull", found.reference, self._labels(found.id))

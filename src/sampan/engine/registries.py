@@ -42,6 +42,7 @@ class Registries:
     def __init__(self, config: Config) -> None:
         self._settings = Settings(config.mirrors, config.insecure_registries, timeout=config.registry_timeout)
         self.downloads = config.max_concurrent_downloads
+        self.uploads = config.max_concurrent_uploads
 
     def client(self, domain: str, mirrors: bool = False, insecure: bool = False) -> Client:
         """Whoever asks a registry, with the caller's credentials. `mirrors`: they are asked first."""

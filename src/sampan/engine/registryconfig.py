@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HUB = "docker.io"
-_MOST_DOWNLOADS = 64
+_MOST_AT_ONCE = 64
 
 
 def fields_of(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def fields_of(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
                 mirrors += tuple((domain, check_mirror(url)) for domain, urls in _table(value) for url in _texts(urls))
             elif key == "max-concurrent-downloads":
                 fields["max_concurrent_downloads"] = _number(value)
+            elif key == "max-concurrent-uploads":
+                fields["max_concurrent_uploads"] = _number(value)
             elif key == "registry-timeout":
                 fields["registry_timeout"] = _seconds(value)
         except InvalidParameter as e:
@@ -49,8 +51,8 @@ def _table(value: Any) -> list[tuple[str, Any]]:
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= _MOST_DOWNLOADS:
-        raise InvalidParameter(f"must be a number from 1 to {_MOST_DOWNLOADS}, not {value!r}")
+    if type(value) is not int or not 1 <= value <= _MOST_AT_ONCE:
+        raise InvalidParameter(f"must be a number from 1 to {_MOST_AT_ONCE}, not {value!r}")
     return value
 
 

@@ -13,7 +13,7 @@ from sampan.errors import InvalidParameter, Unavailable
 from sampan.registry.endpoint import Endpoint, endpoints
 from sampan.registry.failures import Refused, Unreachable, clean
 from sampan.registry.tokens import Authenticator, Credential
-from sampan.registry.transport import Transport
+from sampan.registry.transport import Transport, origin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ATTEMPTS = 5
 """How often something is asked for at most, as for Docker."""
 _FIRST_PAUSE = 0.25  # seconds, doubled from one attempt to the next
 _LONGEST_PAUSE = 60.0  # A registry that wants to be left alone for longer is told of instead.
-_AGAIN = frozenset((429, 500, 502, 503, 504))
+AGAIN = frozenset((429, 500, 502, 503, 504))
 _TAG_PAGES = 1000
 _PAGE_LIMIT = 4 << 20
 
@@ -91,7 +91,7 @@ class Connection:
                     raise
                 self.patience.pause(attempt)
                 continue
-            if answer.status not in _AGAIN or attempt == ATTEMPTS:
+            if answer.status not in AGAIN or attempt == ATTEMPTS:
                 return answer
             wanted = self._turned_away(answer)
             self.patience.pause(attempt, wanted)
@@ -116,12 +116,14 @@ class Connection:
     ) -> Answer:
         """One request, and once more with a new token if the first one was not good any more. A body that can be read once cannot be."""
         for last in (False, True):
-            header = self.authenticator.authorization(scopes)
-            sent = {**(headers or {}), **({"Authorization": header} if header else {})}
             url = path if "://" in path else f"{self.endpoint.url}{path}"
+            # An upload may go on at another host, which is not told who we are.
+            own = origin(url) == origin(self.endpoint.url)
+            header = self.authenticator.authorization(scopes) if own else ""
+            sent = {**(headers or {}), **({"Authorization": header} if header else {})}
             answer = self._transport.send(method, url, sent, body, self.endpoint.verify)
             # Only the registry itself may ask who we are, not a host that it has sent us to.
-            elsewhere = answer.url != url
+            elsewhere = answer.url != url or not own
             if answer.status != 401 or elsewhere or last or not (body is None or isinstance(body, bytes)):
                 return answer
             self.authenticator.learn(answer)
