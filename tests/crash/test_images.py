@@ -9,11 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
-import shutil
-import signal
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +19,9 @@ from sampan.kernel import clock
 from sampan.oci import image as documents
 from sampan.oci import platform, reference
 from sampan.oci.image import Descriptor
-from sampan.steps.trace import Event
 
 from support import imagearchives
+from support.crashes import at_every_step
 from support.imagestore import Store, archive, disk
 
 pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
@@ -39,77 +35,6 @@ def place(tmp_path: Path) -> Iterator[Path]:
     """In memory: a killed process loses nothing that the kernel has, so no disk need be waited for."""
     with disk(tmp_path / "disk", "512m") as found:
         yield found
-
-
-class Killer:
-    """Kills its own process at the n-th event."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.seen = 0
-
-    def __call__(self, _event: Event) -> None:
-        if self.seen == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.seen += 1
-
-
-def killed_at(directory: Path, at: int, action: Callable[[Store], object]) -> bool:
-    """Run the action in a child; whether it was killed. False: it came to its end, having fewer steps than that."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            action(Store(directory, Killer(at)))
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the action failed"
-    return os.WIFSIGNALED(status)
-
-
-def at_every_step(
-    place: Path,
-    prepare: Callable[[Store], object],
-    action: Callable[[Store], object],
-    check: Callable[[Store], object],
-) -> None:
-    """Kill the action at every step, each time on a copy of the prepared store; check, collect, and do it again."""
-    prepared = place / "prepared"
-    prepared.mkdir()
-    prepare(Store(prepared))
-    at = 0
-    while True:
-        directory = place / "work"
-        shutil.copytree(prepared, directory, symlinks=True)
-        killed = killed_at(directory, at, action)
-        store = Store(directory)
-        _holds_together(store)
-        check(store)
-        store.images.collect()
-        assert store.files() == store.reachable(), f"left behind after step {at}"
-        check(store)
-        if not killed:
-            break
-        # And the next attempt is not in the way of what the first one left.
-        action(store)
-        _holds_together(store)
-        shutil.rmtree(directory)
-        at += 1
-    assert at > 3, "an action without steps was not tested"
-
-
-def _holds_together(store: Store) -> None:
-    """Everything that has a name is whole: documents, blobs, layers."""
-    for item in store.images.list():
-        image = store.images.resolve(item["Id"])
-        assert store.images.ensure_unpacked(image) == image.layers
-        for tag in item["RepoTags"]:
-            assert store.images.resolve(tag).id == image.id
-    assert set(store.reachable()) <= set(store.files())
 
 
 def test_import(place: Path) -> None:
