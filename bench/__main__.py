@@ -1,16 +1,17 @@
-"""`python -m bench [start|many|import|commit|archives|probe|oci]...`: all of them without a name."""
+"""`python -m bench [start|many|import|commit|build|archives|probe|oci]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import archives, commit, import_, many, oci, probe, start
+from bench import archives, build, commit, import_, many, oci, probe, start
 
 ALL = {
     "start": start.main,
     "many": many.main,
     "import": import_.main,
     "commit": commit.main,
+    "build": build.main,
     "archives": archives.main,
     "probe": probe.main,
     "oci": oci.main,

@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
+    # The daemon's own builder: the other one is a program beside it.
+    "DOCKER_BUILDKIT": "0",
 }
 
 

@@ -124,8 +124,8 @@ class Ignore:
     """Which files of a context are left out (Dockerfile reference, ".dockerignore file"). The last line that fits decides."""
 
     def __init__(self, patterns: Iterable[IgnorePattern] = ()) -> None:
-        self._patterns = tuple(patterns)
-        self.keeps_some = any(pattern.keeps for pattern in self._patterns)
+        self.patterns = tuple(patterns)
+        self.keeps_some = any(pattern.keeps for pattern in self.patterns)
 
     @classmethod
     def parse(cls, text: str) -> Ignore:
@@ -157,7 +157,7 @@ class Ignore:
         parts = path.split("/")
         names = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         ignored = False
-        for pattern in self._patterns:
+        for pattern in self.patterns:
             # One that says what is so already need not be looked at.
             if pattern.keeps == ignored and any(pattern.compiled.fullmatch(name) for name in reversed(names)):
                 ignored = not pattern.keeps

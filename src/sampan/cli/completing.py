@@ -29,7 +29,9 @@ _STREAMS = ("stderr", "stdin", "stdout")
 _SECURITY = ("apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined", "writable-cgroups=true")
 
 # Flags whose values are names of files.
-_PATHS = frozenset(("cidfile", "config", "device", "env-file", "input", "label-file", "output", "root", "run-root"))
+_PATHS = frozenset(
+    ("cidfile", "config", "device", "env-file", "file", "iidfile", "input", "label-file", "output", "root", "run-root")
+)
 # Flags whose values are always the same ones, of whatever verb.
 _CHOICES: dict[str, tuple[str, ...]] = {
     "attach": _STREAMS,
@@ -39,6 +41,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ipam-driver": ("default",),
     "format": _FORMATS,
     "isolation": ("default",),
+    "progress": ("auto", "plain", "quiet"),
     "pull": ("always", "missing", "never"),
     "restart": (restartpolicy.ALWAYS, restartpolicy.NO, restartpolicy.ON_FAILURE, restartpolicy.UNLESS_STOPPED),
     "runtime": ("sampan",),
@@ -184,7 +187,7 @@ class _Line:
 
     def _words(self, command: Command, scan: _Scan) -> list[str]:
         kind, repeated = _kind_of_word(command.usage, len(scan.positional))
-        if kind == "FILE|URL|-":
+        if kind in ("FILE|URL|-", "PATH|-"):
             return [FILES]
         if kind in _COPIED:
             # One side is a container's; a path of this machine that could be one begins with a slash or a dot.

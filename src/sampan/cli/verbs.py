@@ -40,6 +40,7 @@ class Entry(Struct):
 VERBS = {
     "run": Entry("sampan.cli.run", "RUN", "Create a container from an image and run it", common=True),
     "exec": Entry("sampan.cli.exec", "EXEC", "Run a command in a running container", common=True),
+    "build": Entry("sampan.cli.build", "BUILD", "Build an image from a Dockerfile", common=True),
     "ps": Entry("sampan.cli.ps", "PS", "List containers", common=True),
     "images": Entry("sampan.cli.images", "IMAGES", "List images", common=True),
     "version": Entry("sampan.cli.system", "VERSION", "Show the version of sampan and of what it runs on", common=True),
@@ -97,7 +98,7 @@ GROUPS = {
     "image": (
         "Manage images",
         {
-            **{v: v for v in ("history", "import", "load", "pull", "push", "save", "tag")},
+            **{v: v for v in ("build", "history", "import", "load", "pull", "push", "save", "tag")},
             "inspect": "image inspect",
             "prune": "image prune",
             "ls": "images",

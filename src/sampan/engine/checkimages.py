@@ -279,7 +279,8 @@ class ImageCheck:
     def _wanted_layers(self, images: list[Image]) -> set[str] | None:
         """The names of the directories of layers that somebody needs; None if a container does not say."""
         suffix = _SUFFIXES[self._layers.name]
-        wanted = {chain_id.removeprefix("sha256:") + suffix for image in images for chain_id in image.layers}
+        # An image without layers has one place for its init layer, which all such images share.
+        wanted = {id_.removeprefix("sha256:") + suffix for image in images for id_ in image.layers or (EMPTY,)}
         if self._records.leftovers():
             return None  # One that is being removed stands on its layers until it is gone.
         for container_id in self._records.ids():

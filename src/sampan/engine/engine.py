@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from sampan.engine.builds import Builds
     from sampan.engine.eventreader import EventStream
     from sampan.engine.images import Images
     from sampan.engine.networks import Networks
@@ -67,6 +68,12 @@ class Engine:
         """Registries: login, logout, manifest."""
         registries: Registries = self._wiring.registries
         return registries
+
+    @property
+    def builds(self) -> Builds:
+        """Images out of Dockerfiles: build, check."""
+        builds: Builds = self._wiring.builds
+        return builds
 
     @property
     def volumes(self) -> Volumes:

@@ -301,6 +301,28 @@ class Wiring:
 
         return Copier(self.archives)
 
+    def _builds(self) -> Any:
+        from sampan.engine.builds import Builds
+
+        return Builds(lambda: self.builder)
+
+    def _builder(self) -> Any:
+        from sampan.engine.builder import Builder
+        from sampan.engine.buildsteps import Steps
+        from sampan.engine.containerroots import ContainerRoots
+        from sampan.engine.containers import Containers
+        from sampan.store.buildcache import BuildCache
+        from sampan.store.content import ContentStore
+        from sampan.store.images import StoreLock
+
+        layout, trace = self.layout, self.trace
+        roots = ContainerRoots(self.records, self.settler, self.snapshots, lambda: self.volumes, trace)
+        content, lock = ContentStore(layout.content, trace), StoreLock(layout.images_lock)
+        cache = BuildCache(layout.build_cache, trace)
+        containers = Containers(self)
+        steps = Steps(containers, self.records, roots, self.snapshots, content, lock, self.images, cache)
+        return Builder(steps, self.images, lock)
+
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
 

@@ -11,6 +11,7 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
     names/NAME                               the id of the container that claims the name
     volumes/NAME/{_data/, volume.json}       what containers keep beyond their own life, see `store.volumes`
     networks/ID/                             see `NetworkPaths` and `store.networks`
+    build/cache/HEX                          what steps of builds came to, see `store.buildcache`
     events/journal, journal.1                what happened, see `store.journal`
     locks/                                   names.lock and its kind; never held while a container's lock is waited for
 
@@ -211,6 +212,7 @@ class Layout:
         self.locks = f"{self.root}/locks"
         self.volumes = f"{self.root}/volumes"
         self.networks = f"{self.root}/networks"
+        self.build_cache = f"{self.root}/build/cache"  # made when the first entry is written
         self.events = f"{self.root}/events"
         self.journal = f"{self.events}/journal"
         self.mounted_volumes = f"{self.volumes}/.mounted"

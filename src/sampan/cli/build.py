@@ -1,0 +1,241 @@
+"""`build`: an image of a Dockerfile; `build --check`: what is wrong with the Dockerfile."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.flags import Flag
+from sampan.cli.output import Failure, err, out
+from sampan.cli.verbs import Command
+from sampan.errors import SampanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from sampan.cli.context import Context
+    from sampan.cli.flags import Arguments
+    from sampan.engine.builder import BuildRequest
+    from sampan.engine.builds import Builds
+
+_PROGRESS = ("auto", "plain", "quiet")
+_STDIN_LIMIT = 4 << 20
+_EPOCH = "SOURCE_DATE_EPOCH"
+
+
+def build(context: Context, arguments: Arguments) -> int:
+    """Build, or check. The id goes to standard output with --quiet, the progress to standard error."""
+    progress = arguments["progress"]
+    if progress not in _PROGRESS:
+        raise Failure(f"invalid progress mode {progress!r}: {', '.join(_PROGRESS)} are there")
+    if arguments["check"]:
+        return _check(context.engine.builds, _request(arguments))
+    request = _request(arguments)
+    quiet = arguments["quiet"] or progress == "quiet"
+    image = _built(context, request, quiet)
+    if image and arguments["iidfile"]:
+        _write_id(arguments["iidfile"], image)
+    if image and quiet:
+        out(image)
+    return 0 if image else 1
+
+
+def _built(context: Context, request: BuildRequest, quiet: bool) -> str:
+    """The image's id; "" after a failure that was told."""
+    from sampan.build.source import DockerfileError
+    from sampan.cli.buildprogress import Plain
+    from sampan.engine.builder import BuildFailed
+
+    with _ended_by_signals():
+        try:
+            image: str = context.engine.builds.build(request, Plain(not quiet))
+        except DockerfileError as e:
+            _fail(e, e.excerpt())
+        except BuildFailed as e:
+            _fail(e, e.excerpt)
+        except SampanError as e:
+            _fail(e, "")
+        else:
+            return image
+    return ""
+
+
+def _fail(error: SampanError, excerpt: str) -> None:
+    err("\n".join([*filter(None, [excerpt]), f"ERROR: failed to build: failed to solve: {error}"]))
+
+
+def _check(builds: Builds, request: BuildRequest) -> int:
+    """Tell all findings with their lines; 1 if there are some."""
+    from sampan.build import rules
+    from sampan.build.source import DockerfileError
+
+    try:
+        findings, source = builds.check(request)
+    except DockerfileError as e:
+        _fail(e, e.excerpt())
+        return 1
+    except SampanError as e:
+        _fail(e, "")
+        return 1
+    for finding in findings:
+        out(f"WARNING: {finding.rule} - {rules.url(finding.rule)}\n{finding.text}")
+        out(source.excerpt(finding.first, finding.last) + "\n")
+    if not findings:
+        out("Check complete, no warnings found.")
+        return 0
+    out(f"Check complete, {len(findings)} warning{'s have' if len(findings) > 1 else ' has'} been found!")
+    return 1
+
+
+def _request(arguments: Arguments) -> BuildRequest:
+    from sampan.engine.builder import BuildRequest
+
+    context, dockerfile, text = arguments.words[0], arguments["file"], None
+    if "-" in (context, dockerfile):
+        if context == dockerfile:
+            raise Failure("invalid argument: can't use stdin for both build context and dockerfile")
+        if context == "-" and dockerfile:
+            raise Failure("a context from standard input is not supported yet: unpack it and name the directory")
+        text = _standard_input()
+    if context == "-":
+        context = ""
+    elif not os.path.isdir(context):
+        raise Failure(_no_context(context))
+    return BuildRequest(
+        os.path.abspath(context) if context else "",
+        os.path.abspath(dockerfile) if dockerfile and text is None else "",
+        text,
+        tuple(arguments["tag"]),
+        tuple(_build_arguments(arguments["build-arg"])),
+        tuple(label.partition("=")[::2] for label in arguments["label"]),
+        arguments["target"],
+        arguments["platform"],
+        tuple(_host(arguments)),
+        not arguments["no-cache"],
+        arguments["pull"],
+    )
+
+
+def _no_context(context: str) -> str:
+    if "://" in context or context.startswith("git@"):
+        return f"unable to prepare context: {context}: addresses are not supported yet: fetch it and name the directory"
+    reason = "is not a directory" if os.path.exists(context) else "not found"
+    return f'unable to prepare context: path "{context}" {reason}'
+
+
+def _standard_input() -> str:
+    data = b""
+    while len(data) <= _STDIN_LIMIT and (part := os.read(0, 1 << 16)):
+        data += part
+    if len(data) > _STDIN_LIMIT or b"\0" in data or data[:2] == b"\x1f\x8b":
+        raise Failure(
+            "standard input is no Dockerfile, and a context from it is not supported yet: unpack it and name the directory"
+        )
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _build_arguments(given: list[str]) -> Iterator[tuple[str, str]]:
+    """A name alone takes the caller's variable, if it is set (docker build --build-arg)."""
+    if _EPOCH in os.environ:
+        yield _EPOCH, os.environ[_EPOCH]
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise Failure(f"invalid build argument {text!r}: it is not of the form NAME=VALUE")
+        if equals or name in os.environ:
+            yield name, value if equals else os.environ[name]
+
+
+def _host(arguments: Arguments) -> Iterator[tuple[str, Any]]:
+    """What the containers of RUN have."""
+    yield "NetworkMode", arguments["network"] or "default"
+    if arguments["add-host"]:
+        yield "ExtraHosts", arguments["add-host"]
+    if arguments["ulimit"]:
+        yield "Ulimits", arguments["ulimit"]
+    for flag, key in (("memory", "Memory"), ("memory-swap", "MemorySwap"), ("shm-size", "ShmSize")):
+        if arguments.given(flag):
+            yield key, arguments[flag]
+    for flag, key in (("cpu-period", "CpuPeriod"), ("cpu-quota", "CpuQuota"), ("cpu-shares", "CpuShares")):
+        if arguments.given(flag):
+            yield key, arguments[flag]
+    for flag, key in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems"), ("cgroup-parent", "CgroupParent")):
+        if arguments[flag]:
+            yield key, arguments[flag]
+
+
+def _write_id(path: str, image: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(image)
+    except OSError as e:
+        raise Failure(f"failed to write image ID file: open {path}: {(e.strerror or str(e)).lower()}") from None
+
+
+class _ended_by_signals:
+    """SIGTERM and SIGHUP end a build as an interrupt does: what was begun is taken back first."""
+
+    def __enter__(self) -> None:
+        import signal
+
+        self._before = {}
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, _raise)
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        import signal
+
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if isinstance(error, _Ended):
+            from sampan.cli import signals
+
+            signals.end_by(error.number)
+
+
+class _Ended(BaseException):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _raise(number: int, _frame: object) -> None:
+    raise _Ended(number)
+
+
+BUILD = Command(
+    "[OPTIONS] PATH|-",
+    build,
+    (
+        Flag("add-host", "hosts", "Add a custom host-to-IP mapping (format: `host:ip`)"),
+        Flag("build-arg", "list", "Set a variable that the Dockerfile declares with ARG (NAME=VALUE)"),
+        Flag("cgroup-parent", "string", "Cgroup below which the containers of RUN are"),
+        Flag("check", "bool", "Say what BuildKit's checks find in the Dockerfile, and build nothing"),
+        Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
+        Flag("cpu-quota", "int", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
+        Flag("cpu-shares", "int", "CPU shares (relative weight)", "c"),
+        Flag("cpuset-cpus", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+        Flag("cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)"),
+        Flag("file", "string", "Name of the Dockerfile, - for standard input (default: PATH/Dockerfile)", "f"),
+        Flag("iidfile", "string", "Write the image's ID to a file"),
+        Flag("label", "labels", "Set a label of the image"),
+        Flag("memory", "bytes", "Memory limit of the containers of RUN", "m"),
+        Flag("memory-swap", "bytes or -1", "Memory plus swap of the containers of RUN (-1: no limit)"),
+        Flag("network", "string", "Network of the containers of RUN"),
+        Flag("no-cache", "bool", "Do every step, whatever the cache has"),
+        Flag("platform", "string", "Platform of the image, which must be one that this machine runs"),
+        # As with BuildKit there is nothing to say about what is always so.
+        *(Flag(name, "bool", hidden=True) for name in ("compress", "force-rm", "rm")),
+        Flag("pull", "bool", "Pull the base images also if they are here"),
+        Flag("progress", "string", "How to tell the progress (auto, plain, quiet)", default="auto"),
+        Flag("quiet", "bool", "Print nothing but the image's ID", "q"),
+        Flag("shm-size", "bytes", "Size of /dev/shm of the containers of RUN"),
+        Flag("tag", "list", "Name of the image (NAME[:TAG]); may be given several times", "t"),
+        Flag("target", "string", "Stage of the Dockerfile to build"),
+        Flag("ulimit", "ulimits", "Ulimit of the containers of RUN"),
+    ),
+    at_least=1,
+    at_most=1,
+)

@@ -1,0 +1,135 @@
+"""COPY and ADD into the files of a stage: what goes where, and whose it is (Dockerfile reference, "COPY", "Destination")."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.engine.archive import Buffer
+from sampan.engine.buildfiles import Found, Manner
+from sampan.engine.copying import Source, destination_in
+from sampan.errors import InvalidParameter
+from sampan.kernel import paths
+from sampan.store.tarstream import DIRECTORY, FILE, TarEntry
+from sampan.store.tarwriter import TarWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.engine.archive import Files
+    from sampan.engine.buildfiles import FileTree
+    from sampan.engine.containerroots import ContainerRoot
+
+_DIRECTORY_MODE = 0o755
+_FILE_MODE = 0o644
+_HEAD = 512
+
+
+class Destination:
+    """Where the sources of one instruction go. path: absolute; it is a directory if it ends in a slash or there are several sources."""
+
+    def __init__(self, root: ContainerRoot, files: Files, path: str, is_directory: bool, manner: Manner) -> None:
+        self._root = root
+        self._files = files
+        self._path = path
+        self._is_directory = is_directory or path.endswith(("/", "/."))
+        self._manner = manner
+
+    def put(self, tree: FileTree, found: Found, below: bytes = b"") -> None:
+        """Copy a file, or what is in a directory. below: a path below the destination that it keeps (--parents)."""
+        if not found.is_directory and self._manner.exclude.ignores(os.fsdecode(found.name)):
+            return
+        target = self._target(found.name, found.is_directory, below)
+        self._files.put("/", Source(tree.archive(found, target, self._manner)), keep_kinds=True)
+
+    def put_text(self, name: str, content: str) -> None:
+        """Make a file of a heredoc."""
+        target = self._target(os.fsencode(name), False, b"")
+        data = content.encode("utf-8", "surrogateescape")
+        mode = self._manner.mode(_FILE_MODE, False) if self._manner.mode is not None else _FILE_MODE
+        self._files.put("/", Source([_archive([self._entry(target, FILE, mode, len(data))], data)]), keep_kinds=True)
+
+    def unpack(self, tree: FileTree, found: Found) -> bool:
+        """Unpack an archive into the destination, as ADD does; False if the file is none."""
+        fd = paths.open_in_root(tree.fd, found.path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            if not is_archive(file.read(_HEAD)):
+                return False
+            file.seek(0)
+            target = self._directory(paths.clean(self._path))
+            self._files.put("/" + os.fsdecode(target), file)
+        return True
+
+    def _target(self, name: bytes, from_directory: bool, below: bytes) -> bytes:
+        """Where something goes, below the root. What is missing above it is made."""
+        path = paths.clean(self._path)
+        if below:
+            path = path + b"/" + below if path else below
+        found = destination_in(self._files, "/" + os.fsdecode(path))
+        if from_directory or self._is_directory or below or (found.exists and found.is_directory):
+            directory = self._directory(path)
+            return directory if from_directory else (directory + b"/" + name if directory else name)
+        above, _, last = paths.clean(found.path).rpartition(b"/")
+        directory = self._directory(above)
+        return directory + b"/" + last if directory else last
+
+    def _directory(self, path: bytes) -> bytes:
+        """A directory, made if it is not there. Raises InvalidParameter if something else is there."""
+        missing: list[TarEntry] = []
+        parts = path.split(b"/") if path else []
+        for i in range(len(parts)):
+            above = b"/".join(parts[: i + 1])
+            found = destination_in(self._files, "/" + os.fsdecode(above))
+            if found.exists and not found.is_directory:
+                raise InvalidParameter(f"cannot copy to non-directory: /{os.fsdecode(above)}")
+            if not found.exists:
+                missing.append(self._entry(above, DIRECTORY, _DIRECTORY_MODE, 0))
+        if missing:
+            self._files.put("/", Source([_archive(missing)]), keep_kinds=True)
+        return paths.resolve_in_root(self._root.fd, path) if path else b""
+
+    def _entry(self, path: bytes, kind: bytes, mode: int, size: int) -> TarEntry:
+        import time
+
+        uid, gid = self._manner.owner or (0, 0)
+        entry = TarEntry(path, kind, mode, uid, gid, mtime_ns=time.time_ns())
+        entry.size = size
+        return entry
+
+
+def make_directory(root: ContainerRoot, files: Files, path: str) -> None:
+    """WORKDIR: the directory, made if it is not there. Raises InvalidParameter."""
+    Destination(root, files, path, True, Manner((0, 0)))._directory(paths.clean(path))
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins so is what ADD unpacks: a tar archive, plain or compressed by a means that is known."""
+    from sampan.store.decompress import is_compressed
+
+    return head[257:262] == b"ustar" or is_compressed(head)
+
+
+def owner_of(root: ContainerRoot, text: str) -> tuple[int, int]:
+    """The ids that --chown says, names by the image's own passwd and group. Raises InvalidParameter.
+
+    A number without a group is the group's number, too, as the Dockerfile reference has it.
+    """
+    from sampan.steps.base import Context, StepError
+    from sampan.steps.process import FindUser
+
+    who = Context()
+    who.fds["root"] = root.fd
+    try:
+        FindUser(f"{text}:{text}" if text.isascii() and text.isdigit() else text).run(who)
+    except StepError as e:
+        raise InvalidParameter(f"invalid chown {text!r}: {e}") from None
+    return who.uid, who.gid
+
+
+def _archive(entries: Sequence[TarEntry], data: bytes = b"") -> bytes:
+    buffer = Buffer()
+    writer = TarWriter(buffer)
+    for entry in entries:
+        writer.add(entry, data)
+    writer.close()
+    return buffer.take()

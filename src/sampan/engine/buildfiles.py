@@ -1,0 +1,222 @@
+"""What COPY and ADD take: files of a context, of a stage or of an image, found by name or pattern, and as archives.
+
+Every name is resolved by the kernel below the descriptor of the tree's root (`kernel.paths`): a link in a context, or in a stage,
+leads nowhere outside of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sampan.build.patterns import Ignore, has_wildcards, match
+from sampan.engine.archive import Buffer
+from sampan.engine.failures import explain
+from sampan.errors import InvalidParameter, NotFound, System
+from sampan.kernel import paths
+from sampan.kernel.libc import KernelError
+from sampan.oci import digest as digests
+from sampan.store.archive import LEFT, TAKEN, PlainTree
+from sampan.store.copyout import CopyOut
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sampan.store.tarstream import TarEntry
+    from sampan.store.tarwriter import Sink
+
+
+_PIECE = 1 << 18
+_NEAR = 5
+
+
+class Manner(Struct):
+    """How something is copied.
+
+    owner: (uid, gid), None for as it is. mode: makes permissions of permissions, None for as they are. exclude: what is left out, by
+    its path below the source, or the source's own name.
+    """
+
+    owner: tuple[int, int] | None
+    mode: Callable[[int, bool], int] | None = None
+    exclude: Ignore = Ignore()
+
+
+class Found(Struct):
+    """Something to be copied. path: in the tree, clean, without a slash in front."""
+
+    path: bytes
+    is_directory: bool
+
+    @property
+    def name(self) -> bytes:
+        return self.path.rpartition(b"/")[2]
+
+
+class FileTree:
+    """The files below one root. fd: that root, which stays the caller's. ignore: what is left out of it."""
+
+    def __init__(self, fd: int, ignore: Ignore) -> None:
+        self.fd = fd
+        self.ignore = ignore
+
+    def find(self, source: str) -> list[Found]:
+        """What a name or a pattern stands for, in the order of names. A name must be there; a pattern may fit nothing.
+
+        The last component of a name is followed where it is a link. Raises `NotFound` with what is near, System.
+        """
+        path = paths.clean(source)
+        if not has_wildcards(source):
+            return [self._named(path, source)]
+        candidates = [b""]
+        for part in path.split(b"/"):
+            candidates = [name for above in candidates for name in self._matching(above, part)]
+        return [self._named(name, source) for name in candidates]
+
+    def _named(self, path: bytes, source: str) -> Found:
+        if path and self.ignore.ignores(os.fsdecode(path)) and not self._keeps_below(path):
+            raise NotFound(f'"/{os.fsdecode(path)}": not found: it is excluded by .dockerignore')
+        try:
+            path = paths.resolve_in_root(self.fd, path)
+            fd = paths.open_in_root(self.fd, path, os.O_PATH)
+        except KernelError as e:
+            if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise System(explain(e)) from e
+            raise NotFound(f'"/{os.fsdecode(path)}": not found{self._near(path)}') from None
+        try:
+            mode = os.fstat(fd).st_mode
+        finally:
+            os.close(fd)
+        if stat.S_ISSOCK(mode):
+            raise InvalidParameter(f"{source}: sockets cannot be copied")
+        return Found(path, stat.S_ISDIR(mode))
+
+    def _keeps_below(self, path: bytes) -> bool:
+        return self.ignore.keeps_some and any(True for _ in self._kept(path))
+
+    def _kept(self, path: bytes) -> Iterator[bytes]:
+        for name in self._names(path):
+            below = path + b"/" + name
+            if not self.ignore.ignores(os.fsdecode(below)):
+                yield below
+            else:
+                yield from self._kept(below)
+
+    def keeps(self, path: bytes, is_directory: bool) -> bool:
+        """Whether something of the tree is taken: it is not ignored, or something in it is not."""
+        if not self.ignore.ignores(os.fsdecode(path)):
+            return True
+        return is_directory and self._keeps_below(path)
+
+    def _names(self, path: bytes) -> list[bytes]:
+        try:
+            fd = paths.open_in_root(self.fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        except KernelError as e:
+            if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return []
+            raise System(explain(e)) from e
+        try:
+            return sorted(os.fsencode(name) for name in os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def _matching(self, above: bytes, part: bytes) -> Iterator[bytes]:
+        prefix = above + b"/" if above else b""
+        if not has_wildcards(os.fsdecode(part)):
+            yield prefix + part
+            return
+        pattern = match(os.fsdecode(part))
+        for name in self._names(above):
+            path = prefix + name
+            if pattern.fullmatch(os.fsdecode(name)) and self.keeps(path, True):
+                yield path
+
+    def _near(self, path: bytes) -> str:
+        """What is in the directory, if the name may be a misspelt one of it."""
+        from difflib import get_close_matches
+
+        above, _, name = path.rpartition(b"/")
+        names = [os.fsdecode(n) for n in self._names(above)]
+        near = get_close_matches(os.fsdecode(name), names, n=_NEAR, cutoff=0.6)
+        return f" (there is: {', '.join(near)})" if near else ""
+
+    def archive(self, found: Found, shown: bytes, manner: Manner, times: bool = True) -> Iterator[bytes]:
+        """It as an archive, whose top name is `shown`: of a directory only what is in it. Without `times`, for comparing.
+
+        Raises System for what cannot be read.
+        """
+        above, _, name = found.path.rpartition(b"/")
+        try:
+            top = paths.open_in_root(self.fd, found.path if found.is_directory else above, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                tree = PlainTree(top)
+            finally:
+                os.close(top)
+            buffer = Buffer()
+            try:
+                filtered = found.is_directory and (self.ignore.patterns or manner.exclude.patterns)
+                form = _Taken(self, found.path, shown, manner.exclude) if filtered else None
+                copy = _Copy(tree, buffer, form, manner, times)
+                for _ in copy.write_content(shown) if found.is_directory else copy.write_named(name, shown):
+                    if buffer.size >= _PIECE:
+                        yield buffer.take()
+                yield buffer.take()
+            finally:
+                tree.close()
+        except OSError as e:
+            raise System(f"copy of /{os.fsdecode(found.path)}: {explain(e)}") from e
+
+    def digest(self, found: Found, manner: Manner) -> str:
+        """What decides whether it is the same: names, content, modes and owners, but no times."""
+        total = digests.new_hash()
+        for piece in self.archive(found, found.name or b".", manner, times=False):
+            total.update(piece)
+        return str(total.hexdigest())
+
+
+class _Taken:
+    """A form of archive (`store.archive.Form`) that leaves out what is ignored."""
+
+    def __init__(self, tree: FileTree, path: bytes, shown: bytes, exclude: Ignore) -> None:
+        self._tree = tree
+        self._exclude = exclude
+        self._path = path
+        self._shown = shown
+
+    def enter(self, fd: int, path: bytes, above: bool) -> tuple[bool, list[bytes]]:
+        return False, []
+
+    def judge(self, path: bytes, status: os.stat_result, covered: bool) -> str:
+        below = path[len(self._shown) :].lstrip(b"/")
+        if self._exclude.ignores(os.fsdecode(below)):
+            return LEFT
+        path = self._path + b"/" + below if self._path else below
+        return TAKEN if self._tree.keeps(path, stat.S_ISDIR(status.st_mode)) else LEFT
+
+
+class _Copy(CopyOut):
+    """Files with other owners and modes than they have."""
+
+    def __init__(self, tree: PlainTree, sink: Sink, form: _Taken | None, manner: Manner, times: bool) -> None:
+        super().__init__(tree, sink, form)
+        self._manner = manner
+        self._keep_times = times
+
+    def write_content(self, shown: bytes) -> Iterator[None]:
+        """What is in the tree's present directory, as if in `shown`."""
+        yield from self._rest([self._level(shown, False)])
+
+    def _described(self, path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
+        entry = super()._described(path, kind, status)
+        entry.mtime_ns = status.st_mtime_ns if self._keep_times else 0
+        if self._manner.owner is not None:
+            entry.uid, entry.gid = self._manner.owner
+        if self._manner.mode is not None and not stat.S_ISLNK(status.st_mode):
+            entry.mode = self._manner.mode(entry.mode, stat.S_ISDIR(status.st_mode))
+        return entry
+
+
+__all__ = ["FileTree", "Found", "Manner"]

@@ -1,0 +1,30 @@
+"""`engine.builds`: images out of Dockerfiles."""
+
+from __future__ import annotations
+
+from sampan.engine.failures import told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.build.rules import Finding
+    from sampan.build.source import Source
+    from sampan.engine.builder import Builder, BuildRequest, Told
+
+
+class Builds:
+    """`build` and `check`. What a build needs is imported with the first one."""
+
+    def __init__(self, builder: Callable[[], Builder]) -> None:
+        self._builder = builder
+
+    @told
+    def build(self, request: BuildRequest, watcher: Told) -> str:
+        """Build an image and return its id; `watcher` is told how it goes. Raises as `engine.builder.Builder.build`."""
+        return self._builder().build(request, watcher)
+
+    @told
+    def check(self, request: BuildRequest) -> tuple[list[Finding], Source]:
+        """What BuildKit's checks find in a Dockerfile. Raises as `engine.builder.Builder.check`."""
+        return self._builder().check(request)

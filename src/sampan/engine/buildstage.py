@@ -1,0 +1,435 @@
+"""One stage built: its instructions carried out in their order, on files (`buildsteps`) and on a configuration (`oci.changes`).
+
+A step's key in the cache is made of the key of the files that it begins with and of all that it uses itself: the command with its
+environment, user and directory, or the digests of what is copied. The configuration of the image is never taken from the
+cache: it is computed each time, so that two files that differ only in HEALTHCHECK or ONBUILD cannot give one image.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from contextlib import contextmanager, nullcontext
+
+from sampan.build import reading, stages
+from sampan.build.instructions import Arg, Copy, Maintainer, Run, Shell
+from sampan.build.patterns import Ignore
+from sampan.build.scope import EPOCH, PROXIES, Scope
+from sampan.build.source import DockerfileError
+from sampan.engine import buildcopy
+from sampan.engine.buildfiles import FileTree, Manner
+from sampan.errors import InvalidParameter, SampanError
+from sampan.oci import changes, filemode, words
+from sampan.oci.process import DEFAULT_PATH, SHELL
+from sampan.store.buildcache import key_of
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Any, Protocol
+
+    from sampan.build.instructions import Instruction
+    from sampan.build.parser import Node
+    from sampan.build.source import Source
+    from sampan.build.stages import Planned
+    from sampan.engine.archive import Files
+    from sampan.engine.buildfiles import Found
+    from sampan.engine.buildsteps import FileSystem, Steps
+    from sampan.engine.containerroots import ContainerRoot
+    from sampan.engine.images import Image
+
+    class Watcher(Protocol):
+        """Who is told how a build goes. A step has a number; `output` is what its command writes."""
+
+        def begin(self, title: str) -> int: ...
+        def output(self, step: int, data: bytes) -> None: ...
+        def done(self, step: int, cached: bool = False) -> None: ...
+        def failed(self, step: int, message: str) -> None: ...
+
+    Stored = tuple[Callable[[bytes], None], Mapping[str, Any]]
+
+
+class BuildFailed(SampanError):
+    """An instruction failed. `excerpt`: its lines in the Dockerfile; `error`: what happened."""
+
+    def __init__(self, error: SampanError, excerpt: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.excerpt = excerpt
+        self.http_status = error.http_status
+
+
+class Built(Struct):
+    """What a stage came to. history: of the whole image, oldest first."""
+
+    files: FileSystem
+    config: dict[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+    author: str
+
+
+class Settings(Struct):
+    """What all stages of a build share. given: --build-arg. above: the variables that ARGs find. host: `HostConfig` of RUN's containers."""
+
+    source: Source
+    escape: str
+    given: Mapping[str, str]
+    above: Mapping[str, str]
+    host: Mapping[str, Any]
+    use_cache: bool
+    context: FileTree
+
+
+class StageBuilder:
+    """Builds one stage. `built`: the stages before it, by number. `find_image`: an image by its name."""
+
+    def __init__(
+        self,
+        planned: Planned,
+        settings: Settings,
+        steps: Steps,
+        watcher: Watcher,
+        built: Mapping[int, Built],
+        find_stage: Callable[[str], int | None],
+        find_image: Callable[[str, str], Image],
+        many: bool,
+    ) -> None:
+        self._stage = planned.stage
+        self._planned = planned
+        self._settings = settings
+        self._steps = steps
+        self._watcher = watcher
+        self._built = built
+        self._find_stage = find_stage
+        self._find_image = find_image
+        self._label = (self._stage.name or (f"stage-{self._stage.index}" if many else "")) + " "
+        self._label = self._label.lstrip()
+        self._counted = 1
+        self._total = 1
+        self._author = ""
+        self._history: list[Mapping[str, Any]] = []
+        self._scope = Scope(settings.given, settings.above, settings.escape)
+        self._epoch = _epoch(settings.given.get(EPOCH, ""))
+
+    def build(self) -> Built:
+        """Carry out the stage. Raises `BuildFailed` with the instruction's lines."""
+        head = self._stage.head
+        with self._told(head.node):
+            config = self._begin()
+        self._state = changes.State(config, self._scope.values, self._settings.escape)
+        body = [*self._triggers(head.node), *self._stage.body]
+        self._total = 1 + sum(isinstance(one, (Run, Copy)) or one.node.key == "workdir" for one in body)
+        step = self._watcher.begin(self._title(f"FROM {self._planned.base}"))
+        self._watcher.done(step, cached=True)
+        for instruction in body:
+            with self._told(instruction.node):
+                self._carry_out(instruction)
+        return Built(self._files, self._state.config, tuple(self._history), self._author)
+
+    def _told(self, node: Node) -> AbstractContextManager[None]:
+        return _told(node, self._settings.source)
+
+    # FROM
+
+    def _begin(self) -> dict[str, Any]:
+        base = self._planned.base
+        if isinstance(base, int):
+            found = self._built[base]
+            self._files, self._history, self._author = found.files, list(found.history), found.author
+            return dict(found.config)
+        if base == stages.SCRATCH:
+            self._files = self._steps.scratch(self._epoch or "1970-01-01T00:00:00Z")
+            return {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
+        image = self._find_image(base, self._planned.platform)
+        self._files = self._steps.of_image(image)
+        self._history = list(self._files.history)
+        self._author = str(image.document.get("author") or "")
+        return dict(image.config)
+
+    def _triggers(self, node: Node) -> Iterator[Instruction]:
+        """What the ONBUILD instructions of the base say, which are carried out once."""
+        if isinstance(self._planned.base, int):
+            self._state.config.pop("OnBuild", None)
+        for text in self._state.config.pop("OnBuild", None) or ():
+            yield reading.trigger(text, self._settings.escape, node, self._settings.source)
+
+    # Instructions
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        node = instruction.node
+        if isinstance(instruction, Run):
+            self._run(instruction)
+        elif isinstance(instruction, Copy):
+            self._copy(instruction)
+        elif isinstance(instruction, Arg):
+            self._scope.declare(instruction, words.environment(self._state.config.get("Env") or []))
+            self._note(f"ARG {node.rest}")
+        elif isinstance(instruction, Shell):
+            self._state.config["Shell"] = list(instruction.command)
+            self._note(f"SHELL {_listed(instruction.command)}")
+        elif isinstance(instruction, Maintainer):
+            self._author = instruction.author
+            self._note(f"MAINTAINER {instruction.author}")
+        else:
+            self._state.carry_out(node.name, tuple(flag.removeprefix("--") for flag in node.flags), node.rest)
+            self._note_setting(node)
+
+    def _note_setting(self, node: Node) -> None:
+        config = self._state.config
+        if node.key == "workdir":
+            self._workdir(config["WorkingDir"])
+        elif node.key in ("cmd", "entrypoint"):
+            value = config.get("Cmd" if node.key == "cmd" else "Entrypoint")
+            self._note(f"{node.key.upper()} {_listed(value or ())}")
+        else:
+            flags = "".join(f"{flag} " for flag in node.flags)
+            self._note(f"{node.key.upper()} {flags}{node.rest}")
+
+    def _note(self, created_by: str) -> None:
+        """A line of the image's history for what changed no file."""
+        self._history.append({**self._entry(created_by), "created": self._created(), "empty_layer": True})
+
+    def _entry(self, created_by: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {"created_by": created_by}
+        if self._epoch:
+            entry["created"] = self._epoch
+        if self._author:
+            entry["author"] = self._author
+        return entry
+
+    def _created(self) -> str:
+        return self._epoch or self._files.created
+
+    def _title(self, text: str) -> str:
+        return f"[{self._label}{self._counted}/{self._total}] {text}"
+
+    def _step(
+        self, title: str, created_by: str, depends: Mapping[str, Any], make: Callable[[str, Stored], FileSystem]
+    ) -> None:
+        """One step that may change files: from the cache, or made."""
+        before = self._files
+        self._counted += 1
+        step = self._watcher.begin(self._title(title))
+        key = key_of({"before": before.key, "epoch": self._epoch, **depends})
+        after = self._steps.cached(before, key) if self._settings.use_cache else None
+        cached = after is not None
+        entry = self._entry(created_by)
+        if after is None:
+            try:
+                after = make(key, (lambda data: self._watcher.output(step, data), entry))
+            except SampanError as e:
+                self._watcher.failed(step, str(e))
+                raise
+        self._watcher.done(step, cached)
+        self._files = after
+        if len(after.diff_ids) > len(before.diff_ids):
+            self._history.append({**entry, "created": after.created})
+        else:
+            self._note(created_by)
+
+    # RUN
+
+    def _run(self, run: Run) -> None:
+        if run.mounts:
+            raise InvalidParameter(
+                "RUN --mount is not supported yet: copy what the command needs, and remove it in the same RUN"
+            )
+        if run.security != "sandbox":
+            raise InvalidParameter("RUN --security=insecure is not allowed: nothing of a build runs with privileges")
+        if run.script is not None:
+            raise InvalidParameter(
+                "a heredoc that begins with #! is not supported yet: name its interpreter, RUN python3 <<EOF"
+            )
+        config = self._state.config
+        shell = tuple(config.get("Shell") or SHELL)
+        command = (*shell, *run.command) if run.is_shell else run.command
+        arguments = {k: v for k, v in self._scope.values.items() if k not in PROXIES}
+        environment = {**arguments, **words.environment(config.get("Env") or [])}
+        proxies = {k: v for k, v in self._settings.given.items() if k in PROXIES and k not in environment}
+        host = {**self._settings.host, "LogConfig": {"Type": "none", "Config": {}}}
+        if run.network != "default":
+            host["NetworkMode"] = run.network
+        request = {
+            "Cmd": list(command),
+            "Entrypoint": [],
+            "User": config.get("User") or "",
+            "WorkingDir": config.get("WorkingDir") or "/",
+            "HostConfig": host,
+        }
+        depends = {"run": request, "environment": sorted(f"{k}={v}" for k, v in environment.items())}
+        request["Env"] = [f"{k}={v}" for k, v in {**proxies, **environment}.items()]
+        before = self._files
+        counted = f"|{len(arguments)} {' '.join(f'{k}={v}' for k, v in arguments.items())} " if arguments else ""
+        self._step(
+            f"RUN {run.node.rest}",
+            f"RUN {counted}{' '.join(command)}",
+            depends,
+            lambda key, to: self._steps.run(before, key, request, command, to[0], to[1]),
+        )
+
+    # WORKDIR
+
+    def _workdir(self, path: str) -> None:
+        before = self._files
+
+        def make(key: str, to: Stored) -> FileSystem:
+            return self._steps.change(
+                before, key, lambda root, files: buildcopy.make_directory(root, files, path), to[1]
+            )
+
+        self._step(f"WORKDIR {path}", f"WORKDIR {path}", {"workdir": path}, make)
+
+    # COPY and ADD
+
+    def _copy(self, copy: Copy) -> None:
+        _refuse(copy)
+        expanded = self._expanded(copy)
+        verb = copy.node.key.upper()
+        sources = [*expanded.sources, *(f"<<{heredoc.name}" for heredoc in expanded.files)]
+        flags = "".join(f"{flag} " for flag in copy.node.flags)
+        title = f"{verb} {flags}{' '.join(sources)} {expanded.destination}"
+        with self._opened(copy.from_) as tree:
+            found = [(source, one) for source in expanded.sources for one in tree.find(source)]
+            action = _Copying(
+                expanded, tree, found, from_image=bool(copy.from_), directory=self._absolute(expanded.destination)
+            )
+            before = self._files
+
+            def make(key: str, to: Stored) -> FileSystem:
+                return self._steps.change(before, key, action.run, to[1])
+
+            self._step(title, title, {"copy": action.depends()}, make)
+
+    def _expanded(self, copy: Copy) -> Copy:
+        variables, escape = self._state.variables(), self._settings.escape
+
+        def expand(text: str) -> str:
+            return words.expand(text, variables, escape)
+
+        files = tuple(
+            one.replace(content=words.expand_text(one.content, variables, escape)) if one.expand else one
+            for one in copy.files
+        )
+        return copy.replace(
+            sources=tuple(expand(source) for source in copy.sources),
+            destination=expand(copy.destination),
+            files=files,
+            chown=expand(copy.chown),
+            chmod=expand(copy.chmod),
+            exclude=tuple(expand(pattern) for pattern in copy.exclude),
+        )
+
+    def _absolute(self, path: str) -> str:
+        joined = posixpath.join("/", self._state.config.get("WorkingDir") or "/", path)
+        return joined.rstrip("/") + "/" if path.endswith(("/", "/.")) or path == "." else joined
+
+    def _opened(self, name: str) -> AbstractContextManager[FileTree]:
+        """The files that --from means; the context without one."""
+        if not name:
+            return nullcontext(self._settings.context)
+        number = self._find_stage(name)
+        if number is not None:
+            return self._tree_of(self._built[number].files)
+        return self._tree_of(self._steps.of_image(self._find_image(name, "")))
+
+    @contextmanager
+    def _tree_of(self, files: FileSystem) -> Iterator[FileTree]:
+        with self._steps.reading(files) as root:
+            yield FileTree(root.fd, Ignore())
+
+
+class _Copying:
+    """One COPY or ADD whose sources are found."""
+
+    def __init__(
+        self, copy: Copy, tree: FileTree, found: list[tuple[str, Found]], from_image: bool, directory: str
+    ) -> None:
+        self._copy = copy
+        self._tree = tree
+        self._found = found
+        self._from_image = from_image
+        self._directory = directory
+        self._mode = filemode.parse(copy.chmod) if copy.chmod else None
+        self._exclude = Ignore.of(copy.exclude)
+        several = len(found) + len(copy.files) > 1 or copy.parents
+        self._into = several
+        if several and not directory.endswith("/") and not copy.parents and len(copy.sources) + len(copy.files) > 1:
+            raise InvalidParameter(
+                f"When using {copy.node.key.upper()} with more than one source file, the destination must be a directory and end with a /"
+            )
+
+    def _manner(self, owner: tuple[int, int] | None) -> Manner:
+        return Manner(owner, self._mode, self._exclude)
+
+    def depends(self) -> dict[str, Any]:
+        """What decides what the step makes: all that is copied, and how."""
+        copy = self._copy
+        manner = self._manner(None if self._from_image else (0, 0))
+        content = [(os.fsdecode(one.name), one.is_directory, self._tree.digest(one, manner)) for _, one in self._found]
+        return {
+            "verb": copy.node.key,
+            "content": [*content, *([one.name, one.content] for one in copy.files)],
+            "paths": [source for source, _ in self._found] if copy.parents else [],
+            "to": [self._directory, self._into],
+            "how": [copy.chown, copy.chmod, copy.parents, list(copy.exclude), copy.unpack],
+        }
+
+    def run(self, root: ContainerRoot, files: Files) -> None:
+        """Copy into the files of a container."""
+        copy = self._copy
+        owner = buildcopy.owner_of(root, copy.chown) if copy.chown else None if self._from_image else (0, 0)
+        to = buildcopy.Destination(root, files, self._directory, self._into, self._manner(owner))
+        for source, found in self._found:
+            unpacks = copy.is_add and copy.unpack is not False and not found.is_directory
+            if not (unpacks and to.unpack(self._tree, found)):
+                to.put(self._tree, found, _kept_parents(source, found) if copy.parents else b"")
+        for heredoc in copy.files:
+            to.put_text(heredoc.name, heredoc.content)
+
+
+def _kept_parents(source: str, found: Found) -> bytes:
+    """With --parents: the directories that a source keeps, those behind "/./" if it has that."""
+    pivot = source.partition("/./")
+    cut = len(posixpath.normpath(pivot[0]).lstrip("/").split("/")) if pivot[1] else 0
+    parts = found.path.split(b"/")
+    return b"/".join(parts[cut:] if found.is_directory else parts[cut:-1])
+
+
+def _refuse(copy: Copy) -> None:
+    if copy.checksum or copy.keep_git_dir:
+        flag = "checksum" if copy.checksum else "keep-git-dir"
+        raise InvalidParameter(f"ADD --{flag} is for addresses, which are not supported yet")
+    for source in copy.sources if copy.is_add else ():
+        if source.startswith(("http://", "https://", "git://", "git@", "ssh://")):
+            raise InvalidParameter(
+                f"ADD {source}: addresses are not supported yet: fetch it in a RUN, or before the build"
+            )
+
+
+def _listed(command: Any) -> str:
+    """As BuildKit shows a list in a history: ["a" "b"]."""
+    return "[" + " ".join(words.quoted(word) for word in command) + "]"
+
+
+def _epoch(text: str) -> str:
+    """SOURCE_DATE_EPOCH as RFC 3339. Raises `InvalidParameter`."""
+    import time
+
+    if not text:
+        return ""
+    if not (text.isascii() and text.isdigit() and len(text) <= 11):
+        raise InvalidParameter(f"invalid {EPOCH}: {text!r} is no number of seconds")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(text)))
+
+
+@contextmanager
+def _told(node: Node, source: Source) -> Iterator[None]:
+    """What fails inside is told with the instruction's lines."""
+    try:
+        yield
+    except (BuildFailed, DockerfileError):
+        raise
+    except SampanError as e:
+        raise BuildFailed(e, source.excerpt(node.first, node.last)) from e
