@@ -118,6 +118,7 @@ def test_l75_the_owner_of_the_group(oci: Containers) -> None:
     one.namespace("cgroup")
     one.mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev")
     one.create().ok()
+    assert one.exec("true").code == 0
     group = one.group("pids")
     given = {path.name for path in group.iterdir() if path.is_file() and path.stat().st_uid != 0}
     if not cgroup2():

@@ -124,7 +124,8 @@ def _groups(words: list[str], container: Container) -> OpenCgroups:
                 )
         below[hierarchy.directory] = f"{hierarchy.directory}/{path}".rstrip("/")
     files = tuple(f"{below[os.path.dirname(file)]}/tasks" for file in driver.join_files(group))
-    return OpenCgroups(files, below.get(driver.clone_directory(group) or "", ""))
+    by_file = driver.version == "v2" and oci.namespace(container.config, "user") is not None
+    return OpenCgroups(files, below.get(driver.clone_directory(group) or "", ""), by_file=by_file)
 
 
 def _process(container: Container, arguments: Arguments) -> dict[str, Any]:

@@ -245,13 +245,18 @@ def _make_cgroups(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) 
     if filtered is not None and limits.devices:
         rules = tuple((r.allow, r.type, r.major, r.minor, r.access) for r in limits.devices)
         steps.append(cgroups.FilterDevices(filtered, rules))
-    return [*steps, _open_cgroups(group, driver)]
+    return [*steps, _open_cgroups(group, driver, by_file=_joined_by_file(spec, driver))]
 
 
-def _open_cgroups(group: str, driver: CgroupDriver, beside: bool = False) -> Step:
+def _joined_by_file(spec: dict[str, Any], driver: CgroupDriver) -> bool:
+    """Whether the container's group belongs to its user when init is made in a user namespace, which may not clone into it then."""
+    return driver.version == "v2" and oci.namespace(spec, "user") is not None and _has_own_groups(spec)
+
+
+def _open_cgroups(group: str, driver: CgroupDriver, beside: bool = False, by_file: bool = False) -> Step:
     directory = driver.clone_directory(group) or ""
     mount = directory.removesuffix(f"/{group}") if beside else ""
-    return cgroups.OpenCgroups(tuple(driver.join_files(group)), directory, mount)
+    return cgroups.OpenCgroups(tuple(driver.join_files(group)), directory, mount, by_file)
 
 
 def root_steps(root: RootFilesystem) -> list[Step]:
@@ -317,7 +322,8 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     # rooted where its maker is.
     cgroup_namespace = oci.namespace(spec, "cgroup")
     new_cgroup_namespace = cgroup_namespace is not None and (not mode.strict or "path" not in cgroup_namespace)
-    steps.append(cgroups.JoinCgroups(len(driver.join_files(facts.group)), new_cgroup_namespace))
+    joined = len(driver.join_files(facts.group)) + _joined_by_file(spec, driver)
+    steps.append(cgroups.JoinCgroups(joined, new_cgroup_namespace))
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
     steps.append(changeroot.SeparateMounts("slave"))
     user = oci.namespace(spec, "user")
@@ -549,16 +555,17 @@ def make_exec_stages(
     groups: Step | None = None,
 ) -> Stages:
     """The lists of an exec's two processes. `user_namespace`: the container has one of its own. `groups`: opens others than the container's."""
+    by_file = user_namespace and driver.version == "v2"
     joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
     stage1: list[Step] = [
         # The cgroups' files first: behind the setns they are the container's read-only view.
-        groups or _open_cgroups(group, driver, beside=True),
+        groups or _open_cgroups(group, driver, beside=True, by_file=by_file),
         *_oom_score(own, mode),
         *(planmore().affinity(own, "initial") if mode.strict else ()),
         process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),
     ]
     stage2: list[Step] = [
-        cgroups.JoinCgroups(len(driver.join_files(group))),
+        cgroups.JoinCgroups(len(driver.join_files(group)) + by_file),
         *(planmore().affinity(own, "final") if mode.strict else ()),
         # setns(2) into a mount namespace has made its root ours.
         process.OpenRoot(),

@@ -56,11 +56,14 @@ class OpenCgroups(Step):
 
     beside: of an exec, where the cgroup2 hierarchy is mounted: it goes where the container's init is (the descriptor "init") if the container
     has given its group's controllers to groups of its own, and so can have no process in it any more (cgroup-v2.rst, "No Internal Process Constraint").
+    by_file: the cgroup2 group is joined like the others. A clone into it asks who clones, and in a user namespace that is nobody who may write
+    to a group that belongs to the container's user; a write to cgroup.procs asks who opened it.
     """
 
     join_files: tuple[str, ...]
     clone_directory: str = ""
     beside: str = ""
+    by_file: bool = False
 
     def describe(self) -> str:
         files = [f"the tasks files of {len(self.join_files)} cgroups"] if self.join_files else []
@@ -73,7 +76,11 @@ class OpenCgroups(Step):
             directory = self.clone_directory
             if self.beside and cgroupfs.get(f"{directory}/cgroup.subtree_control"):
                 directory = self._of_init(ctx.fds["init"])
-            ctx.put("cgroup", os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            if self.by_file:
+                procs = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                ctx.put(f"cgroup.{len(self.join_files)}", procs)
+            else:
+                ctx.put("cgroup", os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def _of_init(self, pidfd: int) -> str:
         """The cgroup2 group of the process, below the container's; that itself where it is elsewhere, which the clone will refuse."""
