@@ -12,7 +12,7 @@ from sampan.kernel.livegroup import LiveGroup
 from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
 from sampan.runtime.spec import make_spec
 from sampan.shim.protocol import ExecPlan, LaunchPlan, Stages, dumps, loads
-from sampan.steps import base, cgroups, changeroot, mounts, process, sources, terminal  # noqa: F401
+from sampan.steps import base, cgroups, changeroot, joining, mounts, process, sources, terminal  # noqa: F401
 from sampan.steps import namespaces as namespace_steps  # noqa: F401
 from sampan.steps.base import Step
 from sampan.steps.process import BecomeUser, LoadFilter

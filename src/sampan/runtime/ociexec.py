@@ -8,7 +8,7 @@ from sampan.errors import Conflict, InvalidParameter
 from sampan.kernel import capabilities
 from sampan.oci import runtime as oci
 from sampan.runtime import ocilaunch, ocimake, ocispec, ocistate, plan
-from sampan.steps.cgroups import OpenCgroups
+from sampan.steps.joining import OpenCgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sampan.oci import runtime as oci
 from sampan.runtime import defaults
 from sampan.runtime.resources import make_limits
 from sampan.shim.protocol import VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
-from sampan.steps import cgroups, changeroot, mounts, process, sources, terminal
+from sampan.steps import cgroups, changeroot, joining, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
 from sampan.structs import Struct
@@ -256,7 +256,7 @@ def _joined_by_file(spec: dict[str, Any], driver: CgroupDriver) -> bool:
 def _open_cgroups(group: str, driver: CgroupDriver, beside: bool = False, by_file: bool = False) -> Step:
     directory = driver.clone_directory(group) or ""
     mount = directory.removesuffix(f"/{group}") if beside else ""
-    return cgroups.OpenCgroups(tuple(driver.join_files(group)), directory, mount, by_file)
+    return joining.OpenCgroups(tuple(driver.join_files(group)), directory, mount, by_file)
 
 
 def root_steps(root: RootFilesystem) -> list[Step]:
@@ -323,7 +323,7 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     cgroup_namespace = oci.namespace(spec, "cgroup")
     new_cgroup_namespace = cgroup_namespace is not None and (not mode.strict or "path" not in cgroup_namespace)
     joined = len(driver.join_files(facts.group)) + _joined_by_file(spec, driver)
-    steps.append(cgroups.JoinCgroups(joined, new_cgroup_namespace))
+    steps.append(joining.JoinCgroups(joined, new_cgroup_namespace))
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
     steps.append(changeroot.SeparateMounts("slave"))
     user = oci.namespace(spec, "user")
@@ -565,7 +565,7 @@ def make_exec_stages(
         process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),
     ]
     stage2: list[Step] = [
-        cgroups.JoinCgroups(len(driver.join_files(group)) + by_file),
+        joining.JoinCgroups(len(driver.join_files(group)) + by_file),
         *(planmore().affinity(own, "final") if mode.strict else ()),
         # setns(2) into a mount namespace has made its root ours.
         process.OpenRoot(),

@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, __file__.rpartition("/sampan/")[0])
 from sampan.kernel import process
 from sampan.shim import launch, protocol, seal
-from sampan.steps import audit, cgroups, mounts  # noqa: F401
+from sampan.steps import audit, joining, mounts  # noqa: F401
 from sampan.steps import process as _process_steps  # noqa: F401
 from sampan.steps.base import Context
 

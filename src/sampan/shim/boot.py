@@ -15,7 +15,7 @@ seal.forget_start_up()  # before the imports that fill what it gives back
 from sampan.kernel import placement, process
 
 seal.forget_documentation()
-from sampan.steps import cgroups  # noqa: F401
+from sampan.steps import joining  # noqa: F401
 
 seal.forget_documentation()
 from sampan.steps import process as _process_steps  # noqa: F401

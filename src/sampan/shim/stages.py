@@ -104,7 +104,7 @@ def load_start(text: str) -> None:
 
     `text` is that of the plan, which tells whether it has steps that few have. Done by stage1 before its first step, while all that it sees is the host's.
     """
-    from sampan.steps import changeroot, mounts, namespaces, sources  # noqa: F401
+    from sampan.steps import cgroups, changeroot, mounts, namespaces, sources  # noqa: F401
 
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         from sampan.kernel import devicefilter  # noqa: F401  # the assembler of cgroup v2's device filters

@@ -1,10 +1,8 @@
-"""Steps that make a container's cgroups, limit them, and move init into them."""
+"""Steps that make a container's cgroups and limit them. Those that go there are in `joining`, for every exec has them and a monitor keeps them."""
 
 from __future__ import annotations
 
-import os
-
-from sampan.kernel import cgroupfs, namespaces
+from sampan.kernel import cgroupfs
 from sampan.steps.base import Context, Step
 
 
@@ -49,70 +47,3 @@ class FilterDevices(Step):
         from sampan.kernel.cgroupmodel import DeviceRule
 
         devicefilter.attach(self.directory, tuple(DeviceRule(*rule) for rule in self.rules))
-
-
-class OpenCgroups(Step):
-    """Open what init needs to move itself in, while this process still has the host's view and privileges.
-
-    beside: of an exec, where the cgroup2 hierarchy is mounted: it goes where the container's init is (the descriptor "init") if the container
-    has given its group's controllers to groups of its own, and so can have no process in it any more (cgroup-v2.rst, "No Internal Process Constraint").
-    by_file: the cgroup2 group is joined like the others. A clone into it asks who clones, and in a user namespace that is nobody who may write
-    to a group that belongs to the container's user; a write to cgroup.procs asks who opened it.
-    """
-
-    join_files: tuple[str, ...]
-    clone_directory: str = ""
-    beside: str = ""
-    by_file: bool = False
-
-    def describe(self) -> str:
-        files = [f"the tasks files of {len(self.join_files)} cgroups"] if self.join_files else []
-        return f"open {' and '.join(files + (['the cgroup to clone into'] if self.clone_directory else []))}"
-
-    def run(self, ctx: Context) -> None:
-        for number, path in enumerate(self.join_files):
-            ctx.put(f"cgroup.{number}", os.open(path, os.O_WRONLY | os.O_CLOEXEC))
-        if self.clone_directory:
-            directory = self.clone_directory
-            if self.beside and cgroupfs.get(f"{directory}/cgroup.subtree_control"):
-                directory = self._of_init(ctx.fds["init"])
-            if self.by_file:
-                procs = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-                ctx.put(f"cgroup.{len(self.join_files)}", procs)
-            else:
-                ctx.put("cgroup", os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-
-    def _of_init(self, pidfd: int) -> str:
-        """The cgroup2 group of the process, below the container's; that itself where it is elsewhere, which the clone will refuse."""
-        facts = cgroupfs.get(f"/proc/self/fdinfo/{pidfd}") or ""
-        pid = next(line[4:].strip() for line in facts.split("\n") if line.startswith("Pid:"))
-        lines = (cgroupfs.get(f"/proc/{pid}/cgroup") or "").split("\n")
-        found = next((f"{self.beside}{line[3:]}" for line in lines if line.startswith("0::")), "")
-        return found if found.startswith(f"{self.clone_directory}/") else self.clone_directory
-
-
-class JoinCgroups(Step):
-    """Move this process into the cgroups that were opened, `pids` last, and get a cgroup namespace rooted there.
-
-    Init itself does this: it forks no more, so that even `--pids-limit 1` can start; and only now, because the
-    root of a new cgroup namespace is where its maker is.
-    """
-
-    count: int
-    new_namespace: bool = False
-
-    def describe(self) -> str:
-        files = (
-            [f"write 0 to the tasks files of {self.count} cgroups"]
-            if self.count
-            else ["stay in the cgroup of its birth"]
-        )
-        return ", ".join(files + (["unshare cgroup"] if self.new_namespace else []))
-
-    def run(self, ctx: Context) -> None:
-        for number in range(self.count):
-            os.write(ctx.fds[f"cgroup.{number}"], b"0")
-            ctx.close(f"cgroup.{number}")
-        ctx.close("cgroup")
-        if self.new_namespace:
-            namespaces.unshare(namespaces.CLONE_NEWCGROUP)
