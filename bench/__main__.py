@@ -1,13 +1,14 @@
-"""`python -m bench [start|many|import|commit|build|archives|probe|oci]...`: all of them without a name."""
+"""`python -m bench [start|bridge|many|import|commit|build|archives|probe|oci]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import archives, build, commit, import_, many, oci, probe, start
+from bench import archives, bridge, build, commit, import_, many, oci, probe, start
 
 ALL = {
     "start": start.main,
+    "bridge": bridge.main,
     "many": many.main,
     "import": import_.main,
     "commit": commit.main,
