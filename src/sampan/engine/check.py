@@ -6,6 +6,7 @@ dead) and rebuilds only what can be rebuilt from content that was verified; ever
 Content of volumes is never looked at.
 
     engine.checkcontainers   records, names, writable parts, run directories, cgroups
+    engine.checknetworks     networks, endpoints, what is left of them on the host
     engine.checkimages       names of images, blobs, layers; with `deep` every byte of them
     here                     modes of directories, volumes, and the order of it all
 """
@@ -96,6 +97,7 @@ class Checker:
         self,
         layout: Layout,
         containers: Part,
+        networks: Part,
         images: Images,
         volumes: Volumes,
         volume_store: VolumeStore,
@@ -105,6 +107,7 @@ class Checker:
         """`copy_of`: the copying of an image's content into a volume."""
         self._layout = layout
         self._containers = containers
+        self._networks = networks
         self._images = images
         self._volumes = volumes
         self._volume_store = volume_store
@@ -117,7 +120,13 @@ class Checker:
 
         Containers come before images: what is left of a container keeps layers.
         """
-        parts = [self._modes, self._containers.findings, self._images.findings, self._volume_findings]
+        parts = [
+            self._modes,
+            self._containers.findings,
+            self._networks.findings,
+            self._images.findings,
+            self._volume_findings,
+        ]
         if deep:
             parts.append(self._images.deep_findings)
         return [_concluded(one, repair) for part in parts for one in part()]

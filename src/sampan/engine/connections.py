@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     class Wires(Protocol):
         def connect(self, record: Record, lock: RecordLock, seen: Observation, attachment: Attachment) -> None: ...
         def disconnect(self, record: Record, lock: RecordLock, seen: Observation, network: Network) -> None: ...
+        def tidy(self, network: Network) -> None: ...
 
 
 _SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
@@ -109,6 +110,8 @@ class Connections:
             self._records.change(lock, changed)
             if seen.running:
                 self._wires().disconnect(changed, lock, seen, found)
+            # Nothing says any more that this container was in it: the end of it would not take its bridge along.
+            self._wires().tidy(found)
         self._announce("disconnect", found, record)
 
     def _forget(self, record: Record, name: str) -> None:

@@ -15,7 +15,7 @@ from sampan.store.networks import usable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.files import FileLock
@@ -130,9 +130,8 @@ class Networks:
         routes: Callable[[], list[Subnet]],
         events: Announcer,
     ) -> None:
-        """`members` gives what knows which endpoints are alive, `connections` what puts containers into networks, `wires` what makes
-        bridges, `routes` where this
-        machine's routes lead."""
+        """`members` gives what knows which endpoints are alive, `connections` what puts containers into networks, `wires` what
+        removes links and tables, `routes` where this machine's routes lead."""
         self._layout = layout
         self._store = store
         self._members = members
@@ -200,7 +199,7 @@ class Networks:
         with self._store.lock(network.id):
             self._members().release_dead(network)
             self._refuse_used(network)
-            # Before the record, by which the next command would find what is left of it.
+            # Before the record, by which the next command would know of them.
             self._wires().take_down(network)
             self._store.remove(network)
         self._announce("destroy", network)
@@ -219,7 +218,7 @@ class Networks:
 
     @told
     def prune(
-        self, filters: Filters | None = None, dry_run: bool = False, without: Sequence[str] = ()
+        self, filters: Filters | None = None, dry_run: bool = False, without: Collection[str] = ()
     ) -> dict[str, Any]:
         """Remove the networks that no running container is in: {"NetworksDeleted": [names]}.
 

@@ -1,4 +1,4 @@
-"""Removing what nobody needs: stopped containers, and with `system prune` unused images and volumes too."""
+"""Removing what nobody needs: stopped containers, and with `system prune` unused networks, images and volumes too."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
     class Remover(Protocol):
         def remove(self, record: Record, *, patience: Patience) -> None: ...
+
+    class Networks(Protocol):
+        def prune(
+            self, filters: Mapping[str, Any], dry_run: bool = ..., without: Collection[str] = ...
+        ) -> dict[str, Any]: ...
 
     class Images(Protocol):
         def prune(
@@ -63,15 +68,17 @@ class Pruner:
         janitor: Janitor,
         space: Space,
         remover: Remover,
+        networks: Callable[[], Networks],
         images: Callable[[], Images],
         volumes: Callable[[], Volumes],
         events: Announcer,
     ) -> None:
-        """`images` and `volumes` give those services when they are needed."""
+        """`networks`, `images` and `volumes` give those services when they are needed."""
         self._records = records
         self._janitor = janitor
         self._space = space
         self._remover = remover
+        self._networks = networks
         self._images = images
         self._volumes = volumes
         self._events = events
@@ -126,7 +133,7 @@ class Pruner:
     def everything(
         self, all_images: bool = False, volumes: bool = False, filters: Filters | None = None, dry_run: bool = False
     ) -> dict[str, Any]:
-        """`system prune`: containers, then anonymous volumes if they are asked for, then images without a name.
+        """`system prune`: containers, then networks, then anonymous volumes if they are asked for, then images without a name.
 
         `all_images`: every image that no container uses. The members are those of the single prunes, SpaceReclaimed
         the sum. Raises InvalidParameter for a filter that one of them does not know.
@@ -140,7 +147,8 @@ class Pruner:
             # What these containers release is counted with the images, that are looked at as if they were gone.
             done = [self._remove_containers(self._at_rest(filters), 0, dry_run)]
         gone = done[0]["ContainersDeleted"] if dry_run else ()
-        # Networks will have their place here: before the volumes, as with Docker.
+        # As with Docker before the volumes.
+        done.append(self._networks().prune(filters, dry_run, gone))
         if volumes:
             done.append(self._volumes().prune(filters, dry_run, gone))
         done.append(self._images().prune({**filters, "dangling": not all_images}, dry_run, gone))

@@ -336,6 +336,7 @@ class Wiring:
             self.janitor,
             self.space,
             self.remover,
+            lambda: self.networks,
             lambda: self.images,
             lambda: self.volumes,
             self.events,
@@ -363,6 +364,7 @@ class Wiring:
         from sampan.engine.check import Checker
         from sampan.engine.checkcontainers import ContainerCheck
         from sampan.engine.checkimages import ImageCheck
+        from sampan.engine.checknetworks import NetworkCheck
         from sampan.engine.volumeusers import VolumeUsers
         from sampan.store.content import ContentStore
         from sampan.store.copyup import CopyUp
@@ -383,7 +385,8 @@ class Wiring:
         def copy_of(volume: VolumeRecord) -> CopyUp:
             return CopyUp(volume.path, bool(volume.options), trace)
 
-        return Checker(layout, containers, images, self.volumes, volumes, VolumeUsers(records), copy_of)
+        networks = NetworkCheck(self.network_store, self.members, records, lambda: self.connector)
+        return Checker(layout, containers, networks, images, self.volumes, volumes, VolumeUsers(records), copy_of)
 
     def _system(self) -> Any:
         from sampan.engine.system import System
