@@ -181,8 +181,10 @@ def test_system_prune_gives_everything_back(new_root: Root) -> None:
     assert cli("volume", "ls", "-q").ok().out == "named\n"
     cli("volume", "rm", "named").ok()
     after = disk(new_root)
-    # Locks stay: they are files that have names for as long as there is a store.
-    assert {p: v for p, v in after.items() if p != "locks"} == {p: v for p, v in empty.items() if p != "locks"}
+    # Locks stay: they are files that have names for as long as there is a store. So does the default network.
+    stay = ("locks", "networks")
+    assert {p: v for p, v in after.items() if p not in stay} == {p: v for p, v in empty.items() if p not in stay}
+    assert cli("network", "ls", "-q", "--filter", "type=custom").ok().out == ""
 
 
 def test_until_and_volumes_do_not_go_together(root: Root) -> None:
