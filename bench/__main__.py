@@ -1,10 +1,10 @@
-"""`python -m bench [start|bridge|many|import|commit|build|archives|probe|oci]...`: all of them without a name."""
+"""`python -m bench [start|bridge|many|import|commit|build|archives|probe|oci|pull]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import archives, bridge, build, commit, import_, many, oci, probe, start
+from bench import archives, bridge, build, commit, import_, many, oci, probe, pull, start
 
 ALL = {
     "start": start.main,
@@ -16,6 +16,7 @@ ALL = {
     "archives": archives.main,
     "probe": probe.main,
     "oci": oci.main,
+    "pull": pull.main,
 }
 
 for name in sys.argv[1:] or ALL:

@@ -31,6 +31,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "rootfs.tar"
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """conmon leaves a file named `oom` where podman was called."""
+    monkeypatch.chdir(tmp_path)
+
+
 def ends(tool: Tool, *args: str) -> tuple[int, str]:
     """The exit code of a command line that may fail, and all that it said."""
     result = subprocess.run([*tool.command, *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -12,18 +12,23 @@ CACHE = Path(os.environ.get("SAMPAN_TEST_CACHE", "/var/tmp/sampan-tests/cache"))
 SUITE = "bookworm"
 
 
-def debian_tar() -> Path:
-    """The path of the tar. Made if it is not there or is not the bytes that were made (its sha256 stands beside it)."""
-    tar = CACHE / f"debian-{SUITE}.tar"
+def debian_tar(include: str = "") -> Path:
+    """The path of the tar. Made if it is not there or is not the bytes that were made (its sha256 stands beside it).
+
+    `include`: a package that it has besides the essential ones.
+    """
+    stem = f"debian-{SUITE}{f'-{include}' if include else ''}"
+    tar = CACHE / f"{stem}.tar"
     noted = tar.with_suffix(".tar.sha256")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (tar.exists() and noted.exists() and noted.read_text() == sha256(tar)):
-            made = CACHE / f"debian-{SUITE}.tmp.tar"  # mmdebstrap knows the format by the name's end
+            made = CACHE / f"{stem}.tmp.tar"  # mmdebstrap knows the format by the name's end
             made.unlink(missing_ok=True)
+            more = [f"--include={include}"] if include else []
             result = subprocess.run(
-                ["mmdebstrap", "--variant=minbase", "--quiet", SUITE, str(made)],
+                ["mmdebstrap", "--variant=minbase", "--quiet", *more, SUITE, str(made)],
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
