@@ -109,7 +109,7 @@ def test_exit_codes_of_programs(cli: Command, command: list[str], code: int) -> 
         (["base", "/no/such/program"], 127, "no such file or directory"),
         (["base", "/etc"], 126, "permission denied"),
         (["base", "/etc/passwd"], 126, "permission denied"),
-        (["no-such-image"], 125, "No such image: no-such-image:latest"),
+        (["--pull", "never", "no-such-image"], 125, "No such image: no-such-image:latest"),
         (
             ["-w", "relative", "base"],
             125,
@@ -168,7 +168,7 @@ def test_a_create_that_is_refused(cli: Command) -> None:
     assert (done.code, done.err) == (
         125, "sampan: --pid: invalid PID mode\n\nRun 'sampan create --help' for more information\n",
     )  # fmt: skip
-    done = cli("create", "no-such-image")
+    done = cli("create", "--pull", "never", "no-such-image")
     assert (done.code, done.err) == (1, "Error: No such image: no-such-image:latest\n")
 
 
@@ -233,7 +233,7 @@ def test_cidfile(cli: Command, tmp_path: Path) -> None:
 
 def test_cidfile_of_a_create_that_fails_is_removed(cli: Command, tmp_path: Path) -> None:
     path = tmp_path / "cid"
-    assert cli("run", "--cidfile", str(path), "no-such-image").code == 125
+    assert cli("run", "--cidfile", str(path), "--pull", "never", "no-such-image").code == 125
     assert not path.exists()
 
 
