@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.engines import IMAGE, Engine, engines
+from bench.engines import Engine, engines
 from bench.measure import in_turns, seconds, table, verdict
 
 STEPS = 10
@@ -48,11 +48,13 @@ def _make(place: Path, files: int, copy: str) -> None:
             directory.mkdir(parents=True)
         (directory / str(number % 500)).write_text(f"{number}\n" * 20)
     runs = "".join(f'RUN ["/bin/busybox", "sh", "-c", "echo {n} >/step-{n}"]\n' for n in range(STEPS))
-    (place / "Dockerfile").write_text(f"FROM {IMAGE}\n{runs}{copy}")
+    (place / "Dockerfile").write_text(f"ARG BASE\nFROM $BASE\n{runs}{copy}")
 
 
 def _building(engine: Engine, place: Path, flags: tuple[str, ...]) -> Callable[[], float]:
-    return lambda: seconds(lambda: engine("build", "--network", "none", "-q", "-t", _NAME, *flags, str(place)))
+    # The same image has another name with each of them.
+    common = ("--network", "none", "-q", "-t", _NAME, "--build-arg", f"BASE={engine.image}")
+    return lambda: seconds(lambda: engine("build", *common, *flags, str(place)))
 
 
 if __name__ == "__main__":
