@@ -78,7 +78,7 @@ def test_the_platform_of_an_image(new_root: Root) -> None:
     cli = new_root.cli
     cli("import", "--platform", "linux/s390x", "-", "other", input=archive({"f": b"1"})).ok()
     cli("create", "--platform", "linux/s390x", "other", "f").ok()
-    wrong = cli("create", "--platform", "linux/riscv64", "other", "f")
+    wrong = cli("create", "--pull", "never", "--platform", "linux/riscv64", "other", "f")
     message = "its platform (linux/s390x) does not match the specified platform (linux/riscv64)"
     assert (wrong.code, wrong.err) == (1, f"Error: image with reference other was found but {message}\n")
     cli("container", "prune", "-f").ok()

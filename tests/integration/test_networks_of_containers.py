@@ -15,6 +15,7 @@ import pytest
 from sampan.errors import NotFound, Prohibited
 
 from support import host
+from support.command import Result
 from support.patience import eventually
 from support.roots import BASE, Root
 
@@ -218,6 +219,15 @@ def test_several_networks_at_once(root: Root) -> None:
     assert "10.99.7.5/24" in text
     assert "10.99.8.5/24" in text
     assert "default via 10.99.8.1" in text
+
+
+def test_further_addresses_of_the_link(root: Root) -> None:
+    def run(address: str) -> Result:
+        network = f"name=front,link-local-ip={address}"
+        return root.cli("run", "--rm", "--network", network, "base", "ip", "-o", "addr")
+
+    assert "inet 169.254.3.4/16 " in run("169.254.3.4").ok().out
+    assert "link-local address fe80::77: network front has no IPv6" in run("fe80::77").err
 
 
 def test_links_of_the_default_network_are_in_etc_hosts(root: Root) -> None:

@@ -558,6 +558,7 @@ def _endpoint(
         names=_names(record, attachment),
         links=dict(_link(text) for text in attachment.links),
         servers=tuple(record.host_config.get("Dns") or ()),
+        link_local=attachment.link_local,
         gateway_priority=attachment.gateway_priority,
         **{**addresses.to_json(), **gateways},
     )

@@ -27,6 +27,9 @@ MAC_PREFIX = "02:53"
 DUMMY = "dm-"
 """How the parent of a network begins that was given none: it leads nowhere (Docker's name for it)."""
 
+_LINK_LOCAL, _LINK_LOCAL6 = 16, 64
+"""Prefixes of link-local addresses (RFC 3927, RFC 4291)."""
+
 _NO_PRIVILEGE = "networks need CAP_NET_ADMIN; --network none and --network host do not"
 
 
@@ -139,12 +142,20 @@ def attach(host: Socket, inside: Socket, namespace: int, network: Network, endpo
         if made is None:
             raise System(f"the interface {endpoint.interface} of container {endpoint.container} vanished")
         parameters.quiet(endpoint.interface, bool(endpoint.address6))
-        for address, prefix in ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6)):
+        own = ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6))
+        for address, prefix in (*own, *_further(network, endpoint)):
             if address:
                 links.add_address(inside, made.index, address, prefix)
         links.set_up(inside, made.index, endpoint.interface)
     except KernelError as e:
         raise failure(f"cannot connect container {endpoint.container} to network {network.name}", e) from None
+
+
+def _further(network: Network, endpoint: Endpoint) -> list[tuple[str, int]]:
+    """The link-local addresses that were asked for, with their prefixes. Raises InvalidParameter."""
+    if not endpoint.address6 and (closed := [address for address in endpoint.link_local if ":" in address]):
+        raise InvalidParameter(f"link-local address {closed[0]}: network {network.name} has no IPv6")
+    return [(address, _LINK_LOCAL6 if ":" in address else _LINK_LOCAL) for address in endpoint.link_local]
 
 
 def _make_interface(host: Socket, namespace: int, network: Network, endpoint: Endpoint, master: int) -> None:

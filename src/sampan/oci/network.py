@@ -127,7 +127,7 @@ class Endpoint(Struct):
     container: the full id; start: the number of the start that it belongs to. interface: the link's name in the container,
     link: of its other end on the host. names: all that are answered with its addresses, the container's own first. prefix: bits.
     links: names that this container alone calls others by, each with a name that the network knows. servers: who its other
-    questions are forwarded to (`--dns`); none for the host's.
+    questions are forwarded to (`--dns`); none for the host's. link_local: further addresses of its interface.
     """
 
     container: str
@@ -147,10 +147,11 @@ class Endpoint(Struct):
     gateway_priority: int = 0
     links: dict[str, str] = {}  # noqa: RUF012
     servers: tuple[str, ...] = ()
+    link_local: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         known = {name: value for name, value in data.items() if name in cls._fields}
         ports = tuple(PublishedPort(**port) for port in data.get("ports", ()))
-        lists = {name: tuple(data.get(name, ())) for name in ("names", "servers")}
+        lists = {name: tuple(data.get(name, ())) for name in ("names", "servers", "link_local")}
         return cls(**{**known, **lists, "ports": ports})
