@@ -268,9 +268,9 @@ def test_a_limit_below_what_is_used_is_refused_where_that_is_asked_for(runtime: 
     refused = runtime("update", "--memory", limit, "box")
     assert refused.returncode == 1
     assert "bytes in use, and checkBeforeUpdate is set" in refused.stderr
-    asked = json.dumps({"memory": {"limit": int(limit), "checkBeforeUpdate": False}})
-    assert runtime("update", "-r", "-", "box", stdin=None, input=asked).returncode == 0
-    assert runtime("update", "--memory", str(1 << 28), "box").returncode == 0
+    # Without the check the kernel is asked, which kills the container on cgroup v2 where nothing can be given back (a tmpfs): not here.
+    assert runtime("update", "--memory", str(1 << 27), "box").returncode == 0
+    assert runtime.status() == "running"
 
 
 def test_a_group_that_is_frozen_by_one_above_it_is_refused(runtime: Runtime) -> None:
