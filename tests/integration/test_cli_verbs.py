@@ -117,7 +117,10 @@ def test_inspect_by_type(cli: Command) -> None:
     done = cli("inspect", "--type", "image", "box")
     assert (done.code, done.err) == (1, "Error: No such image: box:latest\n")
     done = cli("inspect", "--type", "foo", "box")
-    assert (done.code, done.err) == (1, 'unknown type: "foo": must be one of "container", "image", "volume"\n')
+    assert (done.code, done.err) == (
+        1,
+        'unknown type: "foo": must be one of "container", "image", "network", "volume"\n',
+    )
     assert cli("container", "inspect", "box").ok().out == cli("inspect", "--type=container", "box").ok().out
 
 

@@ -151,6 +151,8 @@ def test_a_filter_that_is_none(root: Root, filter: str, said: str, code: int) ->
 def test_system_prune_gives_everything_back(new_root: Root) -> None:
     cli = new_root.cli
     cli("system", "df").ok()
+    cli("run", "--rm", "base", "true").ok()  # the default network is made when it is first needed, and stays
+    cli("system", "prune", "-af").ok()
     empty = disk(new_root)
     cli("run", "base", "true").ok()
     cli("volume", "create").ok()  # without a name: anonymous

@@ -294,7 +294,7 @@ def test_health(engine: sampan.Engine, told: Told) -> None:
 
 def test_what_is_refused_is_no_event(engine: sampan.Engine, told: Told) -> None:
     box = engine.containers.create("base", ["true"], name="box")
-    for refused in (box.pause, box.unpause, box.top, box.kill, box.attach):
+    for refused in (box.pause, box.unpause, box.top, box.kill, lambda: box.attach(running=True)):
         with pytest.raises(Conflict):
             refused()
     with pytest.raises(NotFound):

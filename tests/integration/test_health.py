@@ -189,7 +189,7 @@ def test_a_start_that_fails_leaves_the_health_of_the_last_run(engine: sampan.Eng
     becomes(box, "healthy")
     box.stop(timeout=0)
     before = state(box)
-    Path(box.inspect()["HostsPath"]).unlink()
+    Path(box.inspect()["HostnamePath"]).unlink()
     with pytest.raises(sampan.errors.StartFailed):
         box.start()
     assert state(box) == before

@@ -342,7 +342,7 @@ def test_several_attached_at_once_see_the_same(engine: sampan.Engine) -> None:
 def test_nobody_attaches_to_what_does_not_run(engine: sampan.Engine) -> None:
     box = engine.containers.create("base", ["true"])
     with pytest.raises(Conflict, match="You cannot attach to a stopped container, start it first"):
-        box.attach()
+        box.attach(running=True)
 
 
 # what needs no container

@@ -110,7 +110,14 @@ def _wait(box: Container) -> int:
 def begin(engine: sampan.Engine, state: str) -> Container:
     """A container that is in that state, or will be soon by itself."""
     options: dict[str, Any] = {"restart_policy": "always"} if state == RESTARTING else {}
-    command = ["sh", "-c", "exit 3"] if state in (EXITED, RESTARTING) else SLEEP
+    command = {
+        RESTARTING: ["sh", "-c", "exit 3"],
+        EXITED: [
+            "sh",
+            "-c",
+            "[ -e ran ] && exec sleep 1000; touch ran; exit 3",
+        ],  # once: who starts it again sees that it runs
+    }.get(state, SLEEP)
     box = engine.containers.create("base", command, **options)
     if state != CREATED:
         box.start()

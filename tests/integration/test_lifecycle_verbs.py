@@ -431,7 +431,7 @@ def test_names_and_addresses_as_docker_writes_them(engine: sampan.Engine) -> Non
     assert box.exec(["cat", "/etc/hostname"]).stdout == "box\n"
     hosts = box.exec(["cat", "/etc/hosts"]).stdout
     assert hosts.startswith("127.0.0.1\tlocalhost\n")
-    assert hosts.endswith("192.0.2.7\tdb\n")
+    assert hosts.endswith(f"192.0.2.7\tdb\n{box.inspect()['NetworkSettings']['IPAddress']}\tbox.example.test box\n")
     assert box.exec(["cat", "/etc/resolv.conf"]).stdout == "nameserver 192.0.2.1\nsearch a.test\n"
     shared = running(engine, SLEEP, network_mode="host")
     assert shared.exec(["cat", "/etc/hosts"]).stdout.startswith(Path("/etc/hosts").read_text())

@@ -86,7 +86,7 @@ def test_what_a_paused_container_refuses(engine: sampan.Engine) -> None:
         (box.start, "cannot start a paused container, try unpause instead"),
         (box.pause, f"Container {box.id} is already paused"),
         (lambda: box.exec(["true"]), f"Container {box.name} is paused, unpause the container before exec"),
-        (box.attach, "You cannot attach to a paused container, unpause it first"),
+        (box.attach, f"container {box.id} is paused, unpause the container before attach"),
         (box.remove, f'cannot remove container "/{box.name}": container is paused and must be unpaused first'),
     ]
     for verb, text in refused:

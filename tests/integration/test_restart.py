@@ -271,7 +271,7 @@ def test_nothing_of_the_first_command_is_needed_for_a_restart(root: Root, tmp_pa
 
 def test_attach_and_exec_while_it_rests(engine: sampan.Engine) -> None:
     box = resting(made(engine, FAILING, "always"), at_least=5)
-    with pytest.raises(Conflict, match="You cannot attach to a restarting container, wait until it is running"):
+    with pytest.raises(Conflict, match="is restarting, wait until the container is running"):
         box.attach()
     with pytest.raises(Conflict, match="is restarting, wait until the container is running"):
         box.exec(["true"])

@@ -72,14 +72,15 @@ def test_with_clone_parent_the_child_is_its_parents_sibling() -> None:
     if middle == 0:
         sibling = process.clone3(process.CLONE_PARENT)
         if sibling == 0:
-            os.write(writing, b"%d" % os.getppid())
+            os.write(writing, b"%d %d" % (os.getppid(), os.getpid()))
             os._exit(5)
         os._exit(sibling == -1)
     os.close(writing)
     assert os.waitpid(middle, 0)[1] == 0
     with open(reading) as pipe:
-        assert int(pipe.read()) == os.getpid()
-    assert os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]) == 5
+        parent, child = map(int, pipe.read().split())
+    assert parent == os.getpid()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
 
 
 def test_a_failed_clone_leaves_the_interpreter_whole_and_names_the_call() -> None:

@@ -530,7 +530,8 @@ def soak(
     figures = Figures(seed)
     root = Root(BASE / f"soak-{os.getpid()}")
     try:
-        root.cli("run", "--rm", "--network", "none", "-v", "soak:/data", "base", "true").ok()
+        # The volume and the default network are made when they are first needed.
+        root.cli("run", "--rm", "-v", "soak:/data", "base", "true").ok()
         start_residents(root)
         keep_busy(root)
         run = Soak(root, figures)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.container import Verbs
     from sampan.engine.containerfilters import Filters
+    from sampan.engine.networkviews import Connections
     from sampan.engine.results import RunResult
     from sampan.runtime.handle import Attachment
     from sampan.store.record import Record
@@ -196,12 +197,13 @@ class Containers:
     def _every(self) -> builtins.list[Look]:
         verbs = self._verbs
         verbs.janitor.sweep()
+        connections = verbs.inspector.connections()
         found = []
         for container_id in verbs.records.ids():
             record = verbs.records.try_read(container_id)
             seen = verbs.janitor.observe(record) if record is not None else None
             if record is not None and seen is not None:
-                found.append(Look(verbs, record, seen))
+                found.append(Look(verbs, record, seen, connections))
         found.sort(key=lambda look: look.record.created, reverse=True)
         return found
 
@@ -209,17 +211,18 @@ class Containers:
 class Look:
     """A container as one listing found it. It is not looked at again: 500 containers are two thousand files as it is."""
 
-    __slots__ = ("_verbs", "record", "seen")
+    __slots__ = ("_connections", "_verbs", "record", "seen")
 
-    def __init__(self, verbs: Verbs, record: Record, seen: Observation) -> None:
+    def __init__(self, verbs: Verbs, record: Record, seen: Observation, connections: Connections) -> None:
         self._verbs = verbs
+        self._connections = connections
         self.record = record
         self.seen = seen
 
     def inspect(self) -> dict[str, Any]:
         """`GET /containers/{id}/json`. Raises NotFound if the container has gone meanwhile."""
-        return self._verbs.inspector.inspect(self.record, self.seen)
+        return self._verbs.inspector.inspect(self.record, self.seen, connections=self._connections)
 
     def summary(self, size: bool = False) -> dict[str, Any]:
         """An item of `GET /containers/json`. Raises NotFound if the container has gone meanwhile."""
-        return self._verbs.inspector.summary(self.record, self.seen, size)
+        return self._verbs.inspector.summary(self.record, self.seen, size, self._connections)

@@ -14,18 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    from sampan.engine.networkviews import Found
-    from sampan.oci.network import Endpoint, Network
+    from sampan.engine.networkviews import Connections, Networks
     from sampan.store.layout import ContainerPaths
     from sampan.store.record import Record
     from sampan.store.states import Observation
 
     class Records(Protocol):
         def paths(self, container_id: str) -> ContainerPaths: ...
-
-    class Networks(Protocol):
-        def all(self) -> list[Network]: ...
-        def endpoint(self, network_id: str, container_id: str) -> Endpoint | None: ...
 
     class RootMount(Protocol):
         @property
@@ -80,9 +75,17 @@ class Inspector:
         self._networks = networks
         self._snapshots = snapshots
 
-    def inspect(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
+    def connections(self) -> Connections:
+        """What a listing, which asks for many containers, gives to `inspect` and `summary`."""
+        return networkviews.Connections(self._networks)
+
+    def inspect(
+        self, record: Record, seen: Observation, size: bool = False, connections: Connections | None = None
+    ) -> dict[str, Any]:
         """`GET /containers/{id}/json`; with `size`, the bytes of its writable layer (SizeRw) too."""
         from sampan.engine import fields  # in here: listings need none of the tables
+
+        found, ids = (connections or self.connections()).of(record, seen.running)
 
         paths = self._records.paths(record.id)
         life = self._life(record, seen)
@@ -109,13 +112,15 @@ class Inspector:
             **(self._sizes(record) if size else {}),
             "Mounts": [point.shown() for point in record.mounts],
             "Config": fields.shown_config(record.config),
-            "NetworkSettings": networkviews.settings(record, *self._networks_of(record, seen), life.pid),
+            "NetworkSettings": networkviews.settings(record, found, ids, life.pid),
         }
 
-    def summary(self, record: Record, seen: Observation, size: bool = False) -> dict[str, Any]:
+    def summary(
+        self, record: Record, seen: Observation, size: bool = False, connections: Connections | None = None
+    ) -> dict[str, Any]:
         """An item of `GET /containers/json`."""
         life = self._life(record, seen)
-        found, ids = self._networks_of(record, seen)
+        found, ids = (connections or self.connections()).of(record, seen.running)
         return {
             "Id": record.id,
             "Names": [f"/{record.name}"],
@@ -132,18 +137,6 @@ class Inspector:
             "NetworkSettings": {"Networks": networkviews.networks(record, found, ids)},
             "Mounts": [point.shown() for point in record.mounts],
         }
-
-    def _networks_of(self, record: Record, seen: Observation) -> tuple[Found, dict[str, str]]:
-        """What it has in networks now, and the ids of the networks that its record names."""
-        if not record.networks:
-            return (), {}
-        networks = self._networks()
-        ids = {network.name: network.id for network in networks.all()}
-        if not seen.running:
-            return (), ids
-        wanted = (ids.get(attachment.network, "") for attachment in record.networks)
-        found = ((network_id, networks.endpoint(network_id, record.id)) for network_id in wanted if network_id)
-        return [(network_id, endpoint) for network_id, endpoint in found if endpoint is not None], ids
 
     def _life(self, record: Record, seen: Observation) -> Life:
         if seen.status == lifecycle.DEAD:

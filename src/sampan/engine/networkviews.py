@@ -4,11 +4,15 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol
 
-    from sampan.oci.network import Attachment, Endpoint
+    from sampan.oci.network import Attachment, Endpoint, Network
     from sampan.store.record import Record
+
+    class Networks(Protocol):
+        def all(self) -> list[Network]: ...
+        def endpoint(self, network_id: str, container_id: str) -> Endpoint | None: ...
 
     Found = Sequence[tuple[str, Endpoint]]
     """What a container has now: (the network's id, the endpoint)."""
@@ -25,6 +29,35 @@ _NOTHING: dict[str, Any] = {
     "IPv6Gateway": "",
     "MacAddress": "",
 }
+
+
+class Connections:
+    """What containers have in networks, each looked up once: one of these is made for a whole listing."""
+
+    __slots__ = ("_found", "_ids", "_networks")
+
+    def __init__(self, networks: Callable[[], Networks]) -> None:
+        self._networks = networks
+        self._ids: dict[str, str] | None = None
+        self._found: dict[str, Found] = {}
+
+    def of(self, record: Record, running: bool) -> tuple[Found, Mapping[str, str]]:
+        """What a container has in networks now, and the networks' ids by their names."""
+        if not record.networks:
+            return (), {}
+        if self._ids is None:
+            self._ids = {network.name: network.id for network in self._networks().all()}
+        if not running:
+            return (), self._ids
+        if record.id not in self._found:
+            self._found[record.id] = self._look(record, self._ids)
+        return self._found[record.id], self._ids
+
+    def _look(self, record: Record, ids: Mapping[str, str]) -> Found:
+        networks = self._networks()
+        wanted = (ids.get(attachment.network, "") for attachment in record.networks)
+        found = ((network_id, networks.endpoint(network_id, record.id)) for network_id in wanted if network_id)
+        return [(network_id, endpoint) for network_id, endpoint in found if endpoint is not None]
 
 
 def settings(record: Record, found: Found, ids: Mapping[str, str], pid: int) -> dict[str, Any]:
