@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,13 +67,15 @@ def test_a_box_with_limits(root: Root, cli: Command, said: list[str]) -> None:
 
 
 def test_a_server_from_run_to_rm(root: Root, cli: Command, said: list[str]) -> None:
-    said += ["sampan run -d --name web base httpd -f -p 8080", "sampan exec -it web sh", "sampan logs -f web"]
+    said += ["sampan run -d --name web -p 8080:80 base httpd -f", "sampan exec -it web sh", "sampan logs -f web"]
     said += ["sampan stop web", "sampan start web", "sampan rm -f web", "sampan ps -a", "sampan images"]
     identifier = cli(*typed(said[0])).ok().out.strip()
     assert re.fullmatch("[0-9a-f]{64}", identifier)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen("http://127.0.0.1:8080/", timeout=30)
     with root.terminal(*typed(said[1])) as terminal:
         terminal.expect("# ")
-        terminal.send("wget -q -O - http://127.0.0.1:8080/ ; echo answered $?\n")
+        terminal.send("wget -q -O - http://127.0.0.1/ ; echo answered $?\n")
         terminal.expect("404 Not Found.*answered 1\r\n")
         terminal.send("exit\n")
         assert terminal.wait() == 0
