@@ -7,7 +7,8 @@ bin := .venv/bin
 pytest := $(bin)/python -m pytest
 # Two at a time, each with a store of its own; the tests of one file stay together, for what they share.
 both := -n 2 --dist loadfile
-# What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one.
+# What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one. It is given the modules that have
+# such tests only: to read the others takes it minutes.
 vm_seconds := 2700
 
 .PHONY: help run test test-long beside-docker conformance check check-format check-lint check-types check-unit-1 check-unit-2 bench soak clean
@@ -31,7 +32,7 @@ test-long: ## the long ones, and the core tests on a machine whose only cgroup h
 	$(pytest) $(both) -m "long and not cgroup2 and not peer"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
 	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) $(both) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer" \
-	    tests/kernel tests/contract tests/integration
+	    $$(grep -rlE --include='test_*.py' 'mark\.(core|cgroup2)' tests/kernel tests/contract tests/integration)
 
 conformance: ## the OCI runtime specification, demand by demand, against runc and sampan-oci in one run; writes docs/conformance.md (root)
 	@scripts/packages conformance
