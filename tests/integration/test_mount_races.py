@@ -20,7 +20,7 @@ from support import host
 from support.archives import fingerprint
 from support.roots import BASE, Root
 
-pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
+pytestmark = [pytest.mark.root, pytest.mark.patience(900)]
 
 # A directory and a link to the canary change places as fast as a process can.
 EXCHANGE = """
