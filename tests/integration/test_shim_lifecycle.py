@@ -20,7 +20,7 @@ from sampan.runtime.plan import RootFilesystem
 from support.box import Box, Boxes, collect
 from support.boxes import box, directory
 from support.child import in_child
-from support.patience import eventually
+from support.patience import eventually, patience
 from support.rootfs import variant
 
 __all__ = ["box", "directory"]
@@ -164,7 +164,7 @@ def test_with_the_hosts_pids_its_children_are_killed_by_its_cgroup(box: Boxes) -
     one = box(
         "sh",
         "-c",
-        "sleep 1000 & setsid sh -c 'trap \"\" TERM; sleep 1001' & sleep 0.3; exit 6",
+        f"sleep 1000 & setsid sh -c 'trap \"\" TERM; sleep 1001' & sleep {patience(0.5)}; exit 6",  # after the exec below
         host={"PidMode": "host"},
     )
     attachment = one.start()
