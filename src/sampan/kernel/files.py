@@ -350,7 +350,11 @@ def lock_directory(path: str) -> int:
 
     For directories that are being taken away: a record lock needs a file that can be written.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return lock_opened(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+
+def lock_opened(fd: int) -> int:
+    """The descriptor, which now holds an flock(2); -1, and it is closed, if somebody else does. Raises OSError."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

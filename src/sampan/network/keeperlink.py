@@ -21,11 +21,11 @@ A `System` or `Unavailable` from here is about one network; nothing is left behi
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 
 from sampan.errors import System, Unavailable
+from sampan.kernel.files import lock_opened
 from sampan.network import wire
 from sampan.network.namesockets import NameSockets, open_sockets
 from sampan.network.place import Place
@@ -123,16 +123,7 @@ def find(place: Place, spawn: Spawn | None = None) -> Keeper | None:
 
 def take_lock(place: Place) -> int:
     """A descriptor with the flock(2) that says that there is a keeper, -1 if there is one. Raises OSError."""
-    fd = os.open(place.keeper_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return -1
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    return lock_opened(os.open(place.keeper_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
 def listen(place: Place) -> Any:
