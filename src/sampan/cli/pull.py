@@ -20,18 +20,12 @@ _NO_TRUST = "--disable-content-trust=false cannot be had: sampan does not sign i
 
 def pull(context: Context, arguments: Arguments) -> int:
     """Bring an image in, with what becomes of each layer, and print its whole name."""
-    from sampan.cli.transfers import Transfers
+    from sampan.cli.transfers import Transfers, whole_name
 
     if not arguments["disable-content-trust"]:
         raise Failure(_NO_TRUST)
     quiet, every = arguments["quiet"], arguments["all-tags"]
-    name = reference.parse(arguments.words[0])
-    if every and (name.tag or name.digest):
-        raise Failure("tag can't be used with --all-tags/-a")
-    if not every and name.tagged() != name:
-        name = name.tagged()
-        if not quiet:
-            out(f"Using default tag: {name.tag}")
+    name = whole_name(arguments)
     with Transfers(1, quiet) as shown:
         pulled = context.engine.images.pull(arguments.words[0], arguments["platform"], shown, every)
         for image in pulled:

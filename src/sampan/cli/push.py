@@ -5,7 +5,6 @@ from __future__ import annotations
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, out
 from sampan.cli.verbs import Command
-from sampan.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,18 +14,12 @@ if TYPE_CHECKING:
 
 def push(context: Context, arguments: Arguments) -> int:
     """Send an image to its registry, with what becomes of each layer."""
-    from sampan.cli.transfers import Transfers
+    from sampan.cli.transfers import Transfers, whole_name
 
     if not arguments["disable-content-trust"]:
         raise Failure("--disable-content-trust=false cannot be had: sampan does not sign images")
     quiet, every = arguments["quiet"], arguments["all-tags"]
-    name = reference.parse(arguments.words[0])
-    if every and (name.tag or name.digest):
-        raise Failure("tag can't be used with --all-tags/-a")
-    if not every and name.tagged() != name:
-        name = name.tagged()
-        if not quiet:
-            out(f"Using default tag: {name.tag}")
+    name = whole_name(arguments)
     with Transfers(1, quiet) as shown:
         shown.line(f"The push refers to repository [{name.name}]")
         context.engine.images.push(

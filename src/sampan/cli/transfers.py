@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.cli.output import WriteFailed, write
+from sampan.cli.output import Failure, WriteFailed, out, write
+from sampan.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
+
+    from sampan.cli.flags import Arguments
+    from sampan.oci.reference import Reference
 
 _INTERVAL = 0.1  # seconds between two drawings of one layer
 _NARROW = 60  # columns below which there is no bar
@@ -100,3 +104,17 @@ def _size(fd: int) -> tuple[int, int]:
     except OSError:
         return 80, 24
     return size.columns or 80, size.lines or 24
+
+
+def whole_name(arguments: Arguments) -> Reference:
+    """The image that `pull` or `push` names, with its tag; with --all-tags, of which there is none. Raises Failure."""
+    name = reference.parse(arguments.words[0])
+    if arguments["all-tags"]:
+        if name.tag or name.digest:
+            raise Failure("tag can't be used with --all-tags/-a")
+        return name
+    if name.tagged() != name:
+        name = name.tagged()
+        if not arguments["quiet"]:
+            out(f"Using default tag: {name.tag}")
+    return name
