@@ -272,10 +272,11 @@ class Keeper:
 
 
 def _make_private(directory: str) -> None:
+    """Make the directory and what is missing above it, for root alone; other commands may be making them too."""
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         pass
     except FileNotFoundError:
         _make_private(os.path.dirname(directory))
-        os.mkdir(directory, 0o700)
+        _make_private(directory)

@@ -22,7 +22,7 @@ def attempt(action: Callable[[], Any]) -> None:
 
 def make_private(directory: str) -> None:
     """Make a directory for root alone; what a fresh /run lacks above it too, which `os.makedirs` would open to everybody
-    (it takes the mode for the last one only, and our umask is 0).
+    (it takes the mode for the last one only, and our umask is 0). Another shim may be making them too.
     """
     try:
         os.mkdir(directory, 0o700)
@@ -30,7 +30,7 @@ def make_private(directory: str) -> None:
         pass
     except FileNotFoundError:
         make_private(os.path.dirname(directory))
-        os.mkdir(directory, 0o700)
+        make_private(directory)
 
 
 def read_object(path: str) -> dict[str, Any] | None:

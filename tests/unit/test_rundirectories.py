@@ -1,0 +1,35 @@
+"""Directories of run time files, which several commands or shims make at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sampan.network import keeperlink
+from sampan.shim import documents
+
+
+@pytest.mark.parametrize("make_private", [keeperlink._make_private, documents.make_private])
+def test_many_make_the_same_directories_at_once(tmp_path: Path, make_private: Callable[[str], None]) -> None:
+    failures: list[OSError] = []
+
+    def make(directory: Path, together: threading.Barrier) -> None:
+        together.wait()
+        try:
+            make_private(str(directory))
+        except OSError as e:
+            failures.append(e)
+
+    for number in range(100):
+        directory = tmp_path / str(number) / "networks" / "one"
+        together = threading.Barrier(4)
+        threads = [threading.Thread(target=make, args=(directory, together)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert directory.is_dir()
+    assert failures == []
