@@ -33,3 +33,8 @@ def test_many_make_the_same_directories_at_once(tmp_path: Path, make_private: Ca
             thread.join()
         assert directory.is_dir()
     assert failures == []
+
+
+def test_where_nothing_can_be_made_is_an_error_and_no_recursion() -> None:
+    with pytest.raises(FileNotFoundError):
+        keeperlink._make_private("/proc/no-place/networks")

@@ -274,9 +274,14 @@ class Keeper:
 def _make_private(directory: str) -> None:
     """Make the directory and what is missing above it, for root alone; other commands may be making them too."""
     try:
+        _make_one(directory)
+    except FileNotFoundError:
+        _make_private(os.path.dirname(directory))
+        _make_one(directory)  # where nothing can be made, as in /proc, that is told
+
+
+def _make_one(directory: str) -> None:
+    try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         pass
-    except FileNotFoundError:
-        _make_private(os.path.dirname(directory))
-        _make_private(directory)
