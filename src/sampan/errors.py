@@ -7,6 +7,10 @@ lower case, no full stop, what failed, where, and what to do.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class SampanError(Exception):
     """Base of everything that sampan raises on purpose.
@@ -17,6 +21,11 @@ class SampanError(Exception):
 
     http_status = 500
     exit_code = 1
+
+    def within(self, what: str) -> Self:
+        """The same failure, told as part of what failed by it: "WHAT: text"."""
+        self.args = (f"{what}: {self}", *self.args[1:])
+        return self
 
 
 class NotFound(SampanError):

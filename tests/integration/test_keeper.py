@@ -360,7 +360,7 @@ def test_rules_that_somebody_flushes_come_back(host: Host) -> None:
     host.join(place, box)
     network = Network.from_json(json.loads(Path(place.record).read_text()))
     endpoint = Endpoint.from_json(json.loads((Path(place.endpoints) / f"{box.id}.json").read_text()))
-    within(host.namespace, lambda: firewall.restore(network, [endpoint]))
+    within(host.namespace, lambda: firewall.restore(network, lambda: [endpoint]))
     before = host.run("nft", "-s", "list", "ruleset")
     assert network.id[:12] in before
     eventually(lambda: answers(box, "web"))

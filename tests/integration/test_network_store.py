@@ -132,6 +132,30 @@ def test_endpoints_are_written_replaced_and_dropped(networks: Networks) -> None:
     assert [e.container for e in networks.endpoints(network.id)] == ["f" * 64]
 
 
+def test_which_addresses_are_taken_is_told_by_the_names_of_the_files(networks: Networks) -> None:
+    network = add(networks, "front")
+    first, second, third = ("a" * 64, "b" * 64, "c" * 64)
+    with networks.lock(network.id):
+        networks.put(network.id, endpoint(first, "10.9.0.2"))
+        networks.put(network.id, endpoint(second, "10.9.0.3").replace(address6="fd00::3"))
+        networks.put(network.id, endpoint(third, "10.9.0.4"))
+    files = Path(networks.paths(network.id).endpoints)
+    # As it is left by a command that was killed before it removed the older one, and by an earlier version.
+    (files / f"{first},10.9.0.9,.json").write_text("what nobody reads")
+    (files / f"{third},10.9.0.4,.json").rename(files / f"{third}.json")
+    assert networks.addresses(network.id, without=first) == ["10.9.0.3", "fd00::3", "10.9.0.4"]
+    assert sorted(networks.addresses(network.id))[:2] == ["10.9.0.2", "10.9.0.3"]
+    assert [e.container for e in networks.endpoints(network.id)] == [first, second, third]
+    newer = endpoint(first, "10.9.0.7").replace(start=5)
+    (files / f"{first},10.9.0.1,.json").write_text(json.dumps(newer.to_json()))
+    found = networks.endpoint(network.id, first)
+    assert found is not None
+    assert found.start == 5
+    with networks.lock(network.id):
+        networks.drop(network.id, first)
+    assert networks.endpoint_names(network.id) == [second, third]
+
+
 def test_a_network_that_somebody_is_in_stays(networks: Networks) -> None:
     network = add(networks, "front")
     with networks.lock(network.id):
@@ -203,7 +227,7 @@ def test_a_damaged_record_is_told_and_can_be_removed(networks: Networks, content
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"container": 5}'])
 def test_a_damaged_endpoint_is_none(networks: Networks, content: bytes) -> None:
     network = add(networks, "front")
-    Path(networks.paths(network.id).endpoint("a" * 64)).write_bytes(content)
+    (Path(networks.paths(network.id).endpoints) / f"{'a' * 64},10.9.0.2,.json").write_bytes(content)
     assert networks.endpoints(network.id) == []
     assert networks.endpoint_names(network.id) == ["a" * 64]
 

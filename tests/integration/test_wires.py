@@ -86,7 +86,7 @@ class World:
         return made
 
     def apply(self, net: Network) -> None:
-        self.host.call(lambda: firewall.restore(net, self.endpoints.get(net.id, [])))
+        self.host.call(lambda: firewall.restore(net, lambda: self.endpoints.get(net.id, [])))
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def test_macvlan_on_the_second_hosts_wire(world: World) -> None:
         bridge.route(made.links, net, endpoint)
     made.serve(80, "macvlan")
     assert world.outside.ask("203.0.113.5", 80) == "macvlan"
-    assert "type" not in world.host.call(lambda: (firewall.restore(net, [endpoint]), world.host.ruleset())[1])
+    assert "type" not in world.host.call(lambda: (firewall.restore(net, lambda: [endpoint]), world.host.ruleset())[1])
 
 
 def test_a_macvlan_without_parent_gets_one_that_goes_with_it(world: World) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         def lock(self, network_id: str) -> FileLock: ...
         def paths(self, network_id: str) -> NetworkPaths: ...
         def endpoint_names(self, network_id: str) -> list[str]: ...
+        def endpoint_paths(self, network_id: str, container_id: str) -> list[str]: ...
         def leftovers(self) -> list[str]: ...
         def collect_garbage(self) -> None: ...
 
@@ -69,14 +70,15 @@ class NetworkCheck:
                 yield from self._unneeded(network)
 
     def _dead_endpoints(self, network: Network) -> Iterator[Found]:
-        paths = self._store.paths(network.id)
         living = {endpoint.container for endpoint in self._members.living(network.id)}
         for container_id in sorted(self._store.endpoint_names(network.id)):
-            path = paths.endpoint(container_id)
-            # One that was written a moment ago: its monitor may be about to take its lock.
-            if container_id not in living and not is_young(path):
-                what = f"an address in network {network.name} of a container that does not run"
-                yield found(GARBAGE, "endpoint", path, what, "give it back", self._wires().tidy, network)
+            if container_id in living:
+                continue
+            for path in self._store.endpoint_paths(network.id, container_id):
+                # One that was written a moment ago: its monitor may be about to take its lock.
+                if not is_young(path):
+                    what = f"an address in network {network.name} of a container that does not run"
+                    yield found(GARBAGE, "endpoint", path, what, "give it back", self._wires().tidy, network)
 
     def _conflicts(self, networks: list[Network]) -> Iterator[Found]:
         for at, network in enumerate(networks):

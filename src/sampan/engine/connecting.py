@@ -14,22 +14,24 @@ import os
 import sys
 
 from sampan.engine import etcfiles
-from sampan.errors import Conflict, Forbidden, NotFound, SampanError, System, Unavailable
+from sampan.engine.endpoints import free_name, make_endpoint, ordered, parse_link, publishing_network
+from sampan.engine.keepers import Keepers
+from sampan.errors import Conflict, Forbidden, NotFound, SampanError, Unavailable
 from sampan.kernel import links, namespaces, netlink
 from sampan.network import bridge, firewall, ipam, parameters
 from sampan.oci import subids
-from sampan.oci.network import BRIDGE, OPTION_HOST_ADDRESS, Endpoint
+from sampan.oci.network import BRIDGE, OPTION_INTERFACE
 from sampan.runtime.handle import Handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from sampan.kernel.files import FileLock
-    from sampan.network.keeperlink import Keeper, Place
+    from sampan.network.keeperlink import Keeper
     from sampan.network.ports import Bound
-    from sampan.oci.network import Attachment, Network, PublishedPort
+    from sampan.oci.network import Attachment, Endpoint, Network, PublishedPort
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, Layout
     from sampan.store.locks import RecordLock
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         def get(self, network_id: str) -> Network: ...
         def lock(self, network_id: str) -> FileLock: ...
         def endpoints(self, network_id: str) -> list[Endpoint]: ...
+        def addresses(self, network_id: str, without: str = ...) -> list[str]: ...
         def endpoint_names(self, network_id: str) -> list[str]: ...
         def endpoint(self, network_id: str, container_id: str) -> Endpoint | None: ...
         def of(self, container_id: str) -> list[tuple[str, Endpoint]]: ...
@@ -55,9 +58,6 @@ if TYPE_CHECKING:
 
     Spawn = Callable[[str, list[str], int], int]
 
-_INTERFACE = "com.docker.network.endpoint.ifname"
-"""The endpoint's option that names its interface."""
-
 
 class Joined:
     """What a start is given: descriptors by name, and the commands by which its shim starts keepers again."""
@@ -66,6 +66,8 @@ class Joined:
         self.network = -1
         self.user = -1
         self.endpoints: list[tuple[Network, Endpoint]] = []
+        self.masters: dict[str, int] = {}
+        """The indexes of the networks' links on the host, by the networks' ids."""
         self.lines: list[int] = []
         self.commands: list[tuple[str, ...]] = []
         self.keepers: list[Keeper] = []
@@ -102,12 +104,10 @@ class Connector:
         trace: Trace,
     ) -> None:
         """`spawn` starts a keeper, `interpreter` is the command line that a shim starts one with. `notify` tells a person."""
-        self._layout = layout
         self._store = store
         self._networks = networks
         self._members = members
-        self._spawn = spawn
-        self._interpreter = interpreter
+        self._keepers = Keepers(layout, store, spawn, interpreter, trace)
         self._notify = notify
         self._trace = trace
 
@@ -123,12 +123,12 @@ class Connector:
         try:
             wanted = [(attachment, self._networks.find(attachment.network)) for attachment in record.networks]
             self._make_namespace(record, joined)
-            bound = self._bind(record, [network for _, network in wanted])
+            bound = self._keepers.bind(record, [network for _, network in wanted])
             try:
                 self._enter(record, number, wanted, joined, bound)
                 self._wire(joined)
-                etcfiles.connect(record, paths, _ordered(joined.endpoints), self._linked(record, joined))
-                self._hand_over(record, number, joined, bound)
+                etcfiles.connect(record, paths, ordered(joined.endpoints), self._linked(record, joined))
+                self._keepers.hand_over(record, number, joined, bound)
             finally:
                 if bound is not None:
                     bound.close()
@@ -136,7 +136,7 @@ class Connector:
             joined.close()
             self.release(record, number)
             if isinstance(e, SampanError):
-                raise type(e)(f"failed to set up container networking: {e}") from None
+                raise e.within("failed to set up container networking") from None
             raise
         return joined
 
@@ -159,10 +159,10 @@ class Connector:
     ) -> None:
         """The host's side: an address in each network, the bridge, the firewall's rules."""
         publisher = publishing_network(record, [network for _, network in wanted])
-        taken = {attachment.options.get(_INTERFACE, "") for attachment, _ in wanted}
+        taken = {attachment.options.get(OPTION_INTERFACE, "") for attachment, _ in wanted}
         with netlink.Socket() as host:
             for attachment, network in wanted:
-                name = attachment.options.get(_INTERFACE) or _free_name(taken)
+                name = attachment.options.get(OPTION_INTERFACE) or free_name(taken)
                 taken.add(name)
                 ports = tuple(bound.ports) if bound is not None and network is publisher else ()
                 self._enter_one(host, record, number, attachment, network, name, ports, joined)
@@ -179,45 +179,45 @@ class Connector:
         joined: Joined,
     ) -> None:
         with self._store.lock(network.id):
-            others = [e for e in self._store.endpoints(network.id) if e.container != record.id]
+            taken = self._store.addresses(network.id, record.id)
             try:
-                addresses = ipam.allocate(network, others, attachment.address, attachment.address6)
+                addresses = ipam.allocate(network, taken, attachment.address, attachment.address6)
             except (Unavailable, Forbidden):
                 # Perhaps they are those of containers that do not run any more, and that nobody has settled.
                 self._members().release_dead(network)
-                others = [e for e in self._store.endpoints(network.id) if e.container != record.id]
-                addresses = ipam.allocate(network, others, attachment.address, attachment.address6)
-            endpoint = _endpoint(record, number, attachment, network, name, ports, addresses)
+                taken = self._store.addresses(network.id, record.id)
+                addresses = ipam.allocate(network, taken, attachment.address, attachment.address6)
+            endpoint = make_endpoint(record, number, attachment, network, name, ports, addresses)
             self._store.put(network.id, endpoint)
             joined.endpoints.append((network, endpoint))
-            self._make_host_side(host, network, [*others, endpoint], bool(ports))
+            joined.masters[network.id] = self._make_host_side(host, network, bool(ports))
 
-    def _make_host_side(
-        self, host: netlink.Socket, network: Network, endpoints: Sequence[Endpoint], changed: bool
-    ) -> None:
+    def _make_host_side(self, host: netlink.Socket, network: Network, changed: bool) -> int:
+        """The index of its link. `changed`: whether an endpoint with published ports was written."""
         with self._trace.step("make link", network.link):
-            bridge.ensure(host, network)
+            master = bridge.ensure(host, network)
         if network.driver != BRIDGE:
-            return
+            return master
         if not network.internal:
             for told in parameters.allow_forwarding(network):
                 self._notify(told)
         with self._trace.step("set firewall of", network.name):
-            if not firewall.restore(network, endpoints, changed):
+            if not firewall.restore(network, lambda: self._store.endpoints(network.id), changed):
                 self._notify(
                     "the kernel's nf_tables cannot be used: published ports are relayed by a process, and containers of "
                     f"network {network.name} reach nothing outside"
                 )
+        return master
 
     def _wire(self, joined: Joined, first: int = 0) -> None:
         """The container's side: an interface for each network from the `first` on, and the ways out."""
         with self._trace.step("make interfaces"), netlink.Socket() as host:
-            masters = [bridge.ensure(host, network) for network, _ in joined.endpoints[first:]]
 
             def inside() -> None:
                 with netlink.Socket() as socket:
                     links.set_up(socket, links.LOOPBACK)
-                    for (network, endpoint), master in zip(joined.endpoints[first:], masters, strict=True):
+                    for network, endpoint in joined.endpoints[first:]:
+                        master = joined.masters[network.id]
                         bridge.attach(host, socket, joined.network, network, endpoint, master)
                     if first:
                         bridge.unroute(socket)
@@ -239,16 +239,16 @@ class Connector:
             networks = [n for n, _ in before] + [network]
             published = any(endpoint.ports for _, endpoint in before)
             first = publishing_network(record, networks) is network
-            bound = self._bind(record, networks) if first and not published else None
+            bound = self._keepers.bind(record, networks) if first and not published else None
             try:
                 taken = {endpoint.interface for _, endpoint in before}
-                name = attachment.options.get(_INTERFACE) or _free_name(taken)
+                name = attachment.options.get(OPTION_INTERFACE) or free_name(taken)
                 with netlink.Socket() as host:
                     ports = tuple(bound.ports) if bound is not None else ()
                     self._enter_one(host, record, seen.number, attachment, network, name, ports, joined)
                 self._wire(joined, len(before))
-                etcfiles.connect(record, lock.paths, _ordered(joined.endpoints), self._linked(record, joined))
-                self._hand_over(record, seen.number, joined, bound, (network,))
+                etcfiles.connect(record, lock.paths, ordered(joined.endpoints), self._linked(record, joined))
+                self._keepers.hand_over(record, seen.number, joined, bound, (network,))
             finally:
                 if bound is not None:
                     bound.close()
@@ -262,14 +262,14 @@ class Connector:
         """Take a running container's interface in a network away, which its record has no longer. Idempotent. Raises System."""
         joined = self._present(record, lock, seen)
         try:
-            answered = self._answering(joined)
+            answered = self._keepers.answering(joined)
             self._leave(record, joined, network)
-            etcfiles.connect(record, lock.paths, _ordered(joined.endpoints), self._linked(record, joined))
-            self._look(network)
+            etcfiles.connect(record, lock.paths, ordered(joined.endpoints), self._linked(record, joined))
+            self._keepers.look(network)
             if answered == network.id:
                 # Another network's keeper answers from here on.
-                others = [n for n, _ in joined.endpoints if n.id == self._answering(joined)]
-                self._hand_over(record, seen.number, joined, None, others)
+                others = [n for n, _ in joined.endpoints if n.id == self._keepers.answering(joined)]
+                self._keepers.hand_over(record, seen.number, joined, None, others)
         finally:
             joined.close()
         self.tidy(network)
@@ -307,108 +307,12 @@ class Connector:
                 self._drop(found, endpoint)
             return
 
-    # published ports
-
-    def _bind(self, record: Record, networks: Sequence[Network]) -> Bound | None:
-        """The sockets of the ports that are to be published, None if there are none to be."""
-        host = record.host_config
-        bindings = host.get("PortBindings") or {}
-        publisher = publishing_network(record, networks)
-        if publisher is None or not (bindings or host.get("PublishAllPorts")):
-            return None
-        from sampan.network import ports  # in here: most containers publish none
-
-        exposed = record.config.get("ExposedPorts") or () if host.get("PublishAllPorts") else ()
-        address = publisher.options.get(OPTION_HOST_ADDRESS, "")
-        wished = ports.wishes(bindings, exposed, address, ports.host_has_ipv6())
-        with self._trace.step("bind ports"):
-            try:
-                return ports.bind(wished)
-            except ports.PortInUse:
-                # Perhaps of a container that has just ended, whose keeper has not heard of it.
-                self._wake_keepers()
-            try:
-                return ports.bind(wished)
-            except ports.PortInUse as e:
-                raise self._port_in_use(record, e) from None
-            except System as e:
-                raise System(f"{_programming(record)}: {e}") from None
-
-    def _wake_keepers(self) -> None:
-        from sampan.network import keeperlink
-
-        for network in self._store.all():
-            found = keeperlink.find(self._place(network))
-            if found is not None:
-                with found:
-                    found.look()
-
-    def _port_in_use(self, record: Record, refused: object) -> System:
-        """In the words that Docker has for a port of another container, or of another program."""
-        port, protocol = getattr(refused, "port", 0), getattr(refused, "protocol", "")
-        address = getattr(refused, "address", "")
-        ours = any(
-            (published.host_port, published.protocol) == (port, protocol)
-            for network in self._store.all()
-            for endpoint in self._store.endpoints(network.id)
-            for published in endpoint.ports
-        )
-        reason = f"Bind for {address}:{port} failed: port is already allocated" if ours else str(refused)
-        return System(f"{_programming(record)}: {reason}")
-
-    # what lives on
-
-    def _answering(self, joined: Joined) -> str:
-        """The network whose keeper answers its names."""
-        from sampan.network import keeperlink
-
-        return keeperlink.names_network(network for network, _ in joined.endpoints)
-
-    def _look(self, network: Network) -> None:
-        """Let a network's keeper see that an endpoint has gone."""
-        from sampan.network import keeperlink
-
-        found = keeperlink.find(self._place(network))
-        if found is not None:
-            with found:
-                found.look()
-
-    def _hand_over(
-        self,
-        record: Record,
-        number: int,
-        joined: Joined,
-        bound: Bound | None,
-        only: Sequence[Network] | None = None,
-    ) -> None:
-        """Give the networks' keepers (or those of `only` some) the sockets of published ports, and those on which names are asked for."""
-        from sampan.network import keeperlink
-
-        answering = self._answering(joined)
-        for network, endpoint in joined.endpoints:
-            if not keeperlink.needs_keeper(network, endpoint) or (only is not None and network not in only):
-                continue
-            place = self._place(network)
-            with self._trace.step("hand over to keeper of", network.name):
-                keeper = keeperlink.ensure(place, self._spawn)
-                joined.keepers.append(keeper)
-                names = keeperlink.open_sockets(joined.network) if network.id == answering else None
-                try:
-                    sockets = _with_sockets(bound) if endpoint.ports and bound is not None else []
-                    line = keeper.hand_over(record.id, number, names, sockets, line=not joined.is_running)
-                    if line >= 0:
-                        joined.lines.append(line)
-                finally:
-                    if names is not None:
-                        names.close()
-            joined.commands.append(keeperlink.restart_command(place, record.id, self._interpreter))
-
     def _linked(self, record: Record, joined: Joined) -> list[tuple[str, str]]:
         """Whom the container knows by `--link` in the default network: (address, names), as far as they run."""
         found = []
         for network, _ in joined.endpoints:
             wanted = [a.links for a in record.networks if network.is_default and a.network == network.name]
-            links_wanted = dict(_link(text) for links_ in wanted for text in links_)
+            links_wanted = dict(parse_link(text) for links_ in wanted for text in links_)
             if not links_wanted:
                 continue
             for endpoint in self._store.endpoints(network.id):
@@ -417,12 +321,6 @@ class Connector:
                         names = dict.fromkeys((alias, endpoint.container[:12], *endpoint.names))
                         found.append((endpoint.address, " ".join(names)))
         return found
-
-    def _place(self, network: Network) -> Place:
-        from sampan.network.place import Place
-
-        paths = self._layout.network(network.id)
-        return Place(network.id, self._layout.networks, paths.run_directory, self._layout.containers)
 
     # an end
 
@@ -446,7 +344,7 @@ class Connector:
         if endpoint.ports and not network.broken:
             left = [e for e in self._store.endpoints(network.id) if e.container != endpoint.container]
             with self._trace.step("set firewall of", network.name):
-                firewall.restore(network, left)
+                firewall.restore(network, lambda: left)
         self._store.drop(network.id, endpoint.container)
 
     def forget(self, record: Record) -> None:
@@ -488,32 +386,10 @@ class Connector:
         return [network for network in self._store.all() if network.name in names or network.id in names]
 
 
-def publishing_network(record: Record, networks: Sequence[Network]) -> Network | None:
-    """In which of these networks a container's ports are published: the first that leads out of the host by a bridge."""
-    priorities = {attachment.network: attachment.gateway_priority for attachment in record.networks}
-    for network in _by_priority(networks, [priorities.get(network.name, 0) for network in networks]):
-        if network.driver == BRIDGE and not network.internal:
-            return network
-    return None
-
-
-def _by_priority(networks: Sequence[Network], priorities: Sequence[int]) -> list[Network]:
-    """In the order in which they are the way out, Docker's: the highest priority, then the first by name."""
-    order = sorted(range(len(networks)), key=lambda n: (-priorities[n], networks[n].name))
-    return [networks[n] for n in order]
-
-
-def _ordered(endpoints: Sequence[tuple[Network, Endpoint]]) -> list[tuple[Network, Endpoint]]:
-    """The network that is the way out first."""
-    order = _by_priority([n for n, _ in endpoints], [e.gateway_priority for _, e in endpoints])
-    by_id = {network.id: (network, endpoint) for network, endpoint in endpoints}
-    return [by_id[network.id] for network in order]
-
-
 def _set_routes(inside: netlink.Socket, endpoints: Sequence[tuple[Network, Endpoint]]) -> None:
     """The default routes: by the first network that has a gateway, in each family for itself."""
     missing = {"address", "address6"}
-    for network, endpoint in _ordered(endpoints):
+    for network, endpoint in ordered(endpoints):
         if network.internal:
             continue
         have = {field for field in missing if getattr(endpoint, field)}
@@ -525,61 +401,3 @@ def _set_routes(inside: netlink.Socket, endpoints: Sequence[tuple[Network, Endpo
                 endpoint.replace(**{field: "" for field in ("address", "address6") if field not in have}),
             )
             missing -= have
-
-
-def _free_name(taken: Iterable[str]) -> str:
-    """eth0, eth1, ..."""
-    number = 0
-    while f"eth{number}" in taken:
-        number += 1
-    return f"eth{number}"
-
-
-def _endpoint(
-    record: Record,
-    number: int,
-    attachment: Attachment,
-    network: Network,
-    interface: str,
-    ports: tuple[PublishedPort, ...],
-    addresses: ipam.Addresses,
-) -> Endpoint:
-    identifier = os.urandom(32).hex()
-    mac = attachment.mac or ipam.mac_of(addresses.address, addresses.address6)
-    gateways = {} if not network.internal else {"gateway": "", "gateway6": ""}
-    return Endpoint(
-        container=record.id,
-        start=number,
-        id=identifier,
-        interface=interface,
-        link=bridge.link_name(identifier) if network.driver == BRIDGE else "",
-        mac=mac if network.driver != bridge.IPVLAN else "",
-        ports=ports,
-        names=_names(record, attachment),
-        links=dict(_link(text) for text in attachment.links),
-        servers=tuple(record.host_config.get("Dns") or ()),
-        link_local=attachment.link_local,
-        gateway_priority=attachment.gateway_priority,
-        **{**addresses.to_json(), **gateways},
-    )
-
-
-def _names(record: Record, attachment: Attachment) -> tuple[str, ...]:
-    """What it is called in a network: its name, its aliases, its short id, its host name."""
-    hostname = record.config.get("Hostname") or ""
-    names = (record.name, *attachment.aliases, record.id[:12], *([hostname] if hostname else []))
-    return tuple(dict.fromkeys(names))
-
-
-def _link(text: str) -> tuple[str, str]:
-    """NAME:ALIAS as (alias, name)."""
-    name, _, alias = text.partition(":")
-    return alias or name, name
-
-
-def _with_sockets(bound: Bound) -> list[tuple[PublishedPort, object]]:
-    return [(p, socket) for p, socket in zip(bound.ports, bound.sockets, strict=True) if socket is not None]
-
-
-def _programming(record: Record) -> str:
-    return f"driver failed programming external connectivity on endpoint {record.name} ({record.id})"

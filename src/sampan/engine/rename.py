@@ -45,6 +45,6 @@ class Renamer:
             try:
                 renamed = self._records.rename(lock, wanted)
             except (InvalidParameter, Conflict) as e:
-                raise type(e)(f"Error when allocating new name: {e}") from None
+                raise e.within("Error when allocating new name") from None
             self._events.container(renamed, "rename", {"oldName": f"/{current.name}"})
             return renamed

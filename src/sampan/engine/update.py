@@ -86,7 +86,7 @@ class Updater:
                 if seen.status in lifecycle.ALIVE:
                     self._set_limits(record, host, asked)
             except SampanError as e:
-                raise type(e)(f"Cannot update container {record.id}: {e}") from None
+                raise e.within(f"Cannot update container {record.id}") from None
             # The monitor reads the policy there when the program ends, so that it needs no word of this.
             self._records.change(lock, record.replace(host_config=host))
             self._events.container(record, "update")

@@ -266,7 +266,7 @@ class Volumes:
             if found is None:
                 found = self._make(name, options, labels, made_for, durable)
         except (InvalidParameter, NotFound) as e:
-            raise type(e)(f"create {name}: {e}") from None
+            raise e.within(f"create {name}") from None
         if found.broken:
             raise damaged(found)
         return found

@@ -122,6 +122,17 @@ def find(socket: Socket, name: str) -> Link | None:
         raise
 
 
+def index_here(name: str) -> int:
+    """The index of a link of the network namespace that the calling thread is in, without the machine's network lock (netdevice(7)).
+
+    Raises `KernelError` (ENODEV).
+    """
+    try:
+        return _socket.if_nametoindex(name)
+    except OSError as e:
+        raise KernelError(e.errno or errno.ENODEV, "ioctl(SIOCGIFINDEX)", name) from None
+
+
 def _link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = netlink.attributes(body, _LINK.size)

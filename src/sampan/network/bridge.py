@@ -138,15 +138,13 @@ def attach(host: Socket, inside: Socket, namespace: int, network: Network, endpo
     """
     try:
         _make_interface(host, namespace, network, endpoint, master)
-        made = links.find(inside, endpoint.interface)
-        if made is None:
-            raise System(f"the interface {endpoint.interface} of container {endpoint.container} vanished")
+        made = links.index_here(endpoint.interface)
         parameters.quiet(endpoint.interface, bool(endpoint.address6))
         own = ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6))
         for address, prefix in (*own, *_further(network, endpoint)):
             if address:
-                links.add_address(inside, made.index, address, prefix)
-        links.set_up(inside, made.index, endpoint.interface)
+                links.add_address(inside, made, address, prefix)
+        links.set_up(inside, made, endpoint.interface)
     except KernelError as e:
         raise failure(f"cannot connect container {endpoint.container} to network {network.name}", e) from None
 
@@ -184,9 +182,13 @@ def _adjust_port(host: Socket, network: Network, endpoint: Endpoint) -> None:
 
 
 def route(inside: Socket, network: Network, endpoint: Endpoint) -> None:
-    """Let an endpoint be the way to everywhere of the namespace of `inside`; what was that before is so no longer. Raises System."""
-    found = links.find(inside, endpoint.interface)
-    if found is None:
+    """Let an endpoint be the way to everywhere of the namespace of `inside`, in which the calling thread is. Raises System.
+
+    One whose interface was removed in there is none.
+    """
+    try:
+        index = links.index_here(endpoint.interface)
+    except KernelError:
         return
     try:
         for address, gateway, everywhere in (
@@ -196,10 +198,10 @@ def route(inside: Socket, network: Network, endpoint: Endpoint) -> None:
             if not address:
                 continue
             if gateway:
-                links.add_route(inside, gateway=gateway, index=found.index)
+                links.add_route(inside, gateway=gateway, index=index)
             elif network.driver == IPVLAN and network.options.get(OPTION_IPVLAN_MODE, "").startswith("l3"):
                 # It has no neighbours: everything is handed to the parent.
-                links.add_route(inside, destination=everywhere, index=found.index)
+                links.add_route(inside, destination=everywhere, index=index)
     except KernelError as e:
         raise failure(f"cannot set the default route of container {endpoint.container}", e) from None
 

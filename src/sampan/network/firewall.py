@@ -26,7 +26,7 @@ from sampan.oci.subnet import parse_subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sampan.kernel.nft import Chain
     from sampan.oci.network import Endpoint, Network, PublishedPort
@@ -82,15 +82,17 @@ def needs_loopback(endpoint: Endpoint) -> bool:
 # the table
 
 
-def replace(socket: netlink.Socket, host: netlink.Socket, network: Network, endpoints: Sequence[Endpoint]) -> None:
+def replace(
+    socket: netlink.Socket, host: netlink.Socket, network: Network, endpoints: Sequence[Endpoint], there: bool = True
+) -> None:
     """Put the network's table in place, of these endpoints, whatever was there of it before. Raises System.
 
-    host: a socket of rtnetlink. The bridge is there.
+    host: a socket of rtnetlink. The bridge is there. there: see `make`.
     """
     # Where it may not be set, what the host's own processes send to 127.0.0.1 is left to the proxy.
     loopback = any(map(needs_loopback, endpoints)) and parameters.route_loopback(network.link)
     try:
-        make(network, endpoints, find_uplinks(host), loopback).commit(socket)
+        make(network, endpoints, find_uplinks(host), loopback, there).commit(socket)
     except KernelError as e:
         raise bridge.failure(f"cannot set the firewall's rules of network {network.name}", e) from None
 
@@ -108,17 +110,23 @@ def remove(socket: netlink.Socket, network: Network) -> None:
 
 
 def make(
-    network: Network, endpoints: Iterable[Endpoint], uplinks: Sequence[str] = (), loopback: bool = True
+    network: Network,
+    endpoints: Iterable[Endpoint],
+    uplinks: Sequence[str] = (),
+    loopback: bool = True,
+    there: bool = True,
 ) -> nft.Batch:
     """The batch that replaces the network's table. Pure.
 
     uplinks: the links behind which the host's gateways are. loopback: whether what the host's own processes send to
-    127.0.0.0/8 may be led out by the bridge.
+    127.0.0.0/8 may be led out by the bridge. there: whether there may be a table of it: what is deleted makes closing the
+    socket wait for the kernel's grace period, 10 ms.
     """
     table = table_name(network.id)
     batch = nft.Batch()
-    batch.add_table(table)  # that there is one to remove
-    batch.delete_table(table)
+    if there:
+        batch.add_table(table)  # that there is one to remove
+        batch.delete_table(table)
     batch.add_table(table)
     batch.add_base_chain(table, "forward", "filter", nft.FORWARD, nft.FILTER)
     subnets = [parse_subnet(pool.subnet) for pool in network.pools]
@@ -292,10 +300,10 @@ def _guarded(chains: Sequence[Chain], shut_only: bool = True) -> list[tuple[int,
 # what the keeper calls
 
 
-def restore(network: Network, endpoints: Sequence[Endpoint], changed: bool = True) -> bool:
+def restore(network: Network, endpoints: Callable[[], Sequence[Endpoint]], changed: bool = True) -> bool:
     """Put everything back as it should be, whatever was flushed; False where there is no nf_tables and so nothing to do.
 
-    changed: whether the endpoints are others than before; if not, a table that is there is left as it is. Raises System.
+    endpoints: tells all of the network, and is asked only if the table has to be made. changed: whether the endpoints are others than before; if not, a table that is there is left as it is. Raises System.
     """
     if network.driver != BRIDGE:
         return True
@@ -304,8 +312,9 @@ def restore(network: Network, endpoints: Sequence[Endpoint], changed: bool = Tru
         return False
     socket, chains = found
     with socket:
-        if changed or not has_table(chains, network):
+        there = has_table(chains, network)
+        if changed or not there:
             with netlink.Socket() as host:
-                replace(socket, host, network, endpoints)
+                replace(socket, host, network, endpoints(), there)
         open_ways(socket, network, chains)
     return True

@@ -106,7 +106,7 @@ class Guard:
             if whole:
                 firewall.open_ways(socket, network, nft.list_chains(socket))
         if not whole:
-            firewall.restore(network, endpoints)
+            firewall.restore(network, lambda: endpoints)
         self._refused = ""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which address a container gets in a network: it follows from the network and the endpoints that there are. No I/O.
+"""Which address a container gets in a network: it follows from the network and the addresses that others have. No I/O.
 
 To be asked under the network's lock, so that two who ask get two addresses.
 """
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sampan.oci.network import Endpoint, Network, Pool
+    from sampan.oci.network import Network, Pool
 
 
 class Addresses(Struct):
@@ -27,18 +27,18 @@ class Addresses(Struct):
     gateway6: str = ""
 
 
-def allocate(network: Network, endpoints: Iterable[Endpoint], address: str = "", address6: str = "") -> Addresses:
+def allocate(network: Network, addresses: Iterable[str], address: str = "", address6: str = "") -> Addresses:
     """Free addresses of a network, or these ones; the lowest that is free, so that a container alone keeps its own.
 
-    endpoints: all of the network. Raises Conflict if a fixed address is another one's, InvalidParameter if no subnet has it,
+    addresses: all that others have there, of both families. Raises Conflict if a fixed address is another one's, InvalidParameter if no subnet has it,
     Unavailable if none is free.
     """
     taken, taken6 = set[int](), set[int]()
-    for endpoint in endpoints:
-        if endpoint.address:
-            taken.add(parse_address(endpoint.address)[0])
-        if endpoint.address6:
-            taken6.add(parse_address(endpoint.address6)[0])
+    for text in addresses:
+        try:
+            (taken6 if ":" in text else taken).add(parse_address(text)[0])
+        except InvalidParameter:
+            continue  # a file that somebody put beside the endpoints
     four = _pick(network, taken, address, 32) if network.ipv4 else ("", 0, "")
     six = _pick(network, taken6, address6, 128) if network.ipv6 else ("", 0, "")
     return Addresses(*four, *six)

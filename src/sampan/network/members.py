@@ -11,7 +11,7 @@ import time
 
 from sampan import jsontext
 from sampan.kernel import files
-from sampan.oci.network import Endpoint, Network
+from sampan.oci.network import Endpoint, Network, endpoint_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Members:
     def find(self, container: str) -> Endpoint | None:
         """The endpoint of a container."""
         self.look()
-        found = self._known.get(f"{container}.json")
+        found = self._known.get(container)
         return None if found is None else found[1]
 
     def all(self) -> list[Endpoint]:
@@ -77,21 +77,22 @@ class Members:
         except OSError:
             entries = []
         for entry in entries[:_MOST]:
-            if not entry.name.endswith(".json") or entry.name.startswith("."):
+            container, _ = endpoint_of(entry.name)
+            if not container:
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue  # dropped meanwhile
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            before = self._known.get(entry.name)
-            if before is not None and before[0] == stamp:
-                known[entry.name] = before
-                continue
-            data = _read(entry.path)
-            made = None if data is None else _made(Endpoint, data)
-            if made is not None:
-                known[entry.name] = (stamp, made)
+            stamp = (entry.name, status.st_ino, status.st_mtime_ns, status.st_size)
+            before = self._known.get(container)
+            if before is None or before[0] != stamp:
+                data = _read(entry.path)
+                made = None if data is None else _made(Endpoint, data)
+                before = None if made is None else (stamp, made)
+            # Of two, the newer start's: its writer has not yet removed the other.
+            if before is not None and (container not in known or known[container][1].start < before[1].start):
+                known[container] = before
         changed = known != self._known
         self._known = known
         return changed
@@ -149,7 +150,11 @@ class Directory:
         return ids if self._own in ids else [*ids, self._own]
 
     def _has(self, network: str, container: str) -> bool:
-        return os.path.exists(f"{self._path}/{network}/endpoints/{container}.json")
+        try:
+            names = os.listdir(f"{self._path}/{network}/endpoints")
+        except OSError:
+            return False
+        return any(name.startswith(container) for name in names)
 
 
 def _read(path: str) -> dict[str, Any] | None:

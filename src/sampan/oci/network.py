@@ -21,7 +21,11 @@ OPTION_BRIDGE = "com.docker.network.bridge.name"
 OPTION_ICC = "com.docker.network.bridge.enable_icc"
 OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_ADDRESS = "com.docker.network.bridge.host_binding_ipv4"
+OPTION_INTERFACE = "com.docker.network.endpoint.ifname"
+"""An endpoint's option: the name of its interface."""
 OPTION_MTU = "com.docker.network.driver.mtu"
+
+_FILE_END = ".json"
 
 JOINABLE = ("bridge", "macvlan", "ipvlan")
 """The drivers of networks that have a record."""
@@ -155,3 +159,16 @@ class Endpoint(Struct):
         ports = tuple(PublishedPort(**port) for port in data.get("ports", ()))
         lists = {name: tuple(data.get(name, ())) for name in ("names", "servers", "link_local")}
         return cls(**{**known, **lists, "ports": ports})
+
+    @property
+    def file_name(self) -> str:
+        """CONTAINER,IPv4,IPv6.json: which addresses are taken is seen without a look into the files."""
+        return f"{self.container},{self.address},{self.address6}{_FILE_END}"
+
+
+def endpoint_of(file_name: str) -> tuple[str, tuple[str, ...]]:
+    """Of an endpoint's file: the container, "" for a file that is none's, and its addresses. CONTAINER.json tells none of these."""
+    if not file_name.endswith(_FILE_END) or file_name.startswith("."):
+        return "", ()
+    container, *addresses = file_name.removesuffix(_FILE_END).split(",")
+    return container, tuple(filter(None, addresses))

@@ -182,7 +182,7 @@ class NetworkPaths:
         self.id = network_id
         self.directory = directory
         self.record = f"{directory}/network.json"
-        # One file for each container that is in it, CONTAINER.json.
+        # One file for each container that is in it, see `Endpoint.file_name`.
         self.endpoints = f"{directory}/endpoints"
         self.lock = f"{directory}/lock"
         self.run_directory = run_directory
@@ -190,9 +190,6 @@ class NetworkPaths:
         self.keeper_lock = f"{run_directory}/keeper.lock"
         # May be longer than a sun_path, as a container's.
         self.keeper_socket = f"{run_directory}/keeper.socket"
-
-    def endpoint(self, container_id: str) -> str:
-        return f"{self.endpoints}/{container_id}.json"
 
 
 class Layout:

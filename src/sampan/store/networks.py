@@ -1,4 +1,4 @@
-"""The networks on disk: networks/ID/{network.json, endpoints/CONTAINER.json, lock}.
+"""The networks on disk: networks/ID/{network.json, endpoints/CONTAINER,ADDRESSES.json, lock}.
 
 A network is made by one rename and goes by one. Its endpoints change under its lock only; one whose container does not run
 is garbage of a killed command. Readers take no lock.
@@ -11,7 +11,7 @@ import os
 from sampan import jsontext
 from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound, Prohibited, Unavailable
 from sampan.kernel.files import FileLock, is_young, read_small, sync_directory, write_atomic
-from sampan.oci.network import Endpoint, Network
+from sampan.oci.network import Endpoint, Network, endpoint_of
 from sampan.store.record import is_hex, is_id
 from sampan.store.staging import Staging
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """The version of network.json that this code writes; it reads all up to it."""
 
-_SUFFIX = ".json"
 _PATIENCE = 30.0
 """Seconds that are waited for a lock: whoever has one computes and makes links, which takes milliseconds."""
 
@@ -164,24 +163,46 @@ class Networks:
 
     def endpoints(self, network_id: str) -> list[Endpoint]:
         """All of a network, sorted by container; what cannot be read is left out. None of a network that is gone."""
-        found = (self.endpoint(network_id, container_id) for container_id in sorted(self.endpoint_names(network_id)))
-        return [endpoint for endpoint in found if endpoint is not None]
+        found: dict[str, Endpoint] = {}
+        for container_id, path in self._files(network_id):
+            endpoint = _read_endpoint(path, container_id)
+            if endpoint is not None and (container_id not in found or found[container_id].start < endpoint.start):
+                found[container_id] = endpoint
+        return list(found.values())
 
     def endpoint_names(self, network_id: str) -> list[str]:
         """The containers that have a file in it, without a look into any."""
+        return list(dict.fromkeys(container_id for container_id, _ in self._files(network_id)))
+
+    def addresses(self, network_id: str, without: str = "") -> list[str]:
+        """Those that containers have in it, but for one container's. A start beside a hundred others reads none of their files."""
+        found: list[str] = []
+        for container_id, path in self._files(network_id):
+            if container_id == without:
+                continue
+            _, addresses = endpoint_of(os.path.basename(path))
+            if not addresses and (endpoint := _read_endpoint(path, container_id)) is not None:
+                addresses = (endpoint.address, endpoint.address6)
+            found += filter(None, addresses)
+        return found
+
+    def _files(self, network_id: str) -> list[tuple[str, str]]:
+        """(container, path) of each endpoint's file, sorted."""
+        directory = self.paths(network_id).endpoints
         try:
-            names = os.listdir(self.paths(network_id).endpoints)
+            names = sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and not name.startswith(".")]
+        return [(container_id, f"{directory}/{name}") for name in names if (container_id := endpoint_of(name)[0])]
+
+    def endpoint_paths(self, network_id: str, container_id: str) -> list[str]:
+        """The files of one container in it: two, if a command was killed between the writing of one and the removal of the other."""
+        return [path for owner, path in self._files(network_id) if owner == container_id]
 
     def endpoint(self, network_id: str, container_id: str) -> Endpoint | None:
         """That of one container; None if it has none in this network, or a damaged one."""
-        try:
-            endpoint = Endpoint.from_json(jsontext.loads(read_small(self.paths(network_id).endpoint(container_id))))
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
-            return None
-        return endpoint if endpoint.container == container_id else None
+        found = (_read_endpoint(path, container_id) for path in self.endpoint_paths(network_id, container_id))
+        return max((endpoint for endpoint in found if endpoint is not None), key=lambda e: e.start, default=None)
 
     def of(self, container_id: str) -> list[tuple[str, Endpoint]]:
         """What a container has in networks: (the network's id, the endpoint)."""
@@ -193,18 +214,24 @@ class Networks:
 
         Not synced: it ends with the machine at the latest.
         """
-        path = self.paths(network_id).endpoint(endpoint.container)
+        path = f"{self.paths(network_id).endpoints}/{endpoint.file_name}"
         with self._trace.step("write endpoint", path):
             write_atomic(path, jsontext.dumps(endpoint.to_json()), sync=False)
+        self._drop(network_id, endpoint.container, but=path)
 
     def drop(self, network_id: str, container_id: str) -> None:
         """Remove a container's endpoint; the caller has the network's lock. Idempotent."""
-        path = self.paths(network_id).endpoint(container_id)
-        with self._trace.step("remove endpoint", path):
-            try:
-                os.unlink(path)
-            except (FileNotFoundError, NotADirectoryError):
-                pass
+        self._drop(network_id, container_id)
+
+    def _drop(self, network_id: str, container_id: str, but: str = "") -> None:
+        for path in self.endpoint_paths(network_id, container_id):
+            if path == but:
+                continue
+            with self._trace.step("remove endpoint", path):
+                try:
+                    os.unlink(path)
+                except (FileNotFoundError, NotADirectoryError):
+                    pass
 
     # What killed commands left
 
@@ -259,6 +286,14 @@ def _parsed(network_id: str, path: str, data: bytes) -> Network:
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         return _broken(network_id, f"{path}: not a network's record: {e}")
     return network
+
+
+def _read_endpoint(path: str, container_id: str) -> Endpoint | None:
+    try:
+        endpoint = Endpoint.from_json(jsontext.loads(read_small(path)))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        return None
+    return endpoint if endpoint.container == container_id else None
 
 
 def _broken(network_id: str, why: str) -> Network:
