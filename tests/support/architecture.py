@@ -72,7 +72,7 @@ COLD: dict[str, str] = {
     f"{PACKAGE}.engine.registries": "imported by what asks a registry",
     **{
         f"{PACKAGE}.engine.{name}": "building images: what it does takes longer than any import"
-        for name in ("builder", "buildcopy", "buildfiles", "buildstage", "buildsteps")
+        for name in ("builder", "buildcopy", "buildfiles", "buildmounts", "buildstage", "buildsteps")
     },
 }
 

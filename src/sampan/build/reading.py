@@ -172,8 +172,7 @@ def _run(node: Node, escape: str) -> Run:
             command = (f"{node.rest}\n{bodies}",)
     mounts = flags.texts("mount")
     for mount in mounts:
-        if "$" not in mount:
-            runmounts.parse(mount)
+        runmounts.check(mount)
     network, security = flags.choice("network", NETWORKS), flags.choice("security", SECURITIES)
     return Run(node, command, is_shell, mounts, network, security, script)
 

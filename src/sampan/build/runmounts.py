@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from sampan.build.instructions import RunMount
 from sampan.build.source import suggestion
 from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _TARGETS = ("target", "dst", "destination")
@@ -24,8 +27,8 @@ SHARING = ("shared", "private", "locked")
 _FLAGS = {*_READ_ONLY, "required"}
 
 
-def parse(text: str) -> RunMount:
-    """Raises `InvalidParameter`: an unknown type or key, a value that is missing or none."""
+def parse(text: str, expand: Callable[[str], str] = str) -> RunMount:
+    """expand: replaces variables in each value. Raises `InvalidParameter`: an unknown type or key, a value that is missing or none."""
     fields = _fields(text)
     kind = fields.get("type", "bind")
     if kind not in KEYS:
@@ -34,8 +37,26 @@ def parse(text: str) -> RunMount:
     for key, value in fields.items():
         if key not in KEYS[kind]:
             raise InvalidParameter(f'unexpected key "{key}" for mount type "{kind}"{suggestion(key, KEYS[kind])}')
-        _take(values, key, value)
+        _take(values, key, value if key == "from" else expand(value))
     return _checked(RunMount(kind, **values))
+
+
+def check(text: str) -> None:
+    """What can be said before the values of variables are known. Raises `InvalidParameter`."""
+    if "$" in text:
+        source_of(text)
+    else:
+        parse(text)
+
+
+def source_of(text: str) -> str:
+    """The stage, image or context that a mount is from, "" for none. Raises `InvalidParameter`."""
+    name = _fields(text).get("from", "")
+    if "$" in name:
+        raise InvalidParameter(
+            f"'from' doesn't support variable expansion, define alias stage instead: FROM {name} AS other, from=other"
+        )
+    return name
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -83,6 +104,10 @@ def _take(values: dict[str, Any], key: str, value: str) -> None:
 def _checked(mount: RunMount) -> RunMount:
     if mount.kind in ("bind", "cache", "tmpfs") and not mount.target:
         raise InvalidParameter(f"target is required for mount type {mount.kind}")
+    if mount.target and posixpath.normpath("/" + mount.target).strip("/") == "":
+        raise InvalidParameter(f'invalid mount target "{mount.target}"')
+    if mount.kind == "cache" and mount.source and not mount.from_:
+        raise InvalidParameter("a cache mount with a source needs a from: that is where the source is")
     if mount.kind == "secret" and not (mount.id or mount.target or mount.source or mount.env):
         raise InvalidParameter("secret mounts need an id, a target or an env")
     return mount

@@ -140,6 +140,6 @@ def _sources(instruction: object) -> Iterator[str]:
         yield instruction.from_
     if isinstance(instruction, Run):
         for text in instruction.mounts:
-            mount = runmounts.parse(text) if "$" not in text else None
-            if mount is not None and mount.from_:
-                yield mount.from_
+            name = runmounts.source_of(text)
+            if name:
+                yield name

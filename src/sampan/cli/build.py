@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
     from sampan.engine.builder import BuildRequest
+    from sampan.engine.buildmounts import Secret
     from sampan.engine.builds import Builds
 
 _PROGRESS = ("auto", "plain", "quiet")
@@ -114,6 +115,8 @@ def _request(arguments: Arguments) -> BuildRequest:
         tuple(_host(arguments)),
         not arguments["no-cache"],
         arguments["pull"],
+        tuple(_secret(text) for text in arguments["secret"]),
+        tuple(_allowed(arguments["allow"])),
     )
 
 
@@ -145,6 +148,42 @@ def _build_arguments(given: list[str]) -> Iterator[tuple[str, str]]:
             raise Failure(f"invalid build argument {text!r}: it is not of the form NAME=VALUE")
         if equals or name in os.environ:
             yield name, value if equals else os.environ[name]
+
+
+def _secret(text: str) -> Secret:
+    """`--secret id=ID[,src=FILE|,env=NAME]`: a file, else the variable of that name, else of the id's, else the file ID."""
+    import csv
+
+    from sampan.engine.buildmounts import Secret
+
+    fields: dict[str, str] = {}
+    for field in next(csv.reader([text]), []):
+        key, equals, value = field.partition("=")
+        key = {"source": "src"}.get(key.lower(), key.lower())
+        if not equals or key not in ("type", "id", "src", "env"):
+            raise Failure(f"invalid secret {text!r}: {field!r}: it is of the form id=ID,src=FILE or id=ID,env=NAME")
+        fields[key] = value
+    kind, name = fields.get("type", ""), fields.get("id", "")
+    if not name or kind not in ("", "file", "env"):
+        raise Failure(f"invalid secret {text!r}: {'its type is file or env' if name else 'it has no id'}")
+    path, variable = fields.get("src", ""), fields.get("env", "")
+    if kind == "env" and not variable:
+        path, variable = "", path or name
+    elif not path and not variable:
+        # As Docker: the variable of that name if there is one, else the file of that name.
+        path, variable = ("", name) if name in os.environ and kind != "file" else (name, "")
+    if path and not os.path.isfile(path):
+        raise Failure(f"invalid secret {text!r}: {path} is no file")
+    return Secret(name, os.path.abspath(path) if path else "", variable)
+
+
+def _allowed(names: list[str]) -> Iterator[str]:
+    from sampan.engine.buildstage import ENTITLEMENTS
+
+    for name in names:
+        if name not in ENTITLEMENTS:
+            raise Failure(f"unknown entitlement {name!r}: {' and '.join(ENTITLEMENTS)} are there")
+        yield name
 
 
 def _host(arguments: Arguments) -> Iterator[tuple[str, Any]]:
@@ -210,6 +249,7 @@ BUILD = Command(
     build,
     (
         Flag("add-host", "hosts", "Add a custom host-to-IP mapping (format: `host:ip`)"),
+        Flag("allow", "list", "Let RUN have what it asks for (network.host, security.insecure)"),
         Flag("build-arg", "list", "Set a variable that the Dockerfile declares with ARG (NAME=VALUE)"),
         Flag("cgroup-parent", "string", "Cgroup below which the containers of RUN are"),
         Flag("check", "bool", "Say what BuildKit's checks find in the Dockerfile, and build nothing"),
@@ -231,6 +271,7 @@ BUILD = Command(
         Flag("pull", "bool", "Pull the base images also if they are here"),
         Flag("progress", "string", "How to tell the progress (auto, plain, quiet)", default="auto"),
         Flag("quiet", "bool", "Print nothing but the image's ID", "q"),
+        Flag("secret", "list", "Secret for RUN --mount=type=secret (id=ID[,src=FILE|,env=NAME])"),
         Flag("shm-size", "bytes", "Size of /dev/shm of the containers of RUN"),
         Flag("tag", "list", "Name of the image (NAME[:TAG]); may be given several times", "t"),
         Flag("target", "string", "Stage of the Dockerfile to build"),

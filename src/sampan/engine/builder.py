@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sampan.build.instructions import Dockerfile
     from sampan.build.parser import Parsed
     from sampan.build.rules import Finding
+    from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildstage import Built, Watcher
     from sampan.engine.buildsteps import Steps
     from sampan.engine.images import Image, Images, Lock
@@ -48,7 +49,7 @@ class BuildRequest(Struct):
     context: a directory, "" for none. dockerfile: its path, "" for the context's own. text: the Dockerfile itself, None to read
     the file. tags: names of the image. arguments, labels: as --build-arg and --label say. target: a stage. platform: "" for this
     machine's. host: parts of a `HostConfig` for the containers of RUN. use_cache: False builds every step. pull: bases come from their registries also
-    if they are in the store.
+    if they are in the store. secrets: for RUN --mount=type=secret. allowed: what RUN may ask for, of `buildstage.ENTITLEMENTS`.
     """
 
     context: str
@@ -62,6 +63,8 @@ class BuildRequest(Struct):
     host: tuple[tuple[str, Any], ...] = ()
     use_cache: bool = True
     pull: bool = False
+    secrets: tuple[Secret, ...] = ()
+    allowed: tuple[str, ...] = ()
 
 
 class ChecksFailed(InvalidParameter):
@@ -71,7 +74,8 @@ class ChecksFailed(InvalidParameter):
 class Builder:
     """`POST /build`."""
 
-    def __init__(self, steps: Steps, images: Images, lock: Lock) -> None:
+    def __init__(self, steps: Steps, images: Images, lock: Lock, workplaces: Workplaces) -> None:
+        self._workplaces = workplaces
         self._steps = steps
         self._images = images
         self._lock = lock
@@ -96,6 +100,7 @@ class Builder:
             watcher.warn(findings, read.source)
             if rules.settings(read.parsed.directives.get("check", "")).error:
                 raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
+        self._workplaces.collect_garbage()
         with _opened(request.context) as fd:
             built = self._build(read, plan, request, FileTree(fd, read.ignore), watcher)
         step = watcher.begin("exporting to image")
@@ -139,6 +144,9 @@ class Builder:
             dict(request.host),
             request.use_cache,
             context,
+            {secret.id: secret for secret in request.secrets},
+            frozenset(request.allowed),
+            self._workplaces,
         )
         all_stages = read.dockerfile.stages
         built: dict[int, Built] = {}

@@ -11,13 +11,14 @@ import os
 import posixpath
 from contextlib import contextmanager, nullcontext
 
-from sampan.build import reading, stages
+from sampan.build import reading, runmounts, stages
 from sampan.build.instructions import Arg, Copy, Maintainer, Run, Shell
 from sampan.build.patterns import Ignore
 from sampan.build.scope import EPOCH, PROXIES, Scope
 from sampan.build.source import DockerfileError
-from sampan.engine import buildcopy
+from sampan.engine import buildcopy, buildmounts
 from sampan.engine.buildfiles import FileTree, Manner
+from sampan.engine.buildmounts import RunMounts
 from sampan.errors import InvalidParameter, SampanError
 from sampan.oci import changes, filemode, words
 from sampan.oci.process import DEFAULT_PATH, SHELL
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sampan.build.stages import Planned
     from sampan.engine.archive import Files
     from sampan.engine.buildfiles import Found
+    from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildsteps import FileSystem, Steps
     from sampan.engine.containerroots import ContainerRoot
     from sampan.engine.images import Image
@@ -49,6 +51,10 @@ if TYPE_CHECKING:
         def failed(self, step: int, message: str) -> None: ...
 
     Stored = tuple[Callable[[bytes], None], Mapping[str, Any]]
+
+
+ENTITLEMENTS = ("network.host", "security.insecure")
+"""What a Dockerfile gets of the machine only if whoever builds it says so (`--allow`)."""
 
 
 class BuildFailed(SampanError):
@@ -71,7 +77,11 @@ class Built(Struct):
 
 
 class Settings(Struct):
-    """What all stages of a build share. given: --build-arg. above: the variables that ARGs find. host: `HostConfig` of RUN's containers."""
+    """What all stages of a build share.
+
+    given: --build-arg. above: the variables that ARGs find. host: `HostConfig` of RUN's containers. secrets: by their ids.
+    allowed: of `ENTITLEMENTS`.
+    """
 
     source: Source
     escape: str
@@ -80,6 +90,9 @@ class Settings(Struct):
     host: Mapping[str, Any]
     use_cache: bool
     context: FileTree
+    secrets: Mapping[str, Secret]
+    allowed: frozenset[str]
+    workplaces: Workplaces
 
 
 class StageBuilder:
@@ -232,25 +245,21 @@ class StageBuilder:
     # RUN
 
     def _run(self, run: Run) -> None:
-        if run.mounts:
-            raise InvalidParameter(
-                "RUN --mount is not supported yet: copy what the command needs, and remove it in the same RUN"
-            )
-        if run.security != "sandbox":
-            raise InvalidParameter("RUN --security=insecure is not allowed: nothing of a build runs with privileges")
-        if run.script is not None:
-            raise InvalidParameter(
-                "a heredoc that begins with #! is not supported yet: name its interpreter, RUN python3 <<EOF"
-            )
+        self._check_allowed(run)
         config = self._state.config
         shell = tuple(config.get("Shell") or SHELL)
         command = (*shell, *run.command) if run.is_shell else run.command
+        if run.script is not None:
+            command = (f"{buildmounts.SCRIPTS}/{os.path.basename(run.script.name)}",)
         arguments = {k: v for k, v in self._scope.values.items() if k not in PROXIES}
         environment = {**arguments, **words.environment(config.get("Env") or [])}
         proxies = {k: v for k, v in self._settings.given.items() if k in PROXIES and k not in environment}
         host = {**self._settings.host, "LogConfig": {"Type": "none", "Config": {}}}
         if run.network != "default":
             host["NetworkMode"] = run.network
+        if run.security == "insecure":
+            host["Privileged"] = True
+        mounts = self._mounts(run)
         request = {
             "Cmd": list(command),
             "Entrypoint": [],
@@ -259,14 +268,42 @@ class StageBuilder:
             "HostConfig": host,
         }
         depends = {"run": request, "environment": sorted(f"{k}={v}" for k, v in environment.items())}
+        if mounts is not None:
+            depends["mounts"] = mounts.depends()
+        if run.script is not None:
+            depends["script"] = run.script.content
         request["Env"] = [f"{k}={v}" for k, v in {**proxies, **environment}.items()]
         before = self._files
         counted = f"|{len(arguments)} {' '.join(f'{k}={v}' for k, v in arguments.items())} " if arguments else ""
         self._step(
             f"RUN {run.node.rest}",
-            f"RUN {counted}{' '.join(command)}",
+            f"RUN {counted}{run.script.content if run.script is not None else ' '.join(command)}",
             depends,
-            lambda key, to: self._steps.run(before, key, request, command, to[0], to[1]),
+            lambda key, to: self._steps.run(before, key, request, command, to[0], to[1], mounts),
+        )
+
+    def _check_allowed(self, run: Run) -> None:
+        wanted = {"network.host": run.network == "host", "security.insecure": run.security == "insecure"}
+        if self._settings.host.get("NetworkMode") == "host":
+            wanted["network.host"] = False  # Whoever builds has said so already.
+        for name in ENTITLEMENTS:
+            if wanted[name] and name not in self._settings.allowed:
+                raise InvalidParameter(
+                    f"{name} is not allowed: if you trust this Dockerfile, build with --allow {name}"
+                )
+
+    def _mounts(self, run: Run) -> RunMounts | None:
+        if not run.mounts and run.script is None:
+            return None
+        variables, escape = self._state.variables(), self._settings.escape
+        return RunMounts(
+            [runmounts.parse(text, lambda value: words.expand(value, variables, escape)) for text in run.mounts],
+            self._state.config.get("WorkingDir") or "/",
+            run.script,
+            self._settings.secrets,
+            self._origin,
+            self._tree_of,
+            self._settings.workplaces,
         )
 
     # WORKDIR
@@ -327,12 +364,17 @@ class StageBuilder:
 
     def _opened(self, name: str) -> AbstractContextManager[FileTree]:
         """The files that --from means; the context without one."""
+        origin = self._origin(name)
+        return nullcontext(origin) if isinstance(origin, FileTree) else self._tree_of(origin)
+
+    def _origin(self, name: str) -> FileSystem | FileTree:
+        """What a `from` names: the context for "", a stage, an image."""
         if not name:
-            return nullcontext(self._settings.context)
+            return self._settings.context
         number = self._find_stage(name)
         if number is not None:
-            return self._tree_of(self._built[number].files)
-        return self._tree_of(self._steps.of_image(self._find_image(name, "")))
+            return self._built[number].files
+        return self._steps.of_image(self._find_image(name, ""))
 
     @contextmanager
     def _tree_of(self, files: FileSystem) -> Iterator[FileTree]:

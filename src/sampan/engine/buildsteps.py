@@ -6,9 +6,11 @@ health check) has any effect on the next step. It is also what the cache leads t
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, nullcontext
 
 from sampan.engine.archive import Files
+from sampan.engine.buildmounts import Prepared, Stubs
 from sampan.engine.commit import as_oci
 from sampan.errors import Damaged, NotFound, SampanError
 from sampan.kernel import clock
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
+    from sampan.engine.buildmounts import RunMounts
     from sampan.engine.containerroots import ContainerRoot, ContainerRoots
     from sampan.engine.containers import Container, Containers
     from sampan.engine.images import Content, Image, Lock
@@ -38,8 +41,10 @@ if TYPE_CHECKING:
     from sampan.store.layers import LayerInfo
     from sampan.store.record import Record
     from sampan.store.records import Records
+    from sampan.store.snapshots import RootMount
 
     class Snapshots(Protocol):
+        def root(self, record: Record) -> RootMount: ...
         def commit(self, record: Record, sink: Ingest, reading: AbstractContextManager[object]) -> LayerInfo: ...
         def note(self, layer: LayerInfo) -> None: ...
 
@@ -167,20 +172,43 @@ class Steps:
         command: Sequence[str],
         output: Callable[[bytes], None],
         created_by: Mapping[str, Any],
+        mounts: RunMounts | None = None,
     ) -> FileSystem:
         """Run a command in a container. Raises `RunFailed`, and what starting a container raises; nothing is left behind."""
         made: list[Container] = []
         try:
             body = {**request, "Image": before.image, "AttachStdout": True, "AttachStderr": True}
-            container, attachment = self._containers.launch(body, True, lambda one, _: made.append(one))
-            assert attachment is not None
-            code = _follow(attachment, output)
+            with mounts.ready() if mounts is not None else nullcontext(Prepared()) as prepared:
+                body["HostConfig"] = {**body["HostConfig"], "Mounts": list(prepared.mounts)}
+                stubs = self._stubs(before, [mount["Target"] for mount in prepared.mounts])
+                container, attachment = self._containers.launch(
+                    body, True, lambda one, _: made.append(one), prepared.environment
+                )
+                assert attachment is not None
+                code = _follow(attachment, output)
             if code:
                 raise RunFailed(command, code)
-            return self._keep(before, key, self._records.get(container.id), created_by)
+            record = self._records.get(container.id)
+            if stubs is not None:
+                self._remove_stubs(stubs, record)
+            return self._keep(before, key, record, created_by)
         finally:
             for one in made:
                 _remove(one)
+
+    def _stubs(self, before: FileSystem, targets: Sequence[str]) -> Stubs | None:
+        if not targets:
+            return None
+        with self.reading(before) as root:
+            return Stubs(root.fd, targets)
+
+    def _remove_stubs(self, stubs: Stubs, record: Record) -> None:
+        root = self._snapshots.root(record)
+        fd = os.open(root.upper or root.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            stubs.remove(fd, bool(root.upper))
+        finally:
+            os.close(fd)
 
     def change(
         self,

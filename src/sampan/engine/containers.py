@@ -54,11 +54,12 @@ class Containers:
         request: dict[str, Any],
         attach: bool = False,
         created: Callable[[Container, list[str]], None] | None = None,
+        environment: Sequence[str] = (),
     ) -> tuple[Container, Attachment | None]:
         """Make a container and start it: faster than one after the other, for its shim comes up meanwhile.
 
         `created` is called with the container and the warnings before it is started. A container whose start fails
-        stays (unless AutoRemove is set), as with `docker run`.
+        stays (unless AutoRemove is set), as with `docker run`. `environment`: NAME=value for this start alone, which no record has.
         """
         # First of all: what is imported, checked and written from here on costs no time while an interpreter comes up.
         launch = self._verbs.launcher.open()
@@ -78,7 +79,10 @@ class Containers:
         except BaseException:
             launch.abandon()
             raise
-        return container, self._verbs.starter.start(made.record, attach, launch, made.lock)
+        record = made.record
+        if environment:
+            record = record.replace(config={**record.config, "Env": [*record.config["Env"], *environment]})
+        return container, self._verbs.starter.start(record, attach, launch, made.lock)
 
     def run(
         self,

@@ -308,10 +308,12 @@ class Wiring:
 
     def _builder(self) -> Any:
         from sampan.engine.builder import Builder
+        from sampan.engine.buildmounts import Workplaces
         from sampan.engine.buildsteps import Steps
         from sampan.engine.containerroots import ContainerRoots
         from sampan.engine.containers import Containers
         from sampan.store.buildcache import BuildCache
+        from sampan.store.cachemounts import CacheMounts
         from sampan.store.content import ContentStore
         from sampan.store.images import StoreLock
 
@@ -321,7 +323,9 @@ class Wiring:
         cache = BuildCache(layout.build_cache, trace)
         containers = Containers(self)
         steps = Steps(containers, self.records, roots, self.snapshots, content, lock, self.images, cache)
-        return Builder(steps, self.images, lock)
+        caches = CacheMounts(layout.build_mounts, trace)
+        workplaces = Workplaces(layout.build_work, layout.build_secrets, caches, trace)
+        return Builder(steps, self.images, lock, workplaces)
 
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector

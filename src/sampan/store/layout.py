@@ -12,11 +12,14 @@ Below the root (default /var/lib/sampan), which outlives a reboot:
     volumes/NAME/{_data/, volume.json}       what containers keep beyond their own life, see `store.volumes`
     networks/ID/                             see `NetworkPaths` and `store.networks`
     build/cache/HEX                          what steps of builds came to, see `store.buildcache`
+    build/mounts/HEX/                        what RUN --mount=type=cache keeps, see `store.cachemounts`
+    build/work/.tmp-*                        what one build needs while it runs: contexts, copies that are mounted
     events/journal, journal.1                what happened, see `store.journal`
     locks/                                   names.lock and its kind; never held while a container's lock is waited for
 
 Below the run root (default /run/sampan), gone after a reboot:
 
+    .build/.tmp-*                            the secrets of a step of a build, while it runs
     .filters/                                compiled seccomp filters, see `runtime.filters`
     .networks/ID/                            the lock and the socket of a network's keeper
     ID/attach.sock                           the shim's socket
@@ -210,6 +213,9 @@ class Layout:
         self.volumes = f"{self.root}/volumes"
         self.networks = f"{self.root}/networks"
         self.build_cache = f"{self.root}/build/cache"  # made when the first entry is written
+        self.build_mounts = f"{self.root}/build/mounts"  # these three are made when a build needs them
+        self.build_work = f"{self.root}/build/work"
+        self.build_secrets = f"{self.run_root}/.build"
         self.events = f"{self.root}/events"
         self.journal = f"{self.events}/journal"
         self.mounted_volumes = f"{self.volumes}/.mounted"

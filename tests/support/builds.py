@@ -1,0 +1,56 @@
+"""Builds as a user gives them, in a store and a context of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.command import Result
+from support.roots import Root
+
+
+class Builds:
+    """`build(dockerfile, *flags)` builds the context under the name "it", without a network unless the flags say one."""
+
+    def __init__(self, root: Root, context: Path) -> None:
+        self.root = root
+        self.cli = root.cli
+        self.context = context
+
+    def __call__(self, dockerfile: str, *flags: str, **options: Any) -> Result:
+        self.put("Dockerfile", dockerfile)
+        network = () if "--network" in flags else ("--network", "none")
+        return self.cli("build", "-t", "it", *network, *flags, str(self.context), **options)
+
+    def put(self, path: str, content: str | bytes, mode: int = 0o644) -> Path:
+        """A file in the context."""
+        place = self.context / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+        place.chmod(mode)
+        return place
+
+    def run(self, *command: str, image: str = "it") -> str:
+        """What a command in the image says."""
+        return self.cli("run", "--rm", "--network", "none", image, *command).ok().out
+
+    def inspect(self, image: str = "it") -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.cli("image", "inspect", image).ok().out)[0]
+        return document
+
+    def layers(self, image: str = "it") -> int:
+        return len(self.inspect(image)["RootFS"]["Layers"])
+
+    def history(self, image: str = "it") -> list[str]:
+        """Newest first."""
+        return self.cli("history", "--no-trunc", "--format", "{{.CreatedBy}}", image).ok().out.splitlines()
+
+    def holds(self, text: bytes) -> list[str]:
+        """The files below both roots that hold a text."""
+        found = []
+        for top in (self.root.root, self.root.run_root):
+            for path in top.rglob("*"):
+                if path.is_file() and not path.is_symlink() and text in path.read_bytes():
+                    found.append(str(path))
+        return found
