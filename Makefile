@@ -44,7 +44,7 @@ beside-docker: ## the same lines typed to this and to a docker command line 28.2
 	@scripts/venv test
 	$(pytest) -m docker28
 
-check: ## format, lint, types, architecture, unit tests: seconds
+check: ## format, lint, types, architecture, the quick unit tests: seconds
 	@scripts/venv test
 	@$(MAKE) --no-print-directory -j4 -O check-format check-lint check-types check-unit-1 check-unit-2
 
@@ -61,7 +61,7 @@ check-types:
 check-unit-1: half = tests/unit/test_[a-r]*.py
 check-unit-2: half = tests/unit/test_[!a-r]*.py
 check-unit-1 check-unit-2:
-	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long and not docker28" $(half)
+	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long and not docker28 and not thorough" $(half)
 
 bench: ## start, many, import and commit against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from support.command import Command
 
 # Properties are tried with the same examples in every run, so that a failure belongs to the change that is tested, and
-# without a time limit for each, which a busy machine breaks. `make check` tries a few of them (--hypothesis-profile).
-hypothesis.settings.register_profile("full", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("check", derandomize=True, deadline=None, max_examples=15)
+# without a time limit for making or trying them, which a busy machine breaks. `make check` tries a few of them (--hypothesis-profile).
+_UNTIMED = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("full", derandomize=True, deadline=None, suppress_health_check=_UNTIMED)
+hypothesis.settings.register_profile(
+    "check", derandomize=True, deadline=None, suppress_health_check=_UNTIMED, max_examples=8
+)
 hypothesis.settings.load_profile("full")
 
 

@@ -75,6 +75,7 @@ def test_what_cannot_be_planned_is_refused(text: str, target: str, message: str)
         planned(text, target)
 
 
+@pytest.mark.thorough
 def test_a_chain_of_thousands_of_stages_is_no_recursion() -> None:
     text = "FROM a AS s0\n" + "".join(f"FROM s{i} AS s{i + 1}\n" for i in range(3000))
     assert len(planned(text).stages) == 3001

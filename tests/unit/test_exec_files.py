@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from sampan.engine import exec as execs
 from sampan.store.layout import ContainerPaths
 
@@ -24,6 +26,7 @@ def test_an_exec_is_found_while_it_runs_and_when_it_has_ended(tmp_path: Path) ->
     assert paths.execs() == ["a"]
 
 
+@pytest.mark.thorough
 def test_the_oldest_of_many_are_forgotten(tmp_path: Path) -> None:
     for number in range(execs.KEPT_EXECS + 1):
         path = tmp_path / f"ended-{number}.0"

@@ -234,6 +234,7 @@ def test_attributes_stand_between_stream_and_time(path: Path) -> None:
     assert re.fullmatch(r'\{"log":"x\\n","stream":"stdout","attrs":\{"a":"b"\},"time":"[^"]*"\}\n', path.read_text())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("driver", [JsonFile, LocalFile])
 @pytest.mark.parametrize("files", [1, 2, 4])
 def test_killed_at_any_step_of_a_rotation(tmp_path: Path, driver: type[Log], files: int) -> None:

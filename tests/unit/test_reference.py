@@ -89,6 +89,7 @@ def test_the_hand_parser_accepts_exactly_the_grammar(text: str) -> None:
     _compare_with_the_grammar(text)
 
 
+@pytest.mark.thorough
 @given(st.from_regex(GRAMMAR, fullmatch=True))
 def test_the_hand_parser_accepts_what_the_grammar_makes(text: str) -> None:
     _compare_with_the_grammar(text)

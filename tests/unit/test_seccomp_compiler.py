@@ -247,6 +247,7 @@ def test_a_profile_that_is_too_large_is_refused() -> None:
     compile_profile(profile(*masks[:500]))
 
 
+@pytest.mark.thorough
 def test_jumps_reach_as_far_as_a_program_is_long() -> None:
     """A decision whose sides are thousands of instructions apart, as a jump of 255 is not."""
     masks = [rule("openat", "LOG", arg(0, "MASKED_EQ", 1 << n % 62 | 1 << 63, 1 << n % 62)) for n in range(600)]
@@ -367,6 +368,7 @@ def cases_of(seccomp: dict[str, Any], cases: Any) -> Iterator[tuple[str, str, in
             yield architecture, call, numbers[call], args
 
 
+@pytest.mark.thorough
 @given(PROFILES, CASES)
 def test_random_profiles_do_what_they_say(seccomp: dict[str, Any], cases: Any) -> None:
     program = Program(compile_profile(seccomp, X86_64).program)
@@ -394,6 +396,7 @@ def without_overlaps(seccomp: dict[str, Any]) -> dict[str, Any]:
     return {**seccomp, "syscalls": [entry for entry in made if entry["names"]], "architectures": listed}
 
 
+@pytest.mark.thorough
 @given(PROFILES.map(without_overlaps), CASES)
 def test_random_profiles_do_what_libseccomp_does(seccomp: dict[str, Any], cases: Any) -> None:
     ours = Program(compile_profile(seccomp, X86_64).program)

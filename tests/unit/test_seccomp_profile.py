@@ -76,6 +76,7 @@ def test_a_capability_that_no_rule_names_changes_nothing() -> None:
     assert len(named) > 10
 
 
+@pytest.mark.thorough
 def test_the_default_is_what_libseccomp_makes_of_it() -> None:
     """On every number of its three architectures; where only ours knows a call, it is ours that allows it."""
     for capabilities in ((), tuple(NAMES)):

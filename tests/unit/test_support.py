@@ -16,6 +16,7 @@ from support.patience import eventually
 from support.terminal import Terminal
 
 
+@pytest.mark.thorough
 def test_a_process_that_keeps_a_file_open_is_found(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.touch()

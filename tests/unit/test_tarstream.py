@@ -123,6 +123,7 @@ def test_gnu_tar_old_formats(short_tree: Path, form: str) -> None:
     assert everything(data) == everything_by_tarfile(data)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [

@@ -33,6 +33,7 @@ def test_a_template_prints_what_docker_printed(case: dict[str, Any]) -> None:
     assert printed(case["template"], EXPECTED["document"]) == (case["code"], case["out"], case["err"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "template",
     [
