@@ -73,6 +73,7 @@ VERBS = {
     "rm": Entry("sampan.cli.containers", "RM", "Remove containers"),
     "rmi": Entry("sampan.cli.images", "RMI", "Remove images"),
     "save": Entry("sampan.cli.archives", "SAVE", "Save images as an archive"),
+    "serve": Entry("sampan.cli.serve", "SERVE", "Serve Docker's Engine API to its clients"),
     "start": Entry("sampan.cli.start", "START", "Start stopped containers"),
     "stats": Entry("sampan.cli.stats", "STATS", "Show what containers use, again every second"),
     "stop": Entry("sampan.cli.containers", "STOP", "Stop running containers"),

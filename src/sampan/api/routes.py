@@ -1,0 +1,95 @@
+"""The one table of what there is: method, pattern, the first version that has it, and the handler.
+
+A pattern is the path without its version; `{name}` stands for one or more characters, slashes among them, for names of images have
+them. Handlers are named and imported when they are first asked for: a server that nobody asks to build does not hold the builder.
+A handler is called as `handler(engine, exchange, **path_parameters)`.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from urllib.parse import unquote
+
+from sampan.errors import NotFound
+from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Handler = Callable[..., None]
+
+
+class Route(Struct):
+    """One line of the table. handler: "module:function" below `sampan.api`."""
+
+    method: str
+    pattern: str
+    since: tuple[int, int]
+    handler: str
+
+
+_FIRST = (1, 24)
+
+_TABLE: tuple[tuple[str, str, tuple[int, int], str], ...] = (
+    # system
+    ("GET", "/_ping", _FIRST, "ping:get"),
+    ("HEAD", "/_ping", _FIRST, "ping:head"),
+    ("GET", "/version", _FIRST, "system:version"),
+    ("GET", "/info", _FIRST, "system:info"),
+    # what there is none of
+    ("GET", "/plugins", _FIRST, "refusals:plugins"),
+    *((method, path, _FIRST, "refusals:no_plugins") for method in ("GET", "POST", "DELETE") for path in ("/plugins/{rest}",)),
+    *(
+        (method, f"/{noun}{more}", _FIRST, "refusals:no_swarm")
+        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+        for more in ("", "/{rest}")
+        for method in ("GET", "POST", "DELETE")
+    ),
+    ("GET", "/containers/{name}/checkpoints", (1, 25), "refusals:no_checkpoints"),
+    ("POST", "/containers/{name}/checkpoints", (1, 25), "refusals:no_checkpoints"),
+    ("DELETE", "/containers/{name}/checkpoints/{checkpoint}", (1, 25), "refusals:no_checkpoints"),
+    ("POST", "/session", (1, 31), "refusals:no_session"),
+    ("POST", "/grpc", (1, 39), "refusals:no_session"),
+    ("OPTIONS", "/{rest}", _FIRST, "ping:options"),
+)  # fmt: skip
+
+ROUTES = tuple(Route(*line) for line in _TABLE)
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_EXACT = {(route.method, route.pattern): route for route in ROUTES if "{" not in route.pattern}
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_PARAMETER.sub(r"(?P<\1>.+)", pattern), re.DOTALL)
+
+
+# The longer pattern first: /exec/{id}/json is also a name below a shorter one.
+_PATTERNS = [
+    (_compiled(route.pattern), route)
+    for route in sorted(ROUTES, key=lambda route: -len(_PARAMETER.sub("", route.pattern)))
+    if "{" in route.pattern
+]
+
+
+def find(method: str, path: str, version: tuple[int, int]) -> tuple[Route, dict[str, str]]:
+    """The route of a path (without version, as it came, percent-encoded) and its parameters. Raises NotFound."""
+    decoded = unquote(path, errors="surrogateescape")
+    route = _EXACT.get((method, decoded))
+    if route is not None and version >= route.since:
+        return route, {}
+    for pattern, route in _PATTERNS:
+        if route.method == method and version >= route.since:
+            found = pattern.fullmatch(decoded)
+            if found is not None:
+                return route, {name: value.removeprefix("/") for name, value in found.groupdict().items()}
+    raise NotFound("page not found")
+
+
+def load(route: Route) -> Handler:
+    """The handler itself."""
+    module, _, name = route.handler.partition(":")
+    handler: Any = getattr(import_module(f"sampan.api.{module}"), name)
+    return handler  # type: ignore[no-any-return]

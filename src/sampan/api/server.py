@@ -1,0 +1,165 @@
+"""`sampan serve`: lets clients in, parks idle ones, hands the others to threads. It keeps no state: kill -9 at any time loses nothing.
+
+    main thread    one epoll: listeners, parked connections, clients of those who wait for something else (`watch`)
+    a thread       one request after the other of one connection, for as long as it is not idle
+
+A thousand idle connections cost a thousand descriptors and no thread. It never forks: shims are started by the engine's launcher.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+from sampan.api.connection import Connection
+from sampan.api.workers import Workers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+    from sampan.api.listeners import Listener
+    from sampan.api.log import Log
+    from sampan.engine.engine import Engine
+
+_SWITCH_SECONDS = 0.0005
+"""How long a thread may compute while others wait. Python's 5 ms make a ping beside a busy thread take 11 ms instead of 0.2."""
+_GRACE_SECONDS = 3.0
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+_FULL_BODY = b'{"message":"the server has as many requests at work as it takes: try again"}\n'
+
+
+class Server:
+    """One engine, some listeners. `run` returns after `stop` or SIGTERM."""
+
+    def __init__(self, engine: Engine, listeners: Sequence[Listener], log: Log, workers: Workers | None = None) -> None:
+        self._engine = engine
+        self._log = log
+        self._workers = workers or Workers()
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = False
+        self._listeners = {listener.socket.fileno(): listener for listener in listeners}
+        self._lock = threading.Lock()
+        self._parked: dict[int, Connection] = {}
+        self._watched: dict[int, tuple[socket.socket, Callable[[], None]]] = {}
+        self._busy: set[Connection] = set()
+
+    def run(self) -> None:
+        """Serve until the end. Signals are taken if this is the main thread."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._end)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        for fd, listener in self._listeners.items():
+            listener.socket.setblocking(False)
+            self._epoll.register(fd, select.EPOLLIN)
+            self._log.info(f"listening on {listener.shown}")
+        while not self._stopping:
+            for fd, events in self._epoll.poll():
+                self._event(fd, events)
+        self._close()
+
+    def stop(self) -> None:
+        """End `run`, from any thread and from a signal handler."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop()
+
+    def _event(self, fd: int, _events: int) -> None:
+        listener = self._listeners.get(fd)
+        if listener is not None:
+            self._accept(listener)
+            return
+        with self._lock:
+            connection = self._parked.pop(fd, None)
+            watched = self._watched.pop(fd, None) if connection is None else None
+            if connection is not None or watched is not None:
+                self._epoll.unregister(fd)
+        if connection is not None:
+            self._hand_over(connection)
+        elif watched is not None:
+            watched[1]()
+
+    def _accept(self, listener: Listener) -> None:
+        try:
+            client = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another server on the same socket was quicker, or the client has left
+        except OSError as e:
+            self._log.warn(f"accept: {(e.strerror or str(e)).lower()}")
+            if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                time.sleep(0.05)  # it would be readable again at once, and nothing be free yet
+            return
+        # Not to a thread yet: many clients connect early, and one that never sends anything costs none.
+        self._park(Connection(client, listener, self._engine, self._log, self.watch))
+
+    def _park(self, connection: Connection) -> None:
+        fd = connection.socket.fileno()
+        with self._lock:
+            self._parked[fd] = connection
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _hand_over(self, connection: Connection) -> None:
+        def job() -> None:
+            try:
+                idle = connection.serve()
+            except Exception as e:
+                self._log.error(f"connection ended by an unexpected {type(e).__name__}: {e}")
+                connection.close()
+                idle = False
+            self._busy.discard(connection)
+            if idle:
+                self._park(connection)
+
+        self._busy.add(connection)
+        if self._workers.run(job):
+            return
+        self._busy.discard(connection)
+        self._log.warn("all threads are at work: a request was turned away")
+        try:
+            connection.socket.setblocking(False)
+            connection.socket.send(_FULL % (len(_FULL_BODY), _FULL_BODY))
+        except OSError:
+            pass
+        connection.close()
+
+    def watch(self, sock: socket.socket, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` from the main thread when the other side of a socket has closed its half; the result takes that back."""
+        fd = sock.fileno()
+
+        def forget() -> None:
+            with self._lock:
+                if self._watched.get(fd, (None, None))[1] is callback:
+                    del self._watched[fd]
+                    self._epoll.unregister(fd)
+
+        with self._lock:
+            self._watched[fd] = (sock, callback)
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+        return forget
+
+    def _close(self) -> None:
+        """Let nobody in, give what is on its way a moment, and end. What is cut off then is the client's to ask for again."""
+        for listener in self._listeners.values():
+            listener.close()
+        with self._lock:
+            for connection in self._parked.values():
+                connection.close()
+            self._parked.clear()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self._busy and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._epoll.close()
+        os.close(self._wake)
+        self._log.info("ended")

@@ -1,0 +1,167 @@
+"""The strict half of HTTP, versions, queries and the table of routes: what needs no server."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from sampan.api import http, routes, versions
+from sampan.api.failures import ClientGone, Refused, describe
+from sampan.api.query import Query
+from sampan.errors import Conflict, InvalidParameter, NotFound, StartFailed
+
+GOOD = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /_ping HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\rA: b\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET  /_ping HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /_ping\r\n\r\n", 400),
+        (b"GET /_p\x7fing HTTP/1.1\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\n", 505),
+        (b"GET / HTTP/0.9\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 201 + b"\r\n", 431),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(head: bytes, status: int) -> None:
+    with pytest.raises(Refused) as refused:
+        http.check_head(head)
+    assert refused.value.status == status
+
+
+def test_what_clients_send_is_taken() -> None:
+    http.check_head(GOOD)
+    http.check_head(b"POST /v1.41/x?a=%20 HTTP/1.0\r\nContent-Length: 1\r\nX: caf\xc3\xa9\tb\r\n\r\n")
+
+
+def read(sent: bytes) -> tuple[bytes, bytes]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(sent)
+        theirs.shutdown(socket.SHUT_WR)
+        return http.read_head(ours, b"")
+
+
+def test_a_head_ends_where_it_ends() -> None:
+    assert read(b"\r\n" + GOOD + b"tail") == (GOOD, b"tail")
+    assert read(b"") == (b"", b"")
+
+
+def test_a_head_that_breaks_off_is_a_client_that_left() -> None:
+    with pytest.raises(ClientGone):
+        read(GOOD[:-1])
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"GET / HTTP/1.1\nHost: x\n\n", 400), (b"GET /" + b"a" * http.MAX_HEAD + b"\r\n", 431)]
+)
+def test_a_head_that_cannot_be_one_is_not_waited_for(sent: bytes, status: int) -> None:
+    with pytest.raises(Refused) as refused:
+        read(sent)
+    assert refused.value.status == status
+
+
+def test_a_slow_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(GOOD[:9])
+        with pytest.raises(Refused) as refused:
+            http.read_head(ours, b"")
+    assert refused.value.status == 408
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "rest"),
+    [
+        ("/_ping", (1, 51), "/_ping"),
+        ("/v1.24/_ping", (1, 24), "/_ping"),
+        ("/v1.51/images/v1.0/json", (1, 51), "/images/v1.0/json"),
+        ("/version", (1, 51), "/version"),
+        ("/v1/_ping", (1, 51), "/v1/_ping"),
+    ],
+)
+def test_the_version_is_in_front_of_the_path(path: str, version: tuple[int, int], rest: str) -> None:
+    assert versions.split(path) == (version, rest)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (
+            "/v1.23/_ping",
+            "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version",
+        ),
+        ("/v1.52/_ping", "client version 1.52 is too new. Maximum supported API version is 1.51"),
+    ],
+)
+def test_versions_that_are_not_spoken(path: str, text: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        versions.split(path)
+    assert str(refused.value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a", False), ("a=", False), ("a=No", False), ("a=none", False), ("a=1", True), ("a=x", True)],
+)
+def test_booleans_are_read_as_docker_reads_them(text: str, expected: bool) -> None:
+    assert Query(text).flag("a") is expected
+
+
+def test_filters_have_two_forms() -> None:
+    assert Query('filters={"label":["a","b=c"]}').filters() == {"label": ["a", "b=c"]}
+    assert Query('filters={"label":{"a":true,"b":false}}').filters() == {"label": ["a"]}
+    assert Query("").filters() == Query("filters=null").filters() == {}
+    for wrong in ("filters={", "filters=[1]", 'filters={"a":1}', 'filters={"a":[1]}', 'filters={"a":{"b":1}}'):
+        with pytest.raises(InvalidParameter):
+            Query(wrong).filters()
+
+
+def test_every_route_has_its_handler() -> None:
+    for route in routes.ROUTES:
+        assert callable(routes.load(route)), route
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "handler"),
+    [
+        ("GET", "/_ping", "ping:get"),
+        ("HEAD", "/_ping", "ping:head"),
+        ("GET", "/swarm", "refusals:no_swarm"),
+        ("POST", "/services/x/update", "refusals:no_swarm"),
+        ("GET", "/plugins", "refusals:plugins"),
+    ],
+)
+def test_routes_are_found(method: str, path: str, handler: str) -> None:
+    assert routes.find(method, path, versions.NEWEST)[0].handler == handler
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/"), ("PUT", "/_ping"), ("GET", "/_ping/"), ("BREW", "/version")]
+)
+def test_there_is_no_other_page(method: str, path: str) -> None:
+    with pytest.raises(NotFound, match="page not found"):
+        routes.find(method, path, versions.NEWEST)
+
+
+def test_kinds_of_failures_have_their_status_in_one_place() -> None:
+    assert describe(Conflict("c"), "1").status == 409
+    assert describe(StartFailed("s", 127), "1").status == 400
+    assert describe(Refused(413, "r"), "1").status == 413
+    fault = describe(KeyError("secret"), "ab12")
+    assert (fault.status, fault.ours) == (500, True)
+    assert "secret" not in fault.message
+    assert "ab12" in fault.message
