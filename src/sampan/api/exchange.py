@@ -11,6 +11,9 @@ Of one exchange only one thread may write. `on_gone` calls back from the server'
 
 from __future__ import annotations
 
+import os
+import select
+import threading
 import time
 from email.utils import formatdate
 
@@ -172,6 +175,10 @@ class Exchange:
         """
         return self._watch(self._socket, callback)
 
+    def leaving(self) -> Leaving:
+        """The same as something to poll for; to be closed."""
+        return Leaving(self)
+
     # the answer
 
     def reply(self, status: int, document: Any = None, headers: Mapping[str, str] | None = None) -> None:
@@ -253,10 +260,41 @@ class Exchange:
         _send(self._socket, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         return self._socket, early
 
+    def send_raw(self, data: bytes) -> None:
+        """Bytes over a connection that was taken over. Raises ClientGone."""
+        _send(self._socket, data)
+
     def take_over(self) -> socket.socket:
         """The connection for a protocol whose first answer the handler sends itself (websocket)."""
         self.hijacked = self.ended = True
         return self._socket
+
+
+class Leaving:
+    """A descriptor that is readable once the client has closed its side."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
+        self._forget = exchange.on_gone(self._tell)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for that, or for so long; whether the client has gone."""
+        return bool(select.select([self._fd], [], [], seconds)[0])
+
+    def close(self) -> None:
+        self._forget()
+        with self._lock:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _tell(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
 
 
 def _send(sock: socket.socket, data: bytes) -> None:

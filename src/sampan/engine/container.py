@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sampan.engine.copying import Copied, Copier, Readable
     from sampan.engine.create import Creator
     from sampan.engine.events import Events
-    from sampan.engine.exec import Executor
+    from sampan.engine.exec import ExecRequest, Executor
     from sampan.engine.export import Exporter
     from sampan.engine.images import Images
     from sampan.engine.inspect import Inspector
@@ -355,6 +355,21 @@ class Container:
         return self._verbs.executor.exec(self._record, request)
 
     @told
+    def exec_create(self, request: ExecRequest) -> str:
+        """Put an exec down for `exec_begin`; its id. It is gone with the container's present run. Raises Conflict, InvalidParameter."""
+        return self._verbs.executor.create(self._record, request)
+
+    @told
+    def exec_begin(
+        self, exec_id: str, detach: bool = False, size: tuple[int, int] = (0, 0)
+    ) -> tuple[ExecRequest, Attachment]:
+        """Start what `exec_create` has put down: the request, and the connection to its streams.
+
+        Raises NotFound, Conflict (it was started before, the container does not run), StartFailed.
+        """
+        return self._verbs.executor.start(self._record, exec_id, detach, size)
+
+    @told
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:
         """`GET /exec/{id}/json`: the command, whether it runs, its pid and, for as long as the container runs, its exit code.
 
@@ -381,15 +396,33 @@ class Container:
         """
         return self._verbs.executor.attach(self._record, stdin, stdout, stderr, running)
 
+    @told
+    def listen(self) -> Attachment:
+        """A connection that carries nothing but the exit code: of this run, or if it does not run of the next one. Raises Conflict, NotFound."""
+        return self._verbs.executor.listen(self._record)
+
+    @told
+    def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size. Raises Conflict if it does not run."""
+        self._verbs.executor.resize(self._record, rows, columns)
+
     def logs(
-        self, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+        self,
+        follow: bool = False,
+        tail: int | None = None,
+        since: str = "",
+        until: str = "",
+        *,
+        stop: int = -1,
+        before_wait: Callable[[], None] | None = None,
     ) -> Iterator[LogEntry]:
         """What it wrote: the last `tail` lines (None: all), with `follow` also those to come until it ends.
 
-        `since` and `until` are RFC 3339 times, durations before now ("10m"), or seconds since the epoch.
+        `since` and `until` are RFC 3339 times, durations before now ("10m"), or seconds since the epoch. `stop`: a descriptor that
+        becomes readable when `follow` is to end. `before_wait` is called when all that is there has been given.
         Raises Conflict (its log driver keeps nothing), NotFound, InvalidParameter.
         """
-        return self._verbs.logs.read(self._record, follow, tail, since, until)
+        return self._verbs.logs.read(self._record, follow, tail, since, until, stop, before_wait)
 
     def logs_lost(self) -> dict[str, Any] | None:
         """What of its newest run could not be written to the log, for a full disk most likely; None if all of it is there.

@@ -161,6 +161,19 @@ class Containers:
         return Container(self._verbs, self._verbs.records.get(reference), reference)
 
     @told
+    def of_exec(self, exec_id: str) -> Container:
+        """The container that has an exec of this id, which begins as the container's. Raises NotFound."""
+        from sampan.engine.exec import EXEC_ID_PREFIX
+
+        try:
+            container = self.get(exec_id[:EXEC_ID_PREFIX]) if len(exec_id) == 64 and exec_id.isalnum() else None
+        except NotFound:
+            container = None
+        if container is None or not container.id.startswith(exec_id[:EXEC_ID_PREFIX]):
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return container
+
+    @told
     def list(self, all: bool = False, filters: Filters | None = None) -> list[Container]:
         """The containers that run, newest first; with `all` every one; `filters` as `GET /containers/json` takes them.
 

@@ -7,8 +7,8 @@ import time
 
 from sampan import jsontext
 from sampan.engine.validate import check_environment, clean_working_directory
-from sampan.errors import InvalidParameter, NotFound
-from sampan.kernel import cgroup
+from sampan.errors import Conflict, InvalidParameter, NotFound, StartFailed
+from sampan.kernel import cgroup, files
 from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
 from sampan.runtime.plan import make_exec_plan
@@ -47,11 +47,18 @@ KEPT_EXECS = 1000
 """How many execs that have ended are kept, at least half of them, for as long as their container runs."""
 
 
+PLANNED_EXEC = "planned-"
+"""Begins the name of the file, in the run directory, of an exec that was created and not started."""
+EXEC_ID_PREFIX = 16
+"""Digits of an exec's id that are its container's."""
+
+
 class ExecRequest(Struct):
     """What to run in a container (`POST /containers/{id}/exec`).
 
     user, workdir: "" for the container's own. environment: NAME=value entries over the container's. size: rows and
-    columns of the terminal. detach: nobody listens to it. detach_keys: what its client looks for, for `inspect`.
+    columns of the terminal. detach: nobody listens to it. detach_keys: what its client looks for, for `inspect`. stdout, stderr:
+    whether its client wants them.
     """
 
     command: tuple[str, ...]
@@ -64,6 +71,8 @@ class ExecRequest(Struct):
     detach: bool = False
     size: tuple[int, int] = (0, 0)
     detach_keys: str = ""
+    stdout: bool = True
+    stderr: bool = True
 
 
 class Executor:
@@ -84,15 +93,83 @@ class Executor:
         Raises Conflict if the container does not run, StartFailed (126, 127) if the program cannot be executed,
         InvalidParameter.
         """
+        handle = self._judged(record, request)
+        identifier = new_exec_id(record)
+        self._tell(record, "exec_create", identifier, request)
+        return self._start(record, handle, identifier, request)
+
+    def create(self, record: Record, request: ExecRequest) -> str:
+        """Put an exec down that `start` starts later; its id. It is gone with the container's present run.
+
+        Raises Conflict, InvalidParameter as `exec`.
+        """
+        self._judged(record, request)
+        identifier = new_exec_id(record)
+        directory = self._records.paths(record.id).run_directory
+        _forget_oldest(directory, PLANNED_EXEC)
+        try:
+            files.write_atomic(f"{directory}/{PLANNED_EXEC}{identifier}", jsontext.dumps(request.to_json()), sync=False)
+        except FileNotFoundError:
+            raise Conflict(f"container {record.id} is not running") from None  # it has ended in this moment
+        self._tell(record, "exec_create", identifier, request)
+        return identifier
+
+    def start(
+        self, record: Record, exec_id: str, detach: bool = False, size: tuple[int, int] = (0, 0)
+    ) -> tuple[ExecRequest, Attachment]:
+        """Start what `create` has put down, once. A program that cannot be executed leaves its exit code for `inspect`.
+
+        size: of the terminal, before that of the request. Raises NotFound, Conflict (it was started before), StartFailed.
+        """
+        paths = self._records.paths(record.id)
+        request = self._planned(record, exec_id)
+        if request is None:
+            self.inspect(record, exec_id)
+            raise Conflict(f"exec session {exec_id} was started before")
+        handle = self._judged(record, request)
+        try:
+            os.unlink(f"{paths.run_directory}/{PLANNED_EXEC}{exec_id}")
+        except FileNotFoundError:
+            raise Conflict(f"exec session {exec_id} was started before") from None
+        request = request.replace(detach=detach, size=size if size != (0, 0) else request.size)
+        try:
+            return request, self._start(record, handle, exec_id, request)
+        except StartFailed as e:
+            path = f"{paths.run_directory}/{ENDED_EXEC_FILE}{exec_id}.{e.container_exit_code}"
+            files.write_atomic(path, f"0 {_about(request)}".encode("ascii"), sync=False)
+            raise
+
+    def _planned(self, record: Record, exec_id: str) -> ExecRequest | None:
+        if not exec_id.isalnum():
+            return None
+        path = f"{self._records.paths(record.id).run_directory}/{PLANNED_EXEC}{exec_id}"
+        try:
+            with open(path, "rb") as file:
+                fields = jsontext.loads(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        lists: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
+        return ExecRequest(**lists)
+
+    def _judged(self, record: Record, request: ExecRequest) -> Handle:
+        """The container's handle, if the request can be and its state allows it."""
         if not request.command or not request.command[0]:
             raise InvalidParameter("no exec command specified")
         check_environment(list(request.environment))
         # The state first: of one whose record cannot be read there is nothing to make a process of.
-        handle = self._running(record, lifecycle.EXEC)
+        return self._running(record, lifecycle.EXEC)
+
+    def _tell(self, record: Record, action: str, identifier: str, request: ExecRequest) -> None:
+        program, *arguments = request.command
+        self._events.container(record, f"{action}: {program} {' '.join(arguments)}", {"execID": identifier})
+
+    def _start(self, record: Record, handle: Handle, identifier: str, request: ExecRequest) -> Attachment:
         process = process_object(record, request)
         group = cgroup.container_group(record.id, record.host_config)
         plan = make_exec_plan(
-            os.urandom(32).hex(),
+            identifier,
             process,
             group,
             self._cgroups,
@@ -102,9 +179,7 @@ class Executor:
             about=_about(request),
         )
         _forget_oldest(self._records.paths(record.id).run_directory)
-        program, *arguments = request.command
-        for action in ("exec_create", "exec_start"):
-            self._events.container(record, f"{action}: {program} {' '.join(arguments)}", {"execID": plan.identifier})
+        self._tell(record, "exec_start", identifier, request)
         attachment = handle.exec(plan)
         attachment.notice = lambda action, _: self._notice_exec(record, action, plan.identifier)
         return attachment
@@ -120,6 +195,9 @@ class Executor:
 
     def inspect(self, record: Record, exec_id: str) -> dict[str, Any]:
         """`GET /exec/{id}/json` of an exec of this container's present run, also of one that has ended. Raises NotFound."""
+        request = self._planned(record, exec_id)
+        if request is not None:
+            return self._shown(record, exec_id, _about(request), 0, None, False)
         found = self._records.paths(record.id).find_exec(exec_id)
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
@@ -128,15 +206,20 @@ class Executor:
                 pid, _, about = file.read().partition(b" ")
         except FileNotFoundError:
             return self.inspect(record, exec_id)  # it has ended in this moment, and has another name
-        running = found.exit_code is None
+        return self._shown(record, exec_id, about.decode("ascii"), int(pid), found.exit_code, found.exit_code is None)
+
+    @staticmethod
+    def _shown(
+        record: Record, exec_id: str, about: str, pid: int, exit_code: int | None, running: bool
+    ) -> dict[str, Any]:
         return {
-            "CanRemove": not running,
+            "CanRemove": not running and exit_code is not None,
             "ContainerID": record.id,
             "DetachKeys": "",
-            "ExitCode": found.exit_code,
+            "ExitCode": exit_code,
             "ID": exec_id,
             **jsontext.loads(about),
-            "Pid": int(pid),
+            "Pid": pid,
             "Running": running,
         }
 
@@ -158,6 +241,25 @@ class Executor:
         self._events.container(record, "attach")
         attachment.notice = lambda action, extra: self._events.container(record, action, extra)
         return attachment
+
+    def listen(self, record: Record) -> Attachment:
+        """A connection that carries nothing but the exit code of this run, or of the next one if it does not run; no event tells of it.
+
+        Raises Conflict while its state forbids it: it is paused, or about to be restarted.
+        """
+        seen = self._settler.observe(record)
+        if seen.status in (lifecycle.PAUSED, lifecycle.RESTARTING):
+            return self._handle(record, seen).attach(False, False, False)
+        return self._attach_ahead(record, False, False, False)
+
+    def resize(self, record: Record, rows: int, columns: int) -> None:
+        """Give the container's terminal another size. Raises Conflict if it does not run."""
+        attachment = self._running(record, lifecycle.TOP).attach(False, False, False)
+        try:
+            attachment.resize(rows, columns)
+        finally:
+            attachment.close()
+        self._events.container(record, "resize", {"height": str(rows), "width": str(columns)})
 
     def _attach_ahead(self, record: Record, stdin: bool, stdout: bool, stderr: bool) -> Attachment:
         seen = self._settler.observe(record)
@@ -202,18 +304,23 @@ def _about(request: ExecRequest) -> str:
     }
     about = {
         "DetachKeys": request.detach_keys,
-        "OpenStderr": listens,
+        "OpenStderr": listens and request.stderr,
         "OpenStdin": request.stdin,
-        "OpenStdout": listens,
+        "OpenStdout": listens and request.stdout,
         "ProcessConfig": process,
     }
     return jsontext.dumps(about).decode("ascii")
 
 
-def _forget_oldest(run_directory: str) -> None:
-    """Keep the exit codes of the newest execs only: a container may run for years, with an exec every second."""
+def new_exec_id(record: Record) -> str:
+    """An id that nobody guesses, and that begins as the container's: who knows it finds the container without a search."""
+    return record.id[:EXEC_ID_PREFIX] + os.urandom(32).hex()[EXEC_ID_PREFIX:]
+
+
+def _forget_oldest(run_directory: str, kind: str = ENDED_EXEC_FILE) -> None:
+    """Keep the newest execs of a kind only: a container may run for years, with an exec every second."""
     try:
-        entries = [entry for entry in os.scandir(run_directory) if entry.name.startswith(ENDED_EXEC_FILE)]
+        entries = [entry for entry in os.scandir(run_directory) if entry.name.startswith(kind)]
         if len(entries) > KEPT_EXECS:
             entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
             for entry in entries[: -KEPT_EXECS // 2]:

@@ -65,18 +65,26 @@ class LogReader:
         self._notify = notify
 
     def read(
-        self, record: Record, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+        self,
+        record: Record,
+        follow: bool = False,
+        tail: int | None = None,
+        since: str = "",
+        until: str = "",
+        stop: int = -1,
+        before_wait: Callable[[], None] | None = None,
     ) -> Iterator[LogEntry]:
         """The log's entries: of the last `tail` lines (None: all), then, with `follow`, those to come until the container ends.
 
         `since` and `until` are RFC 3339 times, durations before now, or seconds since the epoch; a time to come ends a `follow`.
+        stop: a descriptor that is readable when a `follow` is to end. before_wait: called when all that is there has been given.
         Raises Conflict for a container whose log cannot be read (driver none), InvalidParameter for what is no time.
         """
         if logoptions.driver_of(record) == logoptions.NONE:
             raise Conflict("configured logging driver does not support reading")
         self._settler.observe(record)  # NotFound now, and not when the first entry is asked for
         wanted = Wanted(times.moment(since) if since else 0, times.moment(until) if until else _NO_LIMIT, tail)
-        return self._entries(record, follow, wanted)
+        return self._entries(record, follow, wanted, stop, before_wait)
 
     def lost(self, record: Record) -> dict[str, Any] | None:
         """What of the newest run could not be written: {"lines", "error", "since"}; None if all of it is there."""
@@ -89,12 +97,14 @@ class LogReader:
         lost: dict[str, Any] | None = states.read_json(paths.log_loss) if ended is None else ended.get("log_lost")
         return lost
 
-    def _entries(self, record: Record, follow: bool, wanted: Wanted) -> Iterator[LogEntry]:
+    def _entries(
+        self, record: Record, follow: bool, wanted: Wanted, stop: int, before_wait: Callable[[], None] | None
+    ) -> Iterator[LogEntry]:
         paths = self._records.paths(record.id)
         path = logoptions.path_of(record, paths)
         reader = _Reader(path, logformats.of_driver(logoptions.driver_of(record)), wanted, self._notify)
         try:
-            waiting = _Waiting(self._waiter(record, paths), path) if follow else None
+            waiting = _Waiting(self._waiter(record, paths), path, stop, before_wait) if follow else None
             try:
                 for entry in reader.run(waiting):
                     if wanted.has(entry):
@@ -238,11 +248,13 @@ class _Tail:
 class _Waiting:
     """For more of a log: until something is written beside it, or its container has ended."""
 
-    def __init__(self, waiter: Attachment | None, path: str) -> None:
+    def __init__(self, waiter: Attachment | None, path: str, stop: int, before_wait: Callable[[], None] | None) -> None:
         from sampan.kernel.inotify import DirectoryWatch
 
         self._waiter = waiter
         self._ended = waiter is None
+        self._stop = stop
+        self._before_wait = before_wait
         self._watch: DirectoryWatch | None = None
         if waiter is not None:
             self._watch = DirectoryWatch(os.path.dirname(path))
@@ -257,7 +269,12 @@ class _Waiting:
         if seconds is not None and seconds <= 0:
             self._ended = True
             return True
-        if self._watch.wait(seconds, self._waiter.fileno()):
+        if self._before_wait is not None:
+            self._before_wait()
+        ready = self._watch.wait(seconds, self._waiter.fileno(), self._stop)
+        if self._stop in ready:
+            self._ended = True
+        elif ready:
             self._ended = self._waiter.receive() is None or self._waiter.exit is not None
         return True
 

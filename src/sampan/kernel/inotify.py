@@ -38,15 +38,16 @@ class DirectoryWatch:
                 os.close(self._fd)
                 self._fd = -1
 
-    def wait(self, seconds: float | None, other: int = -1) -> bool:
+    def wait(self, seconds: float | None, *others: int) -> list[int]:
         """Until something was written since the last call, or for so long (None: without end). May come back early.
 
-        Also when the descriptor `other` is readable: True says so.
+        Also when one of the descriptors `others` is readable (-1 is none): the result has those that are.
         """
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        if other >= 0:
-            poll.register(other, select.POLLIN)
+        for other in others:
+            if other >= 0:
+                poll.register(other, select.POLLIN)
         if self._fd < 0:
             seconds = _LOOK_SECONDS if seconds is None else min(_LOOK_SECONDS, seconds)
         else:
@@ -58,7 +59,7 @@ class DirectoryWatch:
                 pass  # a full buffer may have left some
         except BlockingIOError:
             pass
-        return any(fd == other for fd, _ in ready)
+        return [fd for fd, _ in ready if fd in others]
 
     def wake(self) -> None:
         """End a `wait`, and every one to come. From any thread, and from a signal handler."""

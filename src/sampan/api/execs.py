@@ -1,0 +1,109 @@
+"""Execs: created, started over a connection that is taken over, looked at, resized.
+
+What was created is a file in the container's run directory: another server, or this one after a restart, starts it as well. An
+exec that runs is joined with its client by a relay of this process, which is how its terminal is resized.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from sampan.api import bodies
+from sampan.api.relay import Relay, frame, stream_type
+from sampan.engine.exec import ExecRequest
+from sampan.errors import Conflict, InvalidParameter, StartFailed
+from sampan.oci.detachkeys import parse_detach_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.api.exchange import Exchange
+    from sampan.engine.container import Container
+    from sampan.engine.engine import Engine
+
+_relays: dict[str, Relay] = {}
+_lock = threading.Lock()
+
+
+def create(engine: Engine, exchange: Exchange, name: str) -> None:
+    body = exchange.json_body()
+    container = engine.containers.get(name)
+    command = bodies.texts(body, "Cmd")
+    if not command:
+        raise InvalidParameter("no exec command specified")
+    keys = bodies.text(body, "DetachKeys")
+    if keys:
+        parse_detach_keys(keys)
+    request = ExecRequest(
+        command=tuple(command),
+        user=bodies.text(body, "User"),
+        workdir=bodies.text(body, "WorkingDir"),
+        environment=tuple(bodies.texts(body, "Env")),
+        tty=bodies.flag(body, "Tty"),
+        stdin=bodies.flag(body, "AttachStdin"),
+        privileged=bodies.flag(body, "Privileged"),
+        size=bodies.size(body, "ConsoleSize"),
+        detach_keys=keys,
+        stdout=bodies.flag(body, "AttachStdout"),
+        stderr=bodies.flag(body, "AttachStderr"),
+    )
+    exchange.reply(201, {"Id": container.exec_create(request)})
+
+
+def start(engine: Engine, exchange: Exchange, id: str) -> None:
+    body = exchange.json_body(empty=True)
+    container = engine.containers.of_exec(id)
+    detach, size = bodies.flag(body, "Detach"), bodies.size(body, "ConsoleSize")
+    if detach:
+        container.exec_begin(id, True, size)[1].close()
+        exchange.reply(200)
+        return
+    _joined(container, exchange, id, size)
+
+
+def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[int, int]) -> None:
+    try:
+        request, attachment = container.exec_begin(exec_id, False, size)
+    except StartFailed as e:
+        # As dockerd: the connection is there already for its client, who looks for the exit code afterwards.
+        tty = bool(container.exec_inspect(exec_id)["ProcessConfig"]["tty"])
+        exchange.hijack(stream_type(exchange, tty))
+        text = f"{e}\r\n".encode("utf-8", "surrogateescape")
+        exchange.send_raw(text if tty else frame(1, text))
+        return
+    try:
+        client, early = exchange.hijack(stream_type(exchange, request.tty))
+    except BaseException:
+        attachment.close()
+        raise
+    outputs = frozenset(
+        stream for stream, wanted in ((1, request.stdout or request.tty), (2, request.stderr)) if wanted
+    )
+    keys = parse_detach_keys(request.detach_keys) if request.tty and request.stdin else b""
+    relay = Relay(
+        client, attachment, early=early, stdin=request.stdin, outputs=outputs, tty=request.tty, detach_keys=keys
+    )
+    with _lock:
+        _relays[exec_id] = relay
+    try:
+        relay.run()
+    finally:
+        with _lock:
+            del _relays[exec_id]
+
+
+def inspect(engine: Engine, exchange: Exchange, id: str) -> None:
+    shown: dict[str, Any] = engine.containers.of_exec(id).exec_inspect(id)
+    exchange.reply(200, shown)
+
+
+def resize(engine: Engine, exchange: Exchange, id: str) -> None:
+    size = bodies.window(exchange.query)
+    shown = engine.containers.of_exec(id).exec_inspect(id)
+    with _lock:
+        relay = _relays.get(id)
+    if relay is None or not shown["Running"]:
+        raise Conflict(f"exec {id} is not running, or not by this server")
+    relay.resize(*size)
+    exchange.reply(200)

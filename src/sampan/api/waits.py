@@ -1,0 +1,128 @@
+"""`POST /containers/{id}/wait`. Its header goes out before there is anything to say: the client starts the container when it has it.
+
+not-running    at once if it does not run; else the end of this run
+next-exit      the end of this run, or of the next one
+removed        that it is gone, with the code of its last run
+"""
+
+from __future__ import annotations
+
+import select
+
+from sampan import jsontext
+from sampan.errors import Conflict, InvalidParameter, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.api.exchange import Exchange, Leaving
+    from sampan.api.relay import Attachment
+    from sampan.engine.container import Container
+    from sampan.engine.engine import Engine
+
+NOT_RUNNING, NEXT_EXIT, REMOVED = CONDITIONS = ("not-running", "next-exit", "removed")
+_LOOK_SECONDS = 0.25
+"""How often it is looked whether a container is gone. One that is removed by its own end is seen at once."""
+_SOON_SECONDS = 0.01
+
+
+def wait(engine: Engine, exchange: Exchange, name: str) -> None:
+    condition = exchange.query.text("condition") if exchange.at_least(1, 30) else ""
+    condition = condition or NOT_RUNNING
+    if condition not in CONDITIONS:
+        raise InvalidParameter(f'invalid condition: "{condition}"')
+    container = engine.containers.get(name)
+    leaving = exchange.leaving()
+    try:
+        waiter = _Waiter(container, condition, leaving)
+        exchange.start(200, {"Content-Type": "application/json"})
+        code = waiter.run()
+        if code is None:
+            return
+        answer = {"StatusCode": code}
+        exchange.write(jsontext.dumps(answer) + b"\n")
+    finally:
+        leaving.close()
+
+
+class _Waiter:
+    """Listens from its construction on, so that no end is missed between the header and `run`."""
+
+    def __init__(self, container: Container, condition: str, leaving: Leaving) -> None:
+        self._container = container
+        self._condition = condition
+        self._leaving = leaving
+        self._attachment: Attachment | None = None
+        self._code = 0
+        running = self._look()
+        if running or condition != NOT_RUNNING:
+            self._attachment = self._listen()
+
+    def run(self) -> int | None:
+        """The exit code; None if the client has left meanwhile."""
+        while True:
+            if self._attachment is None and self._condition == NOT_RUNNING and not self._look():
+                return self._code
+            ended = self._hear() if self._attachment is not None else False
+            if ended is None:
+                return None
+            if ended:
+                self._settle()
+                if self._condition != REMOVED:
+                    return self._code
+            elif self._condition == NEXT_EXIT and not self._look():
+                return self._code  # its start failed, or its monitor was killed
+            if self._condition == REMOVED and not self._there():
+                return self._code
+            if self._leaving.wait(_LOOK_SECONDS if self._condition == REMOVED and not ended else _SOON_SECONDS):
+                return None
+            self._attachment = self._listen()
+
+    def _look(self) -> bool:
+        """Whether it runs; of one that does not, its exit code is kept. One that is gone does not run."""
+        try:
+            state = self._container.inspect()["State"]
+        except NotFound:
+            return False
+        if not state["Running"]:
+            self._code = int(state["ExitCode"])
+        return bool(state["Running"])
+
+    def _there(self) -> bool:
+        try:
+            self._container.inspect()
+        except NotFound:
+            return False
+        return True
+
+    def _listen(self) -> Attachment | None:
+        try:
+            return self._container.listen()
+        except (Conflict, NotFound):
+            return None  # it changes its state in this moment, or is gone: look again
+
+    def _hear(self) -> bool | None:
+        """Whether an exit code came before the end of the connection; None if the client has left."""
+        attachment = self._attachment
+        assert attachment is not None
+        self._attachment = None
+        poll = select.poll()
+        poll.register(attachment.fileno(), select.POLLIN)
+        poll.register(self._leaving.fileno(), select.POLLIN)
+        try:
+            while attachment.exit is None:
+                ready = dict(poll.poll())
+                if self._leaving.fileno() in ready:
+                    return None
+                if attachment.receive() is None:
+                    return False
+            self._code = int(attachment.exit["exit_code"])
+            return True
+        finally:
+            attachment.close()
+
+    def _settle(self) -> None:
+        """With `--rm` its end is its removal, and whoever sees it first does it."""
+        try:
+            self._container.settle()
+        except (NotFound, Conflict):
+            pass
