@@ -78,7 +78,7 @@ def test_stop_kill_and_restart_by_hand(engine: sampan.Engine, told: Told) -> Non
     box.stop()
     box.start()
     box.stop(timeout=0, signal="WINCH")
-    messages = told.messages()
+    messages = told.messages(type="container")
     assert [m["Action"] for m in messages] == [
         *("create", "start", "kill", "kill", "die", "stop"),
         *("start", "kill", "kill", "die", "stop"),
@@ -93,8 +93,8 @@ def test_restarts(engine: sampan.Engine, told: Told) -> None:
     policy = {"Name": "on-failure", "MaximumRetryCount": 2}
     box = engine.containers.create("base", ["sh", "-c", "exit 1"], restart_policy=policy)
     box.start()
-    eventually(lambda: told.actions().count("die") == 3)
-    assert told.actions() == ["create", *("start", "die") * 3]
+    eventually(lambda: told.actions(type="container").count("die") == 3)
+    assert told.actions(type="container") == ["create", *("start", "die") * 3]
     other = engine.containers.create("base", ["sleep", "600"], name="other")
     other.start()
     other.restart(timeout=0)
@@ -106,7 +106,7 @@ def test_a_kill_has_no_stop(engine: sampan.Engine, told: Told) -> None:
     box = engine.containers.create("base", ["sleep", "600"], name="box")
     box.start()
     box.kill()
-    assert told.actions() == ["create", "start", "kill", "die"]
+    assert told.actions(type="container") == ["create", "start", "kill", "die"]
     assert told.one("die")["exitCode"] == "137"
 
 
@@ -127,7 +127,7 @@ def test_pause_top_export_and_rename(engine: sampan.Engine, told: Told) -> None:
     box.rename("after")
     box.kill()
     box.remove()
-    assert told.actions() == [
+    assert told.actions(type="container") == [
         *("create", "start", "pause", "unpause", "top", "export", "rename", "kill", "die", "destroy")
     ]
     assert told.one("rename") == {"image": "base", "name": "after", "oldName": "/before"}
@@ -161,7 +161,7 @@ def test_out_of_memory(engine: sampan.Engine, told: Told) -> None:
     box = engine.containers.create("base", grow, mem_limit="16m", memswap_limit="16m")
     box.start()
     assert box.wait() == 137
-    assert told.actions() == ["create", "start", "oom", "die"]
+    assert told.actions(type="container") == ["create", "start", "oom", "die"]
 
 
 def test_a_start_that_fails_neither_starts_nor_dies(engine: sampan.Engine, told: Told) -> None:
@@ -183,6 +183,7 @@ def test_a_killed_shim_is_one_death(engine: sampan.Engine, told: Told) -> None:
     assert box.wait() == 255
     assert told.actions(type="container") == ["create", "start", "die"]
     assert told.actions(type="volume") == ["create", "mount", "unmount"]
+    assert told.actions(type="network") == ["connect", "disconnect"]
     assert told.one("die") == {"image": "base", "name": box.name, "exitCode": "255", "execDuration": "0"}
     box.remove()
     engine.volumes.get("data").remove()
@@ -215,6 +216,48 @@ def test_volumes(engine: sampan.Engine, told: Told) -> None:
     assert [m["Action"] for m in others] == [*("create", "mount", "unmount", "destroy", "create", "destroy", "prune")]
     assert pruned["SpaceReclaimed"] > 0, "its directories have blocks, too"
     assert others[-1]["Actor"] == {"ID": "", "Attributes": {"reclaimed": str(pruned["SpaceReclaimed"])}}
+
+
+def test_networks_are_joined_and_left_with_every_start(cli: Command, told: Told) -> None:
+    """As with Docker also for the modes that are no networks, and not for the network of another container."""
+    listed = cli("network", "ls", "--no-trunc", "--format", "{{.Name}} {{.ID}}").ok().out
+    ids = dict(line.split() for line in listed.splitlines())
+    expected = []
+    for name, driver in (("bridge", "bridge"), ("none", "null"), ("host", "host")):
+        cli("run", "--name", f"in-{name}", "--network", name, "base", "true").ok()
+        found = told.messages(container=f"in-{name}")[0]["Actor"]["ID"]
+        about = {"container": found, "name": name, "type": driver}
+        expected += [("connect", ids[name], about), ("disconnect", ids[name], about)]
+    assert cli("run", "--network", "none", "base", "/no/such").code == 127
+    seen = [(m["Action"], m["Actor"]["ID"], m["Actor"]["Attributes"]) for m in told.messages(type="network")]
+    assert seen[:6] == expected
+    assert [action for action, _, _ in seen[6:]] == ["connect", "disconnect"], "a start that fails leaves it, too"
+    actions = [m["Action"] for m in told.messages(type=["container", "network"])]
+    assert actions[:6] == ["create", "attach", "connect", "start", "die", "disconnect"]
+
+
+def test_an_end_leaves_the_networks_that_it_is_in_by_then(engine: sampan.Engine, told: Told) -> None:
+    one, two = engine.networks.create("one"), engine.networks.create("two")
+    box = engine.containers.create("base", ["sleep", "600"], name="box", network="one")
+    two.connect("box")
+    assert told.actions(type="network") == ["create", "create"], "it does not run: nothing was connected"
+    two.disconnect("box")
+    box.start()
+    sharing = engine.containers.create("base", ["true"], network="container:box")
+    sharing.start()
+    sharing.wait()
+    two.connect("box")
+    one.disconnect("box")
+    box.kill()
+    box.remove()
+    seen = [(m["Action"], m["Actor"]["Attributes"]["name"]) for m in told.messages(type="network")]
+    assert seen[2:] == [
+        *(("disconnect", "two"), ("connect", "one"), ("connect", "two")),
+        *(("disconnect", "one"), ("disconnect", "two")),
+    ]
+    sharing.remove()
+    one.remove()
+    two.remove()
 
 
 def test_images(new_root: Root) -> None:
@@ -315,13 +358,13 @@ def test_a_terminal_is_resized_and_left(root: Root, told: Told) -> None:
         terminal.expect("#")
         terminal.send(b"\x10\x11")
         assert terminal.wait() == 0
-    assert told.actions() == ["create", "attach", "start", "resize", "detach"]
+    assert told.actions(type="container") == ["create", "attach", "start", "resize", "detach"]
     assert told.one("resize") == {"image": "base", "name": "box", "height": "30", "width": "90"}
     with root.terminal("exec", "-it", "box", "sh") as terminal:
         terminal.expect("#")
         terminal.send(b"\x10\x11")
         assert terminal.wait() == 1
-    assert told.actions()[5:] == ["exec_create: sh ", "exec_start: sh ", "exec_detach"]
+    assert told.actions(type="container")[5:] == ["exec_create: sh ", "exec_start: sh ", "exec_detach"]
     assert told.one("exec_detach")["execID"] == told.one("exec_create: sh ")["execID"]
 
 

@@ -28,7 +28,7 @@ import sys
 from sampan.engine.events import Events
 from sampan.steps.trace import Trace
 path, name, count, limit = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-events = Events(path, limit, Trace(), lambda line: sys.exit(line))
+events = Events("/", path, limit, Trace(), lambda line: sys.exit(line))
 sys.stdin.read(1)
 for i in range(count):
     events.emit("container", "start", f"{name}-{i}", {"name": "n" * (i % 300)})
@@ -47,7 +47,7 @@ def writer(path: Path, name: str, count: int, limit: int) -> subprocess.Popen[by
 
 
 def events(path: Path, limit: int = 1 << 20, notes: list[str] | None = None) -> Events:
-    return Events(str(path), limit, Trace(), ([] if notes is None else notes).append)
+    return Events("/", str(path), limit, Trace(), ([] if notes is None else notes).append)
 
 
 def stream(path: Path, **options: Any) -> EventStream:

@@ -78,7 +78,7 @@ class Store:
             self.snapshots,
             self.lock,
             self.users,
-            Events(self.layout.journal, 1 << 20, self.trace, self.notes.append),
+            Events(self.layout.root, self.layout.journal, 1 << 20, self.trace, self.notes.append),
             self.trace,
             self.notes.append,
             lambda: Registries(Config(**config)),

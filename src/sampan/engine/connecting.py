@@ -73,6 +73,10 @@ class Joined:
         self.keepers: list[Keeper] = []
         self.is_running = False
 
+    @property
+    def networks(self) -> list[Network]:
+        return [network for network, _ in self.endpoints]
+
     def descriptors(self) -> dict[str, int]:
         """By the names that the plan has for them."""
         found = {"ns.network": self.network, **{f"keeper.{n}": fd for n, fd in enumerate(self.lines)}}
@@ -283,10 +287,16 @@ class Connector:
         except ProcessLookupError:
             raise Conflict(f"container {record.id} is not running") from None
         joined.is_running = True
-        for network_id, endpoint in self._store.of(record.id):
-            if endpoint.start == seen.number:
-                joined.endpoints.append((self._store.get(network_id), endpoint))
+        joined.endpoints += self._endpoints(record, seen.number)
         return joined
+
+    def joined(self, record: Record, number: int) -> list[Network]:
+        """The networks that start `number` of a container is in."""
+        return [network for network, _ in self._endpoints(record, number)]
+
+    def _endpoints(self, record: Record, number: int) -> list[tuple[Network, Endpoint]]:
+        found = self._store.of(record.id)
+        return [(self._store.get(network_id), endpoint) for network_id, endpoint in found if endpoint.start == number]
 
     def _leave(self, record: Record, joined: Joined, network: Network) -> None:
         """Undo one network of a container that runs: its interface, its rules, its endpoint, and other ways out if it was the way."""

@@ -5,13 +5,15 @@ What it asked for is part of its record; if it runs, its interfaces change too.
 
 from __future__ import annotations
 
+from sampan import jsontext
 from sampan.engine.failures import told
 from sampan.errors import Conflict, InvalidParameter, NotFound, Prohibited
+from sampan.kernel.files import write_atomic
 from sampan.oci.network import HOST, NONE, is_joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol
 
     from sampan.oci.network import Attachment, Network
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
         def find(self, reference: str) -> Network: ...
 
     class Announcer(Protocol):
-        def emit(self, kind: str, action: str, identifier: str, attributes: Mapping[str, str] = ...) -> None: ...
+        def connection(self, record: Record, network: Network, action: str) -> None: ...
+        def for_shim(self, record: Record, networks: Iterable[Network]) -> tuple[str, ...]: ...
 
     class Wires(Protocol):
         def connect(self, record: Record, lock: RecordLock, seen: Observation, attachment: Attachment) -> None: ...
         def disconnect(self, record: Record, lock: RecordLock, seen: Observation, network: Network) -> None: ...
+        def joined(self, record: Record, number: int) -> list[Network]: ...
         def tidy(self, network: Network) -> None: ...
 
 
@@ -84,7 +88,9 @@ class Connections:
             if seen.running:
                 self._wires().connect(changed, lock, seen, attachment)
             self._records.change(lock, changed)
-        self._announce("connect", found, record)
+            if seen.running:
+                self._change_end(changed, lock, seen)
+                self._events.connection(record, found, "connect")
 
     @told
     def disconnect(self, network: str, container: str, force: bool = False) -> None:
@@ -110,9 +116,10 @@ class Connections:
             self._records.change(lock, changed)
             if seen.running:
                 self._wires().disconnect(changed, lock, seen, found)
+                self._change_end(changed, lock, seen)
             # Nothing says any more that this container was in it: the end of it would not take its bridge along.
             self._wires().tidy(found)
-        self._announce("disconnect", found, record)
+            self._events.connection(record, found, "disconnect")
 
     def _forget(self, record: Record, name: str) -> None:
         """Take a network that is gone out of a container's record, so that it can be started again."""
@@ -123,9 +130,13 @@ class Connections:
                 raise Prohibited(f"container {record.id} is not connected to network {name}")
             self._records.change(lock, record.replace(networks=left))
 
-    def _announce(self, action: str, network: Network, record: Record) -> None:
-        attributes = {"container": record.id, "name": network.name, "type": network.driver}
-        self._events.emit("network", action, network.id, attributes)
+    def _change_end(self, record: Record, lock: RecordLock, seen: Observation) -> None:
+        """Let the end of the container, which its shim tells, tell of the networks that it is in now."""
+        events = self._events.for_shim(record, self._wires().joined(record, seen.number))
+        try:
+            write_atomic(lock.paths.start(seen.number).events, jsontext.dumps({"events": events}), sync=False)
+        except OSError:
+            pass  # an event never fails what it tells of
 
 
 def _whole(record: Record) -> Record:

@@ -9,7 +9,7 @@ from sampan.engine.failures import told
 from sampan.errors import NotFound, Prohibited
 from sampan.kernel import clock
 from sampan.kernel.files import read_small
-from sampan.oci.network import BRIDGE, HOST, NONE, PREDEFINED, Endpoint, Network, Pool
+from sampan.oci.network import BRIDGE, DRIVERS, HOST, NONE, PREDEFINED, Endpoint, Network, Pool, predefined_id
 from sampan.store.layout import DEFAULT_ROOT
 from sampan.store.networks import usable
 
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
         def pruned(self, kind: str, reclaimed: int) -> None: ...
 
     Filters = Mapping[str, str | bool | Sequence[str]]
-
-_DRIVERS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
 
 
 class NetworkHandle:
@@ -283,7 +281,7 @@ class Networks:
 
     def predefined(self, name: str) -> Network:
         """What `ls` shows of the modes that are no networks."""
-        return Network(id=self._id_of(name), name=name, driver=_DRIVERS[name], created=self.default().created, link="")
+        return Network(id=self._id_of(name), name=name, driver=DRIVERS[name], created=self.default().created, link="")
 
     def default(self) -> Network:
         """The network `bridge`, made if this is the first time that anybody asks for it. Raises Prohibited, OSError."""
@@ -319,9 +317,7 @@ class Networks:
 
     def _id_of(self, name: str) -> str:
         """The id of a predefined network of this root."""
-        from _blake2 import blake2b  # hashlib's, without hashlib
-
-        return blake2b(f"{self._layout.root}\0{name}".encode("utf-8", "surrogateescape"), digest_size=32).hexdigest()
+        return predefined_id(self._layout.root, name)
 
     # Within
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
+    from sampan.oci.network import Network
     from sampan.steps.trace import Trace
     from sampan.store.layout import ContainerPaths, StartPaths
     from sampan.store.locks import RecordLock
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         def container_once(
             self, record: Record, action: str, since_ns: int, extra: Mapping[str, str] = ...
         ) -> None: ...
-        def volumes(self, record: Record, action: str) -> None: ...
+        def ended(self, record: Record, networks: Iterable[Network]) -> None: ...
 
     class Snapshots(Protocol):
         def remove(self, container_id: str) -> None: ...
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         def remove_made_for(self, container_id: str) -> None: ...
 
     class Connector(Protocol):
+        def joined(self, record: Record, number: int) -> list[Network]: ...
         def release(self, record: Record, number: int) -> None: ...
         def forget(self, record: Record) -> None: ...
 
@@ -175,11 +177,12 @@ class Settler:
         start = lock.paths.start(seen.number)
         states.keep_health(lock.paths, start, self._trace)
         self._drop_run_directory(lock.paths)
+        networks = self._networks(record, seen.number)
         self.release_networks(record, seen.number)
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.
         never_ran = seen.started is None
         error = "the command or the monitor that was starting it was killed" if never_ran else ""
-        self._tell_loss(record, seen)
+        self._tell_loss(record, seen, networks)
         due = self._restart_due(record, seen, states.read_json(start.restarted))
         ended = states.write_exit(start, states.LOST_EXIT_CODE, error, never_ran, self._trace, due)
         return seen.replace(status=lifecycle.EXITED if due is None else lifecycle.RESTARTING, exit=ended)
@@ -202,7 +205,13 @@ class Settler:
         policy = self._records.read(record.id).host_config.get("RestartPolicy") or {}
         return restart.due(policy, states.LOST_EXIT_CODE, seen.intent, restarted, seconds)
 
-    def _tell_loss(self, record: Record, seen: Observation) -> None:
+    def _networks(self, record: Record, number: int) -> list[Network]:
+        try:
+            return self._connector().joined(record, number) if record.networks else []
+        except (SampanError, OSError):
+            return []  # the events of its networks are less than its end
+
+    def _tell_loss(self, record: Record, seen: Observation, networks: list[Network]) -> None:
         """The end that its monitor did not tell: before the exit file, after which nobody comes here again.
 
         Once only: a monitor that was killed at its very end may have, and so may a command that was killed right here.
@@ -214,7 +223,7 @@ class Settler:
             duration = max(0, time.time_ns() - began) // 1_000_000_000
             extra = {"exitCode": str(states.LOST_EXIT_CODE), "execDuration": str(duration)}
             self._events().container_once(record, "die", began, extra)
-        self._events().volumes(record, "unmount")
+        self._events().ended(record, networks)
 
     def drop_start(self, record: Record, start: StartPaths, patience: Patience = FULL) -> None:
         """`drop_processes` of a start whose monitor was killed, which may have a child that has not noticed it yet.

@@ -22,10 +22,11 @@ from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
+    from sampan.oci.network import Network
     from sampan.runtime.handle import Attachment
     from sampan.runtime.launcher import Launch, Launcher
     from sampan.steps.process import LoadFilter
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
     class Joined(Protocol):
         commands: list[tuple[str, ...]]
 
+        @property
+        def networks(self) -> list[Network]: ...
         def descriptors(self) -> dict[str, int]: ...
         def close(self) -> None: ...
 
@@ -78,8 +81,9 @@ if TYPE_CHECKING:
         limit: int
 
         def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
-        def volumes(self, record: Record, action: str) -> None: ...
-        def for_shim(self, record: Record) -> tuple[str, ...]: ...
+        def starting(self, record: Record, networks: Iterable[Network], attached: bool) -> None: ...
+        def ended(self, record: Record, networks: Iterable[Network]) -> None: ...
+        def for_shim(self, record: Record, networks: Iterable[Network]) -> tuple[str, ...]: ...
 
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
@@ -232,10 +236,8 @@ class Starter:
             self._prepare_mounts(record)
             waiting = _waiting(lock.paths)
             plan = self._plan(record, lock.paths, start, tuple(joins), joined, attach, len(waiting), mounted)
-            # The start and the end, with its unmounts, are told by the shim, so that no end comes before its start.
-            if attach:
-                self._events.container(record, "attach")
-            self._events.volumes(record, "mount")
+            # The start and all of the end are told by the shim, so that no end comes before its start.
+            self._events.starting(record, _networks(joined), attach)
         except BaseException as e:
             _close(joins)
             _close(waiting)
@@ -248,7 +250,7 @@ class Starter:
         except StartFailed as e:
             self._leave_networks(record, start, joined)
             self._conclude_failure(record, lock.paths, start, e)
-            self._events.volumes(record, "unmount")
+            self._events.ended(record, _networks(joined))
             raise
         finally:
             _close(joins)
@@ -367,7 +369,7 @@ class Starter:
             watched=self._trace.observer is not None,
             health=self._health(record, paths, start, group, load_filter) if record.config.get("Healthcheck") else "",
             journal=(self._events.path, self._events.limit),
-            events=self._events.for_shim(record),
+            events=self._events.for_shim(record, _networks(networks)),
             filter=load_filter,
             keepers=tuple(networks.commands) if networks is not None else (),
         )
@@ -431,6 +433,10 @@ def _waiting(paths: ContainerPaths) -> dict[str, int]:
     from sampan.runtime import waiting  # in here: mostly nobody is
 
     return {f"{WAITING}{number}": fd for number, fd in enumerate(waiting.take_all(paths.waiting))}
+
+
+def _networks(joined: Joined | None) -> list[Network]:
+    return joined.networks if joined is not None else []
 
 
 def _place(record: Record, paths: ContainerPaths) -> tuple[str, bool, bool]:

@@ -42,7 +42,7 @@ class Wiring:
     def _events(self) -> Any:
         from sampan.engine.events import Events
 
-        return Events(self.layout.journal, self.settings.events_size, self.trace, self.notify)
+        return Events(self.layout.root, self.layout.journal, self.settings.events_size, self.trace, self.notify)
 
     def _event_reader(self) -> Any:
         from sampan.engine.eventreader import EventReader

@@ -22,6 +22,9 @@ import os
 import time
 
 RS = b"\x1e"
+BETWEEN = b"\n" + RS
+"""Joins records that are appended by one write(2): all of them are there, in their order and with nothing in between, or none."""
+
 OLDER = ".1"
 """Ends the name of the file before this one."""
 
@@ -30,7 +33,7 @@ _PAUSE = 0.001
 
 
 def append(path: str, record: bytes, limit: int) -> None:
-    """Add a record, which has no RS in it. The file is renamed first if it would grow beyond `limit` bytes.
+    """Add a record, which has no RS in it, or several joined by BETWEEN. The file is renamed first if it would grow beyond `limit` bytes.
 
     Raises OSError: ENOSPC also for a record that did not fit as a whole.
     """

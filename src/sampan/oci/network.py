@@ -15,6 +15,8 @@ BRIDGE = "bridge"
 """The default network's name, and the driver's."""
 
 NONE, HOST = "none", "host"
+DRIVERS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
+"""Of the predefined networks."""
 PREDEFINED = (BRIDGE, HOST, NONE)
 
 OPTION_BRIDGE = "com.docker.network.bridge.name"
@@ -39,6 +41,13 @@ def is_user_defined(mode: str) -> bool:
 def is_joined(mode: str) -> bool:
     """Whether a NetworkMode names a network at all: none, host and container:ID do not."""
     return mode == BRIDGE or is_user_defined(mode)
+
+
+def predefined_id(root: str, name: str) -> str:
+    """The id of one of the PREDEFINED networks: it follows from the engine's root, so that nothing has to be read for it."""
+    from _blake2 import blake2b  # hashlib's, without hashlib
+
+    return blake2b(f"{root}\0{name}".encode("utf-8", "surrogateescape"), digest_size=32).hexdigest()
 
 
 class Pool(Struct):

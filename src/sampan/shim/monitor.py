@@ -263,18 +263,20 @@ class Monitor:
         outcome.done.clear()
         give_memory_back()
 
-    def _event(self, action: str, about: int = 0, **extra: str) -> None:
-        """Append an event to the journal, of the container or of the volume at `about`; one that cannot be is lost."""
+    def _event(self, action: str, then: tuple[str, ...] = (), **extra: str) -> None:
+        """Append an event of the container to the journal, `then` those that come with it; what cannot be written is lost."""
         if not self.plan.events:
             return
-        event = protocol.loads(self.plan.events[about].encode("ascii"))
-        if action != "start" and not about:
+        event = protocol.loads(self.plan.events[0].encode("ascii"))
+        if action != "start":
             record = read_object(f"{self.plan.directory}/record.json") or {}  # it may have been renamed
             event["attributes"]["name"] = record.get("name", event["attributes"]["name"])
         # What labels say comes before what is special to the event, as with Docker.
         event.update(action=action, time=time.time_ns(), attributes={**extra, **event["attributes"]})
+        others = ({**protocol.loads(text.encode("ascii")), "time": time.time_ns()} for text in then)
+        told = appendlog.BETWEEN.join(map(protocol.dumps, (event, *others)))
         path, limit = self.plan.journal
-        attempt(lambda: appendlog.append(path, protocol.dumps(event), limit))
+        attempt(lambda: appendlog.append(path, told, limit))
 
     # serving
 
@@ -367,9 +369,9 @@ class Monitor:
         # Before the exit file: killed in between, we are lost, and who settles that looks whether this was told.
         if oom:
             self._event("oom")
-        self._event("die", exitCode=str(code), execDuration=str(int(time.monotonic() - self.began)))
-        for volume in range(1, len(self.plan.events)):
-            self._event("unmount", volume)
+        # Networks may have been connected and left since the start (`engine.connections`).
+        events = (read_object(f"{self.plan.start}/events") or {}).get("events", self.plan.events)
+        self._event("die", events[1:], exitCode=str(code), execDuration=str(int(time.monotonic() - self.began)))
         lost = {"log_lost": self.log.lost} if self.log is not None and self.log.lost else {}
         self._write_exit(
             **report, **lost, finished=clock.now(), error="", failed=False, **({"restart": again} if again else {})

@@ -134,7 +134,8 @@ class LaunchPlan(Struct):
     nobody else. reaper: argv of a command that makes a restart, or settles the exit; settles: whether an exit leaves something to
     do (the client that started the container does it, or else the reaper). temporary: `--rm`. watched: announce every step. health: a
     `HealthPlan` as text, "" for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the
-    container's, as a JSON object without action and time, then those of the volumes that its end unmounts; none if there is no journal.
+    container's, as a JSON object without action and time, then those of the networks and volumes that its end lets go of, without time; none
+    if there is no journal.
     keepers: for each network whose keeper is to be watched the command that starts another; its line is the descriptor "keeper.N".
     """
 

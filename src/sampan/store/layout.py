@@ -53,6 +53,7 @@ class StartPaths:
 
     __slots__ = (
         "directory",
+        "events",
         "exit",
         "health",
         "number",
@@ -76,6 +77,8 @@ class StartPaths:
         self.reserved_stopping = f"{self.directory}/stopping.tmp"
         self.restarted = f"{self.directory}/restarted"
         self.trace = f"{self.directory}/trace"
+        # There if networks were connected or left since: what the end tells instead of the plan's `events`.
+        self.events = f"{self.directory}/events"
         # Of a run that has ended; while it runs it is in the run directory (`ContainerPaths.health`).
         self.health = f"{self.directory}/health.json"
 
