@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -287,18 +286,6 @@ def test_check_mends_a_bridge_that_nobody_needs(root: Root) -> None:
     assert "it is of network front, which no container is in" in done.out
     cli("system", "check", "--repair").ok()
     assert cli("system", "check").ok().out == "nothing found\n"
-
-
-def test_what_is_done_is_told_as_events(root: Root) -> None:
-    cli, began = root.cli, str(time.time())
-    container = cli("create", "--name", "box", "--network", "front", *SLEEP).ok().out.strip()
-    cli("network", "connect", "bridge", "box").ok()
-    cli("network", "disconnect", "bridge", "box").ok()
-    lines = cli("events", "--since", began, "--until", "0s", "--filter", "type=network", "--format", "json").ok().out
-    events = [json.loads(line) for line in lines.splitlines()]
-    found = [(e["Action"], e["Actor"]["Attributes"]) for e in events if "container" in e["Actor"]["Attributes"]]
-    attributes = {"container": container, "name": "bridge", "type": "bridge"}
-    assert found == [("connect", attributes), ("disconnect", attributes)]
 
 
 def test_the_library(root: Root) -> None:

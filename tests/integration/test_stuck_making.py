@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,14 @@ def children(pid: int) -> list[int]:
     with contextlib.suppress(FileNotFoundError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def status(pid: int, field: str) -> str:
+    """A field of /proc/PID/status; Z for the state of one that is gone."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(line for line in lines if line.startswith(f"{field}:")).split()[1]
+    return "Z"
 
 
 def is_stage(pid: int) -> bool:
@@ -122,6 +131,46 @@ def test_the_end_of_a_container_does_not_wait_for_an_exec_that_is_stuck(root: Ro
     assert box.inspect()["State"]["ExitCode"] == 137
     eventually(lambda: told, what="the client of the exec is told")
     assert "the container has ended" in str(told[0])
+
+
+@pytest.mark.parametrize("end", [signal.SIGSTOP, signal.SIGKILL])
+def test_an_exec_whose_first_process_ends_its_work_right_after_its_clone(
+    root: Root, engine: sampan.Engine, end: signal.Signals
+) -> None:
+    """It never says who its child is. Whom nobody reaps keeps the container's pid namespace, and so `stop`, waiting."""
+    box = engine.containers.create("base", SLEEP, stop_signal="KILL")
+    box.start()
+    monitor = monitor_of(root, box)
+    init = set(children(monitor))
+    told: list[object] = []
+
+    def run() -> None:
+        try:
+            told.append(box.exec(SLEEP).exit_code)
+        except SampanError as e:
+            told.append(e)
+
+    # It is held up where clone3 returns to it: its child is there, and it can have done nothing since.
+    held = ["-e", "trace=clone3", "-e", "inject=clone3:delay_exit=2000000"]
+    strace = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, "-p", str(monitor), *held])
+    try:
+        eventually(lambda: status(monitor, "TracerPid") != "0", what="strace is there")
+        thread = threading.Thread(target=run)
+        thread.start()
+        eventually(lambda: len(set(children(monitor)) - init) == 2, what="both processes are there")
+        first, second = sorted(set(children(monitor)) - init)
+        os.kill(first, end)
+    finally:
+        strace.terminate()
+        strace.wait()
+    eventually(lambda: status(first, "State") in ("T", "Z"), what="the signal")
+    begun = time.monotonic()
+    box.stop()
+    assert time.monotonic() - begun < patience(6)
+    assert box.inspect()["State"]["ExitCode"] == 137
+    thread.join(patience(60))
+    assert told, "the client of the exec is told"
+    assert not os.path.exists(f"/proc/{second}")
 
 
 def test_a_probe_that_is_stuck_on_its_way_counts_at_its_timeout(root: Root, engine: sampan.Engine) -> None:

@@ -123,6 +123,11 @@ def address(value: Any) -> int:
     return _ctypes.addressof(value)
 
 
+def number_at(where: int) -> int:
+    """The number at an address of this process' memory, as large as a register."""
+    return _Long.from_address(where).value
+
+
 def syscall(number: int, *args: Any) -> int:
     """Make the system call `number`: what it returned, and the errno is `last_errno`.
 

@@ -21,6 +21,7 @@ else:
     import _signal  # `signal` wraps every number in an enum: 10 ms of imports in each shim
 
 CLONE_PARENT = 0x8000
+CLONE_PARENT_SETTID = 0x100000
 CLONE_INTO_CGROUP = 0x200000000
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 15, 38
@@ -29,11 +30,15 @@ PR_SET_CHILD_SUBREAPER = 36
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
+_SYS_MMAP = by_machine(9, 222)
+_SYS_MUNMAP = by_machine(11, 215)
 _SYS_PRCTL = by_machine(157, 167)
 _SYS_PRLIMIT64 = by_machine(302, 261)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
 _CLOSE_RANGE_CLOEXEC = 4
+_PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_ANONYMOUS = 1, 2, 1, 32
+_PLACE_SIZE = 4096
 
 # struct clone_args of clone3(2), up to `cgroup` (Linux 5.7): flags, pidfd, child_tid, parent_tid, exit_signal, stack,
 # stack_size, tls, set_tid, set_tid_size, cgroup
@@ -45,17 +50,34 @@ def fork() -> int:
     return os.fork()
 
 
-def clone3(flags: int, cgroup_fd: int = -1) -> int:
+def clone3(flags: int, cgroup_fd: int = -1, place: int = 0) -> int:
     """fork with namespace flags: 0 in the child, the child's pid in the parent (clone3(2)).
 
     With `CLONE_PARENT` the child is a sibling: the caller's parent is told of its end by the signal that it is told
     of the caller's, and `exit_signal` has to be 0. `cgroup_fd`, a cgroup v2 directory, makes the child start there.
+    `place`: of `make_place`, where the kernel writes the child's pid before this returns.
     """
+    if place:
+        flags |= CLONE_PARENT_SETTID
     exit_signal = 0 if flags & CLONE_PARENT else _signal.SIGCHLD
     if cgroup_fd >= 0:
         flags |= CLONE_INTO_CGROUP
-    args = _CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
+    args = _CLONE_ARGS.pack(flags, 0, 0, place, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
     return fork_by(SYS_CLONE3, "clone3", args, len(args))
+
+
+def make_place() -> int:
+    """The address of a number that this process shares with those that it forks from now on (mmap(2)); 0 at first.
+
+    For `clone3` in one of them: who made the place knows of the child even if the one between them is stopped, or killed.
+    """
+    flags = _MAP_SHARED | _MAP_ANONYMOUS
+    return raw(_SYS_MMAP, "mmap", "", 0, _PLACE_SIZE, _PROT_READ | _PROT_WRITE, flags, -1, 0)
+
+
+def drop_place(place: int) -> None:
+    """Give a place's memory back (munmap(2))."""
+    raw(_SYS_MUNMAP, "munmap", "", place, _PLACE_SIZE)
 
 
 def prctl(option: int, argument: int = 0, syscall: str = "prctl") -> int:

@@ -7,6 +7,7 @@ import os
 import select
 
 from sampan.kernel import process
+from sampan.kernel.libc import number_at
 from sampan.shim import protocol, stages
 from sampan.steps.base import Context
 
@@ -22,11 +23,16 @@ _KILL_SECONDS = 2.0
 
 
 class Launching:
-    """A process that is being made: stage1, and the socket over which it and stage2 report."""
+    """A process that is being made: stage1, the socket over which it and stage2 report, the place in memory at which stage2's pid appears.
 
-    def __init__(self, child: int, status: Any) -> None:
+    Stage1 tells that pid too, and may be stopped or killed before it does: a stage2 that nobody reaps keeps its pid namespace,
+    and with it the container, from ending.
+    """
+
+    def __init__(self, child: int, status: Any, place: int) -> None:
         self.child = child
         self.status = status
+        self.place = place
 
     def fileno(self) -> int:
         """For those who poll: it hangs up when execve has worked or something has failed. `conclude` waits for nothing then."""
@@ -41,26 +47,21 @@ class Launching:
     def kill(self) -> None:
         """End it, however far it is. It is still to be concluded, when it hangs up."""
         os.kill(self.child, 9)
-        if pid := self._stage2():
+        if pid := self.stage2():
             os.kill(pid, 9)
 
     def is_broken(self) -> bool:
-        """Whether stage2 has died and stage1, which does not go on, keeps that from being heard. Until stage2 is reaped its
-        pid namespace cannot end, and so the container cannot.
-        """
-        pid = self._stage2()
+        """Whether stage2 has died and stage1, which does not go on, keeps that from being heard."""
+        pid = self.stage2()
         return pid != 0 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def _stage2(self) -> int:
+    def stage2(self) -> int:
         """Its pid, 0 if there is none yet."""
-        try:
-            said = self.status.recv(1 << 16, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
-        except OSError:
-            return 0
-        for kind, body in protocol.Reader().feed(said):
-            if kind == protocol.INIT:
-                return int(protocol.loads(body)["pid"])
-        return 0
+        return number_at(self.place)
+
+    def close(self) -> None:
+        self.status.close()
+        process.drop_place(self.place)
 
 
 class Outcome:
@@ -93,15 +94,20 @@ def launch(
 def begin(text: str, ctx: Context, starting: bool = False, watched: bool = False) -> Launching:
     """The first half of `launch`, which does not wait."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    child = process.fork()
+    place = process.make_place()
+    try:
+        child = process.fork()
+    except OSError:
+        process.drop_place(place)
+        raise
     if child == 0:
         ours.close()
         ctx.fds["status"] = theirs.fileno()
         # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
         process.close_all_but([0, 1, 2, *ctx.fds.values()])
-        stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched), starting)
+        stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched, place), starting)
     theirs.close()
-    return Launching(child, ours)
+    return Launching(child, ours, place)
 
 
 def conclude(
@@ -116,7 +122,8 @@ def conclude(
     if stuck:
         launching.status.setblocking(False)
     _hear(launching.status, outcome, leave)
-    launching.status.close()
+    outcome.pid = outcome.pid or launching.stage2()
+    launching.close()
     os.waitpid(launching.child, os.WNOHANG if stuck else 0)
     if late:
         outcome.failed = _late(outcome)

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 class Reporter:
     """Tells the monitor what was done; waits for leave before each step if the start is watched."""
 
-    def __init__(self, fd: int, watched: bool) -> None:
+    def __init__(self, fd: int, watched: bool, place: int = 0) -> None:
+        """place: where the kernel itself writes stage2's pid for the monitor, see `process.make_place`."""
         self.fd = fd
         self.watched = watched
+        self.place = place
 
     def begin(self, stage: str, index: int) -> None:
         if self.watched:
@@ -159,7 +161,7 @@ def _clone(flags: int, ctx: Context, report: Reporter) -> int:
     begun = time.perf_counter()
     report.begin("clone", 0)
     try:
-        pid = process.clone3(flags | process.CLONE_PARENT, ctx.fds.get("cgroup", -1))
+        pid = process.clone3(flags | process.CLONE_PARENT, ctx.fds.get("cgroup", -1), report.place)
     except KernelError as e:
         report.failed("clone", 0, CloneInit(flags), time.perf_counter() - begun, e)
         return -1
