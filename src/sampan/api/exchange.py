@@ -11,8 +11,10 @@ Of one exchange only one thread may write. `on_gone` calls back from the server'
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import termios
 import threading
 import time
 from email.utils import formatdate
@@ -39,6 +41,8 @@ MAX_JSON = 16 << 20
 """Bytes of a body that is read as a whole; streams have no bound but what their reader sets."""
 BODY_SECONDS = 300.0
 """After which a body of which nothing more comes is given up."""
+_HEADER_READ_SECONDS = 0.05
+_AF_UNIX = 1
 _PIECE = 256 << 10
 _RAW = "application/vnd.docker.raw-stream"
 
@@ -258,6 +262,7 @@ class Exchange:
         lines += [f"{name}: {value}" for name, value in self.common_headers().items()]
         self.take_over()
         _send(self._socket, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        _await_reader(self._socket)
         return self._socket, early
 
     def send_raw(self, data: bytes) -> None:
@@ -295,6 +300,23 @@ class Leaving:
         with self._lock:
             if self._fd >= 0:
                 os.eventfd_write(self._fd, 1)
+
+
+def _await_reader(sock: socket.socket) -> None:
+    """Wait a moment until the client has read the header, and nothing else with it.
+
+    docker-py reads it through a buffer, and the stream past that buffer: what came along is lost to it. A unix socket says how much
+    was not read yet (SIOCOUTQ, unix(7)); TCP only what was not acknowledged.
+    """
+    if sock.family != _AF_UNIX:
+        return
+    deadline = time.monotonic() + _HEADER_READ_SECONDS
+    unread = bytearray(4)
+    while time.monotonic() < deadline:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, unread)
+        if not any(unread):
+            return
+        time.sleep(0.0001)
 
 
 def _send(sock: socket.socket, data: bytes) -> None:

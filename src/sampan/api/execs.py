@@ -11,7 +11,7 @@ import threading
 from sampan.api import bodies
 from sampan.api.relay import Relay, frame, stream_type
 from sampan.engine.exec import ExecRequest
-from sampan.errors import Conflict, InvalidParameter, StartFailed
+from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.oci.detachkeys import parse_detach_keys
 
 TYPE_CHECKING = False
@@ -63,20 +63,16 @@ def start(engine: Engine, exchange: Exchange, id: str) -> None:
 
 
 def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[int, int]) -> None:
+    tty = _may_start(container, exec_id)
+    # The header first, as dockerd does: docker-py loses what comes along with it.
+    client, early = exchange.hijack(stream_type(exchange, tty))
     try:
         request, attachment = container.exec_begin(exec_id, False, size)
-    except StartFailed as e:
-        # As dockerd: the connection is there already for its client, who looks for the exit code afterwards.
-        tty = bool(container.exec_inspect(exec_id)["ProcessConfig"]["tty"])
-        exchange.hijack(stream_type(exchange, tty))
+    except SampanError as e:
+        # The client has its connection already, and looks for the exit code afterwards.
         text = f"{e}\r\n".encode("utf-8", "surrogateescape")
         exchange.send_raw(text if tty else frame(1, text))
         return
-    try:
-        client, early = exchange.hijack(stream_type(exchange, request.tty))
-    except BaseException:
-        attachment.close()
-        raise
     outputs = frozenset(
         stream for stream, wanted in ((1, request.stdout or request.tty), (2, request.stderr)) if wanted
     )
@@ -91,6 +87,19 @@ def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[
     finally:
         with _lock:
             del _relays[exec_id]
+
+
+def _may_start(container: Container, exec_id: str) -> bool:
+    """Whether it has a terminal. Raises NotFound, Conflict while that can still be an answer."""
+    shown = container.exec_inspect(exec_id)
+    if shown["Running"] or shown["ExitCode"] is not None:
+        raise Conflict(f"exec session {exec_id} was started before")
+    state = container.status
+    if state == "paused":
+        raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+    if state != "running":
+        raise Conflict(f"container {container.id} is not running")
+    return bool(shown["ProcessConfig"]["tty"])
 
 
 def inspect(engine: Engine, exchange: Exchange, id: str) -> None:
