@@ -159,8 +159,19 @@ def test_the_keeper_killed(here: Machine) -> None:
 
 def test_flushed_rules_come_back(here: Machine) -> None:
     here.web("-p", "8080:80")
+    whole = here.host.ruleset()
     here.host.run("nft", "flush", "ruleset")
-    eventually(lambda: here.get(HERE, 8080, here.outside) == "web", seconds=15)
+    eventually(lambda: here.host.ruleset() == whole, seconds=60, what="the rules are there again")
+    assert here.get(HERE, 8080, here.outside) == "web"
+    # And one that somebody takes out by hand, or puts in.
+    rules = here.host.run("nft", "-a", "list", "ruleset").stdout.splitlines()
+    table = next(line.split()[2] for line in rules if line.startswith("table inet sampan-"))
+    translation = next(line for line in rules if "dnat" in line)
+    chain = [line.split()[1] for line in rules[: rules.index(translation)] if line.split()[:1] == ["chain"]][-1]
+    here.host.run("nft", "delete", "rule", "inet", table, chain, "handle", translation.split()[-1])
+    eventually(lambda: here.host.ruleset() == whole, seconds=60, what="the rule is there again")
+    here.host.run("nft", "insert", "rule", "inet", table, "forward", "drop")
+    eventually(lambda: here.host.ruleset() == whole, seconds=60, what="the foreign rule is gone")
 
 
 def test_several_networks_and_connecting_while_it_runs(here: Machine) -> None:

@@ -176,6 +176,19 @@ REFUSED: list[tuple[list[str], str]] = [
         ["-d", "macvlan", "-o", "macvlan_mode=foo", "x"],
         "Error: requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default",
     ),
+    (["-d", "macvlan", "-o", "parent=lo", "x"], "Error: loopback interface is not a valid parent link"),
+    (
+        ["-d", "macvlan", "-o", "parent=eth0.9999", "x"],
+        "Error: vlan id must be between 1-4094, received: 9999",
+    ),
+    (
+        ["-o", "com.docker.network.bridge.inhibit_ipv4=quux", "x"],
+        'Error: failed to parse com.docker.network.bridge.inhibit_ipv4 value: quux (strconv.ParseBool: parsing "quux": invalid syntax)',
+    ),
+    (
+        ["-o", "com.docker.network.host_ipv4=::1", "x"],
+        "Error: failed to parse com.docker.network.host_ipv4 value: ::1 (not an IPv4 address)",
+    ),
     (
         ["-d", "ipvlan", "-o", "ipvlan_mode=foo", "x"],
         "Error: requested ipvlan mode 'foo' is not valid, 'l2' mode is the ipvlan driver default",
@@ -196,6 +209,11 @@ def test_options_that_would_do_something_with_docker_are_not_swallowed(new_root:
     done = new_root.cli("network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "x")
     assert done.code == 1
     assert "com.docker.network.bridge.gateway_mode_ipv4 of networks cannot be had" in done.err
+
+
+def test_options_of_the_manager_of_addresses_are_kept_and_shown(new_root: Root) -> None:
+    new_root.cli("network", "create", "--ipam-opt", "b=2", "--ipam-opt", "a=1", "x").ok()
+    assert new_root.cli("network", "inspect", "-f", "{{json .IPAM.Options}}", "x").ok().out == '{"a":"1","b":"2"}\n'
 
 
 def test_two_networks_do_not_share_a_bridge(new_root: Root) -> None:

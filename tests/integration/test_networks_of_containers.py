@@ -229,12 +229,52 @@ def test_further_addresses_of_the_link(root: Root) -> None:
     assert "link-local address fe80::77: network front has no IPv6" in run("fe80::77").err
 
 
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+
+
+def test_what_the_driver_is_told_of_an_interface(root: Root) -> None:
+    root.cli("network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "prefixed").ok()
+    values = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.forwarding=0"
+    show = "cd /proc/sys/net/ipv4/conf; ls; cat lan0/log_martians lan0/forwarding"
+    run = ("run", "--rm", "--network", f'name=prefixed,"driver-opt={SYSCTLS}={values}"', "base", "sh", "-c", show)
+    assert root.cli(*run).ok().out.split() == ["all", "default", "lan0", "lo", "1", "0"]
+    for option, message in (
+        (f"{SYSCTLS}=net.ipv4.conf.IFNAME.x", "expected sysctl 'net.ipv4.conf.IFNAME.x' to have format name=value"),
+        (f"{SYSCTLS}=net.ipv4.ip_forward=0", "expected sysctl 'net.ipv4.ip_forward=0' to have format net.X.Y.IFNAME.Z"),
+        (f"{SYSCTLS}=net.ipv4.conf.IFNAME.a/b=0", "to have format net.X.Y.IFNAME.Z"),
+        (
+            f"{SYSCTLS}=net.ipv4.conf.IFNAME.nosuch=1",
+            "failed to set sysctl net.ipv4.conf.IFNAME.nosuch=1: write /proc/",
+        ),
+        (f"{SYSCTLS}=net.ipv4.conf.IFNAME.forwarding=x", "forwarding: invalid argument"),
+        ("com.docker.network.endpoint.ifname=a/b", "invalid name of an interface: 'a/b'"),
+    ):
+        done = root.cli("run", "--rm", "--network", f"name=prefixed,driver-opt={option}", "base", "true")
+        assert done.code == 125, option
+        assert message in done.err
+    assert root.cli("ps", "-aq").ok().out == ""
+
+
 def test_links_of_the_default_network_are_in_etc_hosts(root: Root) -> None:
     cli = root.cli
-    db = cli("run", "-d", "--name", "db", "--network", "bridge", *SLEEP).ok().out.strip()
+    flags = ("--expose", "5432", "-e", "A=1=2", "-e", "OWN=other", "-e", "HOME=/x")
+    db = cli("run", "-d", "--name", "db", "--network", "bridge", *flags, *SLEEP).ok().out.strip()
     address = networks(root, "db")["bridge"]["IPAddress"]
-    text = cli("run", "--rm", "--network", "bridge", "--link", "db:database", "base", "cat", "/etc/hosts").ok().out
-    assert f"{address}\tdatabase {db[:12]} db\n" in text
+    show = ("base", "sh", "-c", "cat /etc/hosts; env")
+    linked = ("--name", "web", "--link", "db:my-db", "-e", "MY_DB_ENV_OWN=mine")
+    text = cli("run", "--rm", "--network", "bridge", *linked, *show).ok().out
+    assert f"{address}\tmy-db {db[:12]} db\n" in text
+    variables = dict(line.partition("=")[::2] for line in text.splitlines() if line.startswith("MY_DB_"))
+    assert variables == {
+        "MY_DB_NAME": "/web/my-db",
+        "MY_DB_PORT": f"tcp://{address}:5432",
+        "MY_DB_PORT_5432_TCP": f"tcp://{address}:5432",
+        "MY_DB_PORT_5432_TCP_ADDR": address,
+        "MY_DB_PORT_5432_TCP_PORT": "5432",
+        "MY_DB_PORT_5432_TCP_PROTO": "tcp",
+        "MY_DB_ENV_A": "1=2",
+        "MY_DB_ENV_OWN": "mine",
+    }
 
 
 def test_the_host_is_found_by_name(root: Root) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -220,6 +221,27 @@ def test_udp_is_published(world: World) -> None:
         assert done.stdout == "udp\n", where
 
 
+def test_who_sends_datagrams_from_one_port_reaches_whoever_has_the_port_now(world: World) -> None:
+    """The kernel remembers where it led the first one, and its memory outlives the rules."""
+    net, port = network(), web(protocol="udp")
+    ask = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1); s.bind(('', 7777))\n"
+    ask += f"try: s.sendto(b'x', ('{HOST}', 8080)); print(s.recv(99).decode().strip())\nexcept OSError: print('nobody')"
+
+    def answer() -> str:
+        return world.outside.run(sys.executable, "-ISc", ask).stdout.strip()
+
+    def forget() -> None:
+        world.host.call(lambda: firewall.forget_datagrams([Endpoint("c", 1, "e", "eth0", "v", "m", ports=(port,))]))
+
+    assert answer() == "nobody"
+    for last in (2, 3):
+        world.endpoints.clear()
+        server = world.container(net, last, port)
+        server.answer_datagrams(80, f"server {last}")
+        forget()
+        eventually(lambda last=last: answer() == f"server {last}", what="the one that has the port answers")  # type: ignore[misc]
+
+
 def test_ipv6(world: World) -> None:
     net = network(ipv6=True, pools=(Pool("10.77.0.0/24", "10.77.0.1"), Pool(f"{SUBNET6}/64", f"{SUBNET6}1")))
     for side, address in ((world.host, "2001:db8::1"), (world.outside, "2001:db8::9")):
@@ -411,6 +433,37 @@ def test_ipvlan_in_both_modes_or_words_for_why_not(world: World) -> None:
         assert made.run("ip", "route", "show", "default").stdout
         made.close = lambda: None  # type: ignore[method-assign]
         os.close(made.fd)
+
+
+def test_a_vlan_of_a_device_is_made_and_removed_or_words_for_why_not(world: World) -> None:
+    net = network(0).replace(driver="macvlan", link="eth0.50", options={"parent": "eth0.50"})
+    try:
+        made = world.host.call(lambda: bridge.ensure(world.host.links, net))
+    except System as e:
+        assert "this kernel has no such links" in str(e)  # noqa: PT017
+    else:
+        found = links.find(world.host.links, "eth0.50")
+        assert found is not None
+        assert (found.index, found.kind, found.up, bridge.is_ours(found, net.id)) == (made, "vlan", True, True)
+        assert world.host.call(lambda: bridge.ensure(world.host.links, net)) == made
+    world.host.call(lambda: bridge.tear_down(world.host.links, net))
+    assert links.find(world.host.links, "eth0.50") is None
+    missing = net.replace(link="eth7.50")
+    with pytest.raises(System, match="needs the link eth7, which this host does not have"):
+        world.host.call(lambda: bridge.ensure(world.host.links, missing))
+
+
+def test_the_bridge_has_no_address_and_packets_leave_with_the_one_that_was_chosen(world: World) -> None:
+    world.host.run("ip", "addr", "add", "203.0.113.77/24", "dev", "eth0")
+    net = network(0).replace(
+        options={"com.docker.network.bridge.inhibit_ipv4": "true", "com.docker.network.host_ipv4": "203.0.113.77"}
+    )
+    container = world.container(net, 2)
+    assert "inet 10." not in world.host.run("ip", "addr", "show", "dev", net.link).stdout
+    world.host.run("ip", "addr", "add", "10.77.0.1/24", "dev", net.link)  # as somebody does who inhibits ours
+    world.outside.start("socat", "TCP4-LISTEN:99,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
+    world.outside.await_listener(99)
+    assert container.ask(OUTSIDE, 99) == "203.0.113.77"
 
 
 def test_disconnecting_and_other_default_routes(world: World) -> None:

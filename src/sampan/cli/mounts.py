@@ -62,13 +62,13 @@ def mount(text: str) -> dict[str, Any]:
     if not text:
         raise ValueError("value is empty")
     made: dict[str, Any] = {"Type": "volume"}
-    for field in _fields(text):
+    for field in fields(text):
         _take(made, field)
     _check(made)
     return made
 
 
-def _fields(text: str) -> list[str]:
+def fields(text: str) -> list[str]:
     """The fields of a line of CSV (RFC 4180), for a value may hold a comma: `"volume-opt=o=addr=x,rw"`."""
     if '"' not in text and "\n" not in text:
         return text.split(",")

@@ -20,7 +20,7 @@ _MAC = frozenset("0123456789abcdefABCDEF")
 def parse(text: str) -> dict[str, Any]:
     """ "name=front,alias=web,ip=10.9.0.7" as {"Target": ..., "Aliases": [...]}. Raises ValueError in Docker's words."""
     found: dict[str, Any] = {"Target": "", "Aliases": [], "LinkLocalIPs": [], "DriverOpts": {}}
-    for field in text.split(","):
+    for field in _fields(text):
         key, equals, value = field.partition("=")
         key, value = key.strip().lower(), value.strip()
         if not equals or not key:
@@ -43,6 +43,15 @@ def parse(text: str) -> dict[str, Any]:
     if not found["Target"]:
         raise ValueError("network name/id is not specified")
     return found
+
+
+def _fields(text: str) -> list[str]:
+    """The fields of a line of CSV, for a value may hold a comma."""
+    if '"' not in text:
+        return text.split(",")
+    from sampan.cli.mounts import fields  # in here: few are quoted
+
+    return fields(text)
 
 
 _SINGLE = {"name": "Target", "ip": "IPv4Address", "ip6": "IPv6Address", "mac-address": "MacAddress"}

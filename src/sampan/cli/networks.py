@@ -201,7 +201,7 @@ CREATE = Command(
         Flag("internal", "bool", "Let containers reach each other and nothing else"),
         Flag("ip-range", "strings", "Give containers addresses of this part of a subnet only"),
         Flag("ipam-driver", "string", "Who gives addresses: default", default="default"),
-        Flag("ipam-opt", "map", "Refused: the default driver of addresses has no options", hidden=True),
+        Flag("ipam-opt", "map", "Set IPAM driver specific options"),
         Flag("ipv4", "bool", "Give containers IPv4 addresses", default=True),
         Flag("ipv6", "bool", "Give containers IPv6 addresses"),
         Flag("label", "labels", "Set metadata for the network"),

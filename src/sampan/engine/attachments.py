@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from sampan.errors import InvalidParameter, NotFound
 from sampan.network.ipam import canonical, check_wanted
-from sampan.oci.network import BRIDGE, Attachment, is_user_defined
+from sampan.network.parameters import check_of_link
+from sampan.oci.network import BRIDGE, OPTION_INTERFACE, OPTION_SYSCTLS, Attachment, is_user_defined
 from sampan.oci.subnet import parse_address
 
 TYPE_CHECKING = False
@@ -72,6 +73,8 @@ def attachment(network: Network, settings: Mapping[str, Any], records: Records) 
     mac = (settings.get("MacAddress") or "").lower().replace("-", ":")
     if mac and not _is_mac(mac):
         problems.append(f"invalid MAC address: {settings['MacAddress']}")
+    options = dict(settings.get("DriverOpts") or {})
+    problems += _option_problems(options)
     if not problems and not (six and not network.ipv6):
         problems += _outside(network, four, six)
     elif six and not network.ipv6 and not problems:
@@ -88,7 +91,7 @@ def attachment(network: Network, settings: Mapping[str, Any], records: Records) 
         aliases=aliases,
         links=tuple(_link(text, records, network.is_default) for text in settings.get("Links") or ()),
         gateway_priority=int(settings.get("GwPriority") or 0),
-        options=dict(settings.get("DriverOpts") or {}),
+        options=options,
     )
 
 
@@ -99,6 +102,18 @@ def _address_problems(network: Network) -> list[str]:
         # One that we chose may be another one when the network is made again.
         return ["user specified IP address is supported only when connecting to networks with user configured subnets"]
     return []
+
+
+def _option_problems(options: Mapping[str, str]) -> list[str]:
+    name = options.get(OPTION_INTERFACE, "")
+    problems = [f"invalid name of an interface: {name!r}"] if name and not _is_link(name) else []
+    sysctls = filter(None, options.get(OPTION_SYSCTLS, "").split(","))
+    return [*problems, *filter(None, map(check_of_link, sysctls))]
+
+
+def _is_link(name: str) -> bool:
+    """Whether the kernel takes it for a link (dev_valid_name)."""
+    return len(name) < 16 and name not in (".", "..", "lo") and not any(c in "/:" or c.isspace() for c in name)
 
 
 def _outside(network: Network, four: str, six: str) -> list[str]:

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     class Finder(Protocol):
         def find(self, reference: str) -> Network: ...
 
+    class Records(Protocol):
+        def read(self, container_id: str) -> Record: ...
+
     class Members(Protocol):
         def release_dead(self, network: Network) -> None: ...
 
@@ -68,6 +71,8 @@ class Joined:
         self.endpoints: list[tuple[Network, Endpoint]] = []
         self.masters: dict[str, int] = {}
         """The indexes of the networks' links on the host, by the networks' ids."""
+        self.environment: list[str] = []
+        """Variables that tell of the containers that it is linked with."""
         self.lines: list[int] = []
         self.commands: list[tuple[str, ...]] = []
         self.keepers: list[Keeper] = []
@@ -100,6 +105,7 @@ class Connector:
         self,
         layout: Layout,
         store: Store,
+        records: Records,
         networks: Finder,
         members: Callable[[], Members],
         spawn: Spawn,
@@ -109,6 +115,7 @@ class Connector:
     ) -> None:
         """`spawn` starts a keeper, `interpreter` is the command line that a shim starts one with. `notify` tells a person."""
         self._store = store
+        self._records = records
         self._networks = networks
         self._members = members
         self._keepers = Keepers(layout, store, spawn, interpreter, trace)
@@ -131,7 +138,11 @@ class Connector:
             try:
                 self._enter(record, number, wanted, joined, bound)
                 self._wire(joined)
-                etcfiles.connect(record, paths, ordered(joined.endpoints), self._linked(record, joined))
+                linked = self._linked(record, joined)
+                joined.environment = [
+                    entry for _, endpoint, alias in linked for entry in self._told(record, endpoint, alias)
+                ]
+                etcfiles.connect(record, paths, ordered(joined.endpoints), _hosts(linked))
                 self._keepers.hand_over(record, number, joined, bound)
             finally:
                 if bound is not None:
@@ -166,7 +177,7 @@ class Connector:
         taken = {attachment.options.get(OPTION_INTERFACE, "") for attachment, _ in wanted}
         with netlink.Socket() as host:
             for attachment, network in wanted:
-                name = attachment.options.get(OPTION_INTERFACE) or free_name(taken)
+                name = attachment.options.get(OPTION_INTERFACE) or free_name(network, taken)
                 taken.add(name)
                 ports = tuple(bound.ports) if bound is not None and network is publisher else ()
                 self._enter_one(host, record, number, attachment, network, name, ports, joined)
@@ -195,6 +206,7 @@ class Connector:
             self._store.put(network.id, endpoint)
             joined.endpoints.append((network, endpoint))
             joined.masters[network.id] = self._make_host_side(host, network, bool(ports))
+            firewall.forget_datagrams((endpoint,))
 
     def _make_host_side(self, host: netlink.Socket, network: Network, changed: bool) -> int:
         """The index of its link. `changed`: whether an endpoint with published ports was written."""
@@ -246,12 +258,12 @@ class Connector:
             bound = self._keepers.bind(record, networks) if first and not published else None
             try:
                 taken = {endpoint.interface for _, endpoint in before}
-                name = attachment.options.get(OPTION_INTERFACE) or free_name(taken)
+                name = attachment.options.get(OPTION_INTERFACE) or free_name(network, taken)
                 with netlink.Socket() as host:
                     ports = tuple(bound.ports) if bound is not None else ()
                     self._enter_one(host, record, seen.number, attachment, network, name, ports, joined)
                 self._wire(joined, len(before))
-                etcfiles.connect(record, lock.paths, ordered(joined.endpoints), self._linked(record, joined))
+                etcfiles.connect(record, lock.paths, ordered(joined.endpoints), _hosts(self._linked(record, joined)))
                 self._keepers.hand_over(record, seen.number, joined, bound, (network,))
             finally:
                 if bound is not None:
@@ -268,7 +280,7 @@ class Connector:
         try:
             answered = self._keepers.answering(joined)
             self._leave(record, joined, network)
-            etcfiles.connect(record, lock.paths, ordered(joined.endpoints), self._linked(record, joined))
+            etcfiles.connect(record, lock.paths, ordered(joined.endpoints), _hosts(self._linked(record, joined)))
             self._keepers.look(network)
             if answered == network.id:
                 # Another network's keeper answers from here on.
@@ -317,8 +329,8 @@ class Connector:
                 self._drop(found, endpoint)
             return
 
-    def _linked(self, record: Record, joined: Joined) -> list[tuple[str, str]]:
-        """Whom the container knows by `--link` in the default network: (address, names), as far as they run."""
+    def _linked(self, record: Record, joined: Joined) -> list[tuple[Network, Endpoint, str]]:
+        """Whom the container knows by `--link` in the default network, and as what, as far as they run."""
         found = []
         for network, _ in joined.endpoints:
             wanted = [a.links for a in record.networks if network.is_default and a.network == network.name]
@@ -328,9 +340,20 @@ class Connector:
             for endpoint in self._store.endpoints(network.id):
                 for alias, name in links_wanted.items():
                     if endpoint.address and name in endpoint.names:
-                        names = dict.fromkeys((alias, endpoint.container[:12], *endpoint.names))
-                        found.append((endpoint.address, " ".join(names)))
+                        found.append((network, endpoint, alias))
         return found
+
+    def _told(self, record: Record, endpoint: Endpoint, alias: str) -> list[str]:
+        from sampan.engine.linkvariables import variables
+
+        try:
+            other = self._records.read(endpoint.container)
+        except NotFound:
+            return []  # removed in this moment
+        config = other.config
+        return variables(
+            record.name, alias, endpoint.address, config.get("ExposedPorts") or (), config.get("Env") or ()
+        )
 
     # an end
 
@@ -355,6 +378,7 @@ class Connector:
             left = [e for e in self._store.endpoints(network.id) if e.container != endpoint.container]
             with self._trace.step("set firewall of", network.name):
                 firewall.restore(network, lambda: left)
+                firewall.forget_datagrams((endpoint,))
         self._store.drop(network.id, endpoint.container)
 
     def forget(self, record: Record) -> None:
@@ -394,6 +418,14 @@ class Connector:
         """The networks that a container's record names, as far as they are there still."""
         names = {attachment.network for attachment in record.networks}
         return [network for network in self._store.all() if network.name in names or network.id in names]
+
+
+def _hosts(linked: Sequence[tuple[Network, Endpoint, str]]) -> list[tuple[str, str]]:
+    """Their lines of /etc/hosts: (address, names)."""
+    return [
+        (endpoint.address, " ".join(dict.fromkeys((alias, endpoint.container[:12], *endpoint.names))))
+        for _, endpoint, alias in linked
+    ]
 
 
 def _set_routes(inside: netlink.Socket, endpoints: Sequence[tuple[Network, Endpoint]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.network import bridge, ipam
-from sampan.oci.network import BRIDGE, Endpoint
+from sampan.oci.network import BRIDGE, OPTION_PREFIX, OPTION_SYSCTLS, Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def ordered(endpoints: Sequence[tuple[Network, Endpoint]]) -> list[tuple[Network
     return [by_id[network.id] for network in order]
 
 
-def free_name(taken: Iterable[str]) -> str:
-    """eth0, eth1, ..."""
-    number = 0
-    while f"eth{number}" in taken:
+def free_name(network: Network, taken: Iterable[str]) -> str:
+    """eth0, eth1, ..., or what the network says instead of eth."""
+    prefix, number = network.options.get(OPTION_PREFIX) or "eth", 0
+    while f"{prefix}{number}" in taken:
         number += 1
-    return f"eth{number}"
+    return f"{prefix}{number}"
 
 
 def make_endpoint(
@@ -70,6 +70,7 @@ def make_endpoint(
         servers=tuple(record.host_config.get("Dns") or ()),
         link_local=attachment.link_local,
         gateway_priority=attachment.gateway_priority,
+        sysctls=tuple(filter(None, attachment.options.get(OPTION_SYSCTLS, "").split(","))),
         **{**addresses.to_json(), **gateways},
     )
 

@@ -17,7 +17,17 @@ _LINK_MAX = 15
 """IFNAMSIZ without its NUL, netdevice(7)."""
 
 _DOCKERS = "com.docker.network."
-_KNOWN = (data.OPTION_BRIDGE, data.OPTION_ICC, data.OPTION_MASQUERADE, data.OPTION_HOST_ADDRESS, data.OPTION_MTU)
+_KNOWN = (
+    data.OPTION_BRIDGE,
+    data.OPTION_ICC,
+    data.OPTION_MASQUERADE,
+    data.OPTION_HOST_ADDRESS,
+    data.OPTION_MTU,
+    data.OPTION_PREFIX,
+    data.OPTION_INHIBIT,
+    data.OPTION_SOURCE,
+    data.OPTION_SOURCE6,
+)
 # strconv.ParseBool
 _TRUTH = frozenset(("1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"))
 _MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
@@ -54,6 +64,7 @@ def parse(request: Mapping[str, Any], network_id: str, created: str) -> Network:
         options=options,
         labels=labels,
         configured=any(pool.subnet for pool in pools),
+        ipam_options=_texts("IPAM.Options", (request.get("IPAM") or {}).get("Options")),
     )
 
 
@@ -94,8 +105,6 @@ def _is_six(pool: data.Pool) -> bool:
 def _pools(ipam: Mapping[str, Any], ipv4: bool, ipv6: bool) -> list[data.Pool]:
     if ipam.get("Driver") not in (None, "", "default"):
         raise NotFound(f'plugin "{ipam["Driver"]}" not found')
-    if ipam.get("Options"):
-        raise InvalidParameter("the default driver of addresses has no options (--ipam-opt)")
     pools = [pool for pool in subnets.check(ipam.get("Config") or [], ipv6) if pool.subnet]
     if not ipv4:
         pools = [pool for pool in pools if _is_six(pool)]
@@ -120,6 +129,8 @@ def _link(driver: str, options: dict[str, str], network_id: str) -> str:
         if name.startswith(_DOCKERS) and name not in _KNOWN:
             raise InvalidParameter(f"the option {name} of networks cannot be had in this version of sampan")
     _check_number(options)
+    if prefix := options.get(data.OPTION_PREFIX):
+        check_link(f"{prefix}0000")
     if driver == "bridge":
         _check_bridge(options)
         return check_link(options.get(data.OPTION_BRIDGE) or f"br-{network_id[:12]}")
@@ -133,7 +144,17 @@ def _link(driver: str, options: dict[str, str], network_id: str) -> str:
         raise InvalidParameter(
             f"requested ipvlan flag '{flag}' is not valid, 'bridge' flag is the ipvlan driver default"
         )
-    return check_link(options.get("parent") or f"dm-{network_id[:12]}")
+    return check_link(_check_parent(options.get("parent") or "") or f"dm-{network_id[:12]}")
+
+
+def _check_parent(parent: str) -> str:
+    """A device of the host, or DEVICE.VLAN, which is made. Whether the device is there is seen when a container starts."""
+    if parent == "lo":
+        raise InvalidParameter("loopback interface is not a valid parent link")
+    _, dot, vlan = parent.rpartition(".")
+    if dot and vlan.isdigit() and not 1 <= int(vlan) <= 4094:
+        raise InvalidParameter(f"vlan id must be between 1-4094, received: {vlan}")
+    return parent
 
 
 def _check_number(options: Mapping[str, str]) -> None:
@@ -166,10 +187,20 @@ def _ipv4(value: str) -> str:
         return "nil ip"
 
 
+def _ipv6(value: str) -> str:
+    try:
+        return "" if parse_address(value)[1] == 128 else "not an IPv6 address"
+    except InvalidParameter:
+        return "nil ip"
+
+
 _BRIDGE_CHECKS: dict[str, Callable[[str], str]] = {
     data.OPTION_ICC: _bool,
     data.OPTION_MASQUERADE: _bool,
+    data.OPTION_INHIBIT: _bool,
     data.OPTION_HOST_ADDRESS: _ipv4,
+    data.OPTION_SOURCE: _ipv4,
+    data.OPTION_SOURCE6: _ipv6,
 }
 
 
@@ -191,8 +222,10 @@ def overlaps(network: Network, others: list[Network]) -> None:
 
 
 def same_link(network: Network, others: list[Network]) -> None:
-    """Raises Conflict if the bridge is another network's."""
+    """Raises Conflict if the bridge is another network's, Prohibited if the VLAN's link is: it goes with one of them."""
     for other in others:
+        if "bridge" not in (network.driver, other.driver) and other.link == network.link and "." in network.link:
+            raise Prohibited(f"network {other.name} is already using parent interface {network.link}")
         if network.driver == "bridge" and other.driver == "bridge" and other.link == network.link:
             raise Conflict(
                 f"bridge name conflicts with network {other.name} ({other.id}) by bridge name {network.link}"

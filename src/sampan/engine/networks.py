@@ -387,7 +387,7 @@ def shown(network: Network, containers: Mapping[str, Any] | None = None) -> dict
         "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": "default",
-            "Options": None if network.is_predefined else {},
+            "Options": None if network.is_predefined else dict(sorted(network.ipam_options.items())),
             "Config": [_shown_pool(pool) for pool in network.pools],
         },
         "Internal": network.internal,

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
         def of_container(self, host: dict[str, Any], capabilities: Sequence[str]) -> LoadFilter | None: ...
 
     class Joined(Protocol):
+        environment: list[str]
+
         commands: list[tuple[str, ...]]
 
         @property
@@ -333,7 +335,7 @@ class Starter:
             places["network"] = OWN_NETWORK
             joined = (*joined, "network", *(("user",) if record.uids else ()))
         spec = make_spec(
-            record.to_json(),
+            _with_variables(record, networks.environment if networks is not None else ()),
             etcfiles.places(record, paths, self._records),
             group,
             self._cgroups.version,
@@ -424,6 +426,14 @@ class Starter:
                 f"{_reason(kind, container_id)}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
             )
         return Handle(paths, paths.start(seen.number).directory)
+
+
+def _with_variables(record: Record, variables: Sequence[str]) -> dict[str, Any]:
+    """The record as the plan is made of it, with variables that its own ones replace."""
+    if not variables:
+        return record.to_json()
+    own = record.config.get("Env") or ()
+    return {**record.to_json(), "config": {**record.config, "Env": [*variables, *own]}}
 
 
 def _waiting(paths: ContainerPaths) -> dict[str, int]:

@@ -121,7 +121,9 @@ class Wiring:
 
         store, networks = self.network_store, self.networks
         hands = (spawn_apart, interpreter())
-        return Connector(self.layout, store, networks, lambda: self.members, *hands, self.notify, self.trace)
+        return Connector(
+            self.layout, store, self.records, networks, lambda: self.members, *hands, self.notify, self.trace
+        )
 
     def _settler(self) -> Any:
         from sampan.engine.settle import Settler

@@ -26,11 +26,12 @@ LOOPBACK = 1
 
 # enum of linux/if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO = 1, 3, 4, 5, 10, 12
-_IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC = 18, 28, 26
+_IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 28, 26, 27
 _INFO_KIND, _INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _BR_MCAST_SNOOPING = 23
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
+_VLAN_ID = 1
 _MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS = 1, 1, 2
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 
@@ -50,7 +51,10 @@ IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 
 
 class Link(Struct):
-    """A network interface. mac: as text, "" for none. kind: "bridge", "veth", ..., "" for a device. master, parent: indexes, 0 for none."""
+    """A network interface. mac: as text, "" for none. kind: "bridge", "veth", ..., "" for a device. master, parent: indexes, 0 for none.
+
+    group: a number that whoever made it chose.
+    """
 
     index: int
     name: str
@@ -60,6 +64,7 @@ class Link(Struct):
     kind: str
     master: int
     parent: int
+    group: int = 0
 
 
 class Address(Struct):
@@ -146,6 +151,7 @@ def _link(body: bytes) -> Link:
         kind=netlink.to_text(info.get(_INFO_KIND, b"")),
         master=_number(found.get(_IFLA_MASTER)),
         parent=_number(found.get(_IFLA_LINK)),
+        group=_number(found.get(_IFLA_GROUP)),
     )
 
 
@@ -193,6 +199,11 @@ def add_ipvlan(socket: Socket, name: str, parent: int, mode: str, flag: str, nam
     """Make a link with an IP address of its own on the device `parent`, in another namespace."""
     data = u16(_IPVLAN_MODE, IPVLAN_MODES[mode]) + u16(_IPVLAN_FLAGS, IPVLAN_FLAGS[flag])
     _add(socket, name, "ipvlan", data, [u32(_IFLA_LINK, parent), u32(_IFLA_NET_NS_FD, namespace)])
+
+
+def add_vlan(socket: Socket, name: str, parent: int, vlan: int, group: int) -> None:
+    """Make the link of a VLAN (802.1Q, 1 to 4094) on the device `parent`, in a group by which it is known later."""
+    _add(socket, name, "vlan", u16(_VLAN_ID, vlan), [u32(_IFLA_LINK, parent), u32(_IFLA_GROUP, group)])
 
 
 def add_dummy(socket: Socket, name: str, mac: str = "") -> None:

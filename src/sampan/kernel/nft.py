@@ -209,6 +209,13 @@ def dnat(address: bytes, port: int = 0) -> bytes:
     return loaded + _expression("nat", *registers)
 
 
+def snat(address: bytes) -> bytes:
+    """snat to: another source."""
+    family = IPV4 if len(address) == 4 else IPV6
+    registers = [big_u32(1, 0), big_u32(2, family), big_u32(3, _REGISTER)]
+    return _immediate(_REGISTER, address) + _expression("nat", *registers)
+
+
 def masquerade() -> bytes:
     """masquerade: the source becomes the address of the link by which it leaves."""
     return _expression("masq")
@@ -223,6 +230,8 @@ class Batch:
     def __init__(self, family: int = INET) -> None:
         self._family = family
         self._changes: list[tuple[str, str, int, int, bytes]] = []
+        self.added: dict[str, int] = {}
+        """How many rules it adds to each chain."""
 
     def add_table(self, table: str) -> None:
         """Make a table; one that is there stays."""
@@ -259,6 +268,7 @@ class Batch:
             told = comment.encode()[:126] + b"\0"
             body += attribute(_RULE_USERDATA, bytes([_COMMENT, len(told)]) + told)
         flags = netlink.CREATE | (0 if first else netlink.APPEND)
+        self.added[chain] = self.added.get(chain, 0) + 1
         self._change("NEWRULE", f"{chain} {comment}".rstrip(), _NEWRULE, flags, body)
 
     def delete_rule(self, table: str, rule: Rule) -> None:

@@ -12,7 +12,7 @@ from sampan.errors import Conflict, InvalidParameter, System
 from sampan.kernel import links
 from sampan.kernel.libc import KernelError
 from sampan.network import parameters
-from sampan.oci.network import BRIDGE, OPTION_BRIDGE, OPTION_ICC, OPTION_MTU
+from sampan.oci.network import BRIDGE, OPTION_BRIDGE, OPTION_ICC, OPTION_INHIBIT, OPTION_MTU
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,14 @@ def bridge_mac(network_id: str) -> str:
 
 def is_ours(link: Link, network_id: str) -> bool:
     """Whether a link is the one that was made for this network, and not somebody else's of the same name."""
+    if link.kind == "vlan":
+        return link.group == vlan_group(network_id)  # its MAC address is its parent's
     return link.kind in ("bridge", "dummy") and link.mac == bridge_mac(network_id)
+
+
+def vlan_group(network_id: str) -> int:
+    """The group by which a VLAN's link is known as a network's own."""
+    return 0x53 << 24 | int(network_id[:6], 16)  # 0 is everybody's
 
 
 def ensure(host: Socket, network: Network) -> int:
@@ -81,6 +88,8 @@ def _bridge(host: Socket, network: Network) -> int:
         return found.index  # it is brought up last: all of it is there
     parameters.quiet(network.link, network.ipv6)
     for pool in network.pools:
+        if ":" not in pool.subnet and network.option(OPTION_INHIBIT, False):
+            continue
         _add_gateway(host, found.index, pool)
     links.set_up(host, found.index, network.link)
     return found.index
@@ -110,14 +119,24 @@ def _parent(host: Socket, network: Network) -> int:
     found = links.find(host, network.link)
     if found is not None:
         return found.index
-    if network.link != f"{DUMMY}{network.id[:12]}":
-        raise System(f"network {network.name} needs the link {network.link}, which this host does not have")
-    links.add_dummy(host, network.link, bridge_mac(network.id))
+    if network.link == f"{DUMMY}{network.id[:12]}":
+        links.add_dummy(host, network.link, bridge_mac(network.id))
+    else:
+        _add_vlan(host, network)
     found = links.find(host, network.link)
     if found is None:
         raise System(f"the link {network.link} vanished as soon as it was made")
     links.set_up(host, found.index, network.link)
     return found.index
+
+
+def _add_vlan(host: Socket, network: Network) -> None:
+    """The link eth0.50 of VLAN 50 on eth0."""
+    device, dot, vlan = network.link.rpartition(".")
+    parent = links.find(host, device) if dot and vlan.isdigit() else None
+    if parent is None:
+        raise System(f"network {network.name} needs the link {device or network.link}, which this host does not have")
+    links.add_vlan(host, network.link, parent.index, int(vlan), vlan_group(network.id))
 
 
 def tear_down(host: Socket, network: Network) -> None:
@@ -144,6 +163,8 @@ def attach(host: Socket, inside: Socket, namespace: int, network: Network, endpo
         for address, prefix in (*own, *_further(network, endpoint)):
             if address:
                 links.add_address(inside, made, address, prefix)
+        for sysctl in endpoint.sysctls:
+            parameters.set_of_link(endpoint.interface, sysctl)
         links.set_up(inside, made, endpoint.interface)
     except KernelError as e:
         raise failure(f"cannot connect container {endpoint.container} to network {network.name}", e) from None

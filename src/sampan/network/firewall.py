@@ -21,7 +21,7 @@ from sampan.errors import System
 from sampan.kernel import links, netlink, nft
 from sampan.kernel.libc import KernelError
 from sampan.network import bridge, parameters
-from sampan.oci.network import BRIDGE, OPTION_ICC, OPTION_MASQUERADE
+from sampan.oci.network import BRIDGE, OPTION_ICC, OPTION_MASQUERADE, OPTION_SOURCE, OPTION_SOURCE6
 from sampan.oci.subnet import parse_subnet
 
 TYPE_CHECKING = False
@@ -95,6 +95,20 @@ def replace(
         make(network, endpoints, find_uplinks(host), loopback, there).commit(socket)
     except KernelError as e:
         raise bridge.failure(f"cannot set the firewall's rules of network {network.name}", e) from None
+
+
+def rules_there(socket: netlink.Socket, network: Network) -> dict[str, int]:
+    """How many rules each chain of the network's table has. Raises KernelError."""
+    found: dict[str, int] = {}
+    for rule in nft.list_rules(socket, table_name(network.id)):
+        found[rule.chain] = found.get(rule.chain, 0) + 1
+    return found
+
+
+def rules_wanted(host: netlink.Socket, network: Network, endpoints: Sequence[Endpoint]) -> dict[str, int]:
+    """How many each is to have. host: a socket of rtnetlink. Raises KernelError."""
+    loopback = any(map(needs_loopback, endpoints)) and parameters.route_loopback(network.link)
+    return make(network, endpoints, find_uplinks(host), loopback).added
 
 
 def remove(socket: netlink.Socket, network: Network) -> None:
@@ -227,12 +241,32 @@ def _leaving(
     for subnet in subnets:
         source = nft.source(subnet.pack(), subnet.prefix)
         if masquerades:
-            yield source, elsewhere, nft.masquerade()
+            chosen = network.options.get(OPTION_SOURCE if subnet.bits == 32 else OPTION_SOURCE6)
+            yield source, elsewhere, nft.snat(links.pack_address(chosen)) if chosen else nft.masquerade()
         if published:
             # To a neighbour by a published port: the answer has to come back by the host, which knows of the translation.
             yield source, here, nft.connection_translated(), nft.masquerade()
     if any(needs_loopback(endpoint) for endpoint, _ in published):
         yield nft.source(*_LOOPBACK), here, nft.masquerade()
+
+
+def forget_datagrams(endpoints: Iterable[Endpoint]) -> None:
+    """Let the kernel forget what it knows of datagrams to their published ports: they came before the rules, or come after them.
+
+    Else whoever goes on sending from one port is led to where he was led before. Raises System.
+    """
+    ports = {port.host_port for endpoint in endpoints for port in endpoint.ports if port.protocol == "udp"}
+    if not ports:
+        return
+    from sampan.kernel import conntrack  # in here: few ports are of UDP
+
+    try:
+        with netlink.Socket() as host:
+            # Only what was sent to this host: others have that port, too.
+            own = {found.address for found in links.list_addresses(host)}
+        conntrack.forget_datagrams(own, ports)
+    except KernelError as e:
+        raise System(f"cannot forget connections of published ports: {e}") from None
 
 
 # tables of others

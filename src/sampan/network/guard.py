@@ -1,7 +1,7 @@
 """Looks after the firewall's rules of a network: what somebody flushes is made again.
 
 The kernel tells of every change of nf_tables (nfnetlink's group of notifications), whoever makes it. A moment after the last one it is looked
-whether our table is still there with its rules, and whether those in chains of others are; nothing is written if so. What is to be there
+whether our table is still there with all its rules (they are counted), and whether those in chains of others are; nothing is written if so. What is to be there
 follows from the endpoints, under the network's lock: a command that is at work on both is waited for.
 """
 
@@ -49,6 +49,7 @@ class Guard:
         self._failed = failed
         self._due = False
         self._refused = ""
+        self._made: tuple[dict[str, int], dict[str, int]] | None = None
         self._socket: Any = None
         try:
             self._socket = _listen()
@@ -101,12 +102,14 @@ class Guard:
         network, endpoints = self._members.network, self._members.all()
         if network is None or network.driver != BRIDGE or not endpoints:
             return
-        with nft.connect() as socket:
-            whole = bool(nft.list_rules(socket, firewall.table_name(network.id)))
-            if whole:
+        with nft.connect() as socket, netlink.Socket() as host:
+            there, wanted = firewall.rules_there(socket, network), firewall.rules_wanted(host, network, endpoints)
+            # What we have made is as good as we can make it: it is not made again and again.
+            if there == wanted or (there, wanted) == self._made:
                 firewall.open_ways(socket, network, nft.list_chains(socket))
-        if not whole:
-            firewall.restore(network, lambda: endpoints)
+            else:
+                firewall.restore(network, lambda: endpoints)
+                self._made = firewall.rules_there(socket, network), wanted
         self._refused = ""
 
     def close(self) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 
+from sampan.errors import System
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.oci.network import Network
@@ -60,6 +62,32 @@ def quiet(link: str, ipv6: bool) -> None:
         # nothing would be forwarded to the link's neighbours, for a second or two.
         write(f"ipv6/conf/{link}/accept_dad", "0")
     write(f"ipv6/conf/{link}/disable_ipv6", "0" if ipv6 else "1")
+
+
+def set_of_link(link: str, sysctl: str) -> None:
+    """Set a parameter of a link: `net.ipv4.conf.IFNAME.log_martians=1`, judged by `check_of_link` before. Raises System."""
+    name, _, value = sysctl.partition("=")
+    _, family, kind, _, last = name.split(".")
+    path = f"{_ROOT}/{family}/{kind}/{link}/{last}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise System(f"failed to set sysctl {sysctl}: write {path}: {(e.strerror or str(e)).lower()}") from None
+
+
+def check_of_link(sysctl: str) -> str:
+    """What is wrong with such a parameter, "" for nothing: it must be one of the interface's own."""
+    name, equal, value = sysctl.partition("=")
+    parts = name.split(".")
+    if not equal or not value:
+        return f"expected sysctl '{sysctl}' to have format name=value"
+    if len(parts) != 5 or parts[0] != "net" or parts[3] != "IFNAME" or not all(parts) or "/" in name:
+        return f"expected sysctl '{sysctl}' to have format net.X.Y.IFNAME.Z"
+    return ""
 
 
 def allow_forwarding(network: Network) -> list[str]:

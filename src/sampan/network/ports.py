@@ -188,6 +188,11 @@ def _open(address: str, port: int, protocol: str) -> _socket.socket | None:
 def _refusal(error: OSError, address: str, port: int, protocol: str) -> PortInUse | System:
     if error.errno == errno.EADDRINUSE:
         return PortInUse(address, port, protocol)
+    if protocol == "sctp" and error.errno in _ABSENT:
+        return System(
+            f"failed to bind host port {_shown(address)}:{port}/{protocol}: this kernel has no SCTP sockets (CONFIG_IP_SCTP), "
+            "by which a free port is found: name one, as in -p 8080:80/sctp"
+        )
     reason = {
         errno.EADDRNOTAVAIL: "cannot assign requested address",
         errno.EACCES: "permission denied: ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE",

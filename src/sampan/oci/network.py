@@ -25,6 +25,14 @@ OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_ADDRESS = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_INTERFACE = "com.docker.network.endpoint.ifname"
 """An endpoint's option: the name of its interface."""
+OPTION_PREFIX = "com.docker.network.container_iface_prefix"
+"""How the names of interfaces in containers begin, instead of eth."""
+OPTION_INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
+"""Whether the bridge is to have no IPv4 address."""
+OPTION_SOURCE, OPTION_SOURCE6 = "com.docker.network.host_ipv4", "com.docker.network.host_ipv6"
+"""The host's address from which containers' packets leave, instead of that of the link by which they do."""
+OPTION_SYSCTLS = "com.docker.network.endpoint.sysctls"
+"""An endpoint's option: NAME=VALUE of its interface, the names with IFNAME for the interface's, separated by commas."""
 OPTION_MTU = "com.docker.network.driver.mtu"
 
 _FILE_END = ".json"
@@ -64,7 +72,7 @@ class Network(Struct):
 
     id: 64 hexadecimal digits. created: RFC 3339. link: the bridge's name on the host, or the parent's of a macvlan.
     options: as with Docker's driver (`com.docker.network...`). configured: whether somebody named its subnet, so that
-    containers may name addresses. broken: why its record cannot be used ("" for a good one); such a network can only be removed.
+    containers may name addresses. ipam_options: kept and shown, for the manager of addresses has none. broken: why its record cannot be used ("" for a good one); such a network can only be removed.
     """
 
     id: str
@@ -80,6 +88,7 @@ class Network(Struct):
     options: dict[str, str] = {}  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
     configured: bool = False
+    ipam_options: dict[str, str] = {}  # noqa: RUF012
     broken: str = ""
 
     @classmethod
@@ -140,7 +149,8 @@ class Endpoint(Struct):
     container: the full id; start: the number of the start that it belongs to. interface: the link's name in the container,
     link: of its other end on the host. names: all that are answered with its addresses, the container's own first. prefix: bits.
     links: names that this container alone calls others by, each with a name that the network knows. servers: who its other
-    questions are forwarded to (`--dns`); none for the host's. link_local: further addresses of its interface.
+    questions are forwarded to (`--dns`); none for the host's. link_local: further addresses of its interface. sysctls: its parameters,
+    `net.ipv4.conf.IFNAME.log_martians=1`.
     """
 
     container: str
@@ -161,12 +171,13 @@ class Endpoint(Struct):
     links: dict[str, str] = {}  # noqa: RUF012
     servers: tuple[str, ...] = ()
     link_local: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         known = {name: value for name, value in data.items() if name in cls._fields}
         ports = tuple(PublishedPort(**port) for port in data.get("ports", ()))
-        lists = {name: tuple(data.get(name, ())) for name in ("names", "servers", "link_local")}
+        lists = {name: tuple(data.get(name, ())) for name in ("names", "servers", "link_local", "sysctls")}
         return cls(**{**known, **lists, "ports": ports})
 
     @property
