@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.api import bodies, containerview
+from sampan.api import bodyfields as bodies
+from sampan.api import containerview
 from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from sampan.api import bodies
+from sampan.api import bodyfields as bodies
 from sampan.api.relay import Relay, frame, stream_type
 from sampan.engine.exec import ExecRequest
 from sampan.errors import Conflict, InvalidParameter, SampanError
