@@ -331,6 +331,7 @@ class Download:
         self._partial: Partial | None = None
         self._there = False  # Somebody else has brought it meanwhile, or it was finished.
         self._ended = False
+        self._interrupted = False
         self._error: BaseException | None = None
         self._verdict: bool | None = None
         self._position = 0
@@ -400,7 +401,9 @@ class Download:
         with self._changed:
             partial = self._partial
             assert partial is not None
-            self._changed.wait_for(lambda: partial.size > self._position or self._ended)
+            self._changed.wait_for(lambda: partial.size > self._position or self._ended or self._interrupted)
+            if self._interrupted:
+                raise Stopped
             if self._error is not None:
                 raise self._error
             data = partial.read_at(self._position, size)
@@ -408,6 +411,12 @@ class Download:
             if self._ended:
                 self._report(short(self.blob), "Extracting", self._position, self.blob.size)
         return data
+
+    def interrupt(self) -> None:
+        """End the reading: who reads ahead is not wanted any more. See `store.ahead`."""
+        with self._changed:
+            self._interrupted = True
+            self._changed.notify_all()
 
     def finish(self) -> None:
         """All was read and found good: the blob gets its name. Raises what went wrong, `InvalidParameter` for a wrong digest."""

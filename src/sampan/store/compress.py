@@ -1,7 +1,8 @@
-"""Layers compressed for a registry: gzip on all processors, or zstd; the same bytes for the same layer.
+"""Layers compressed for a registry: gzip on all processors, or zstd; the same bytes for the same layer on one machine.
 
 gzip is cut into blocks that are compressed at the same time, each with the end of the one before as its dictionary, and put
-together to one member (RFC 1951, 1952), as pigz does: any reader takes it, and it is as small.
+together to one member (RFC 1951, 1952), as pigz does: any reader takes it. ISA-L does the work where it is there: seven times as fast
+as zlib at its own choice of level, which Docker takes, for blobs that are a tenth larger.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor, Future
+    from typing import Protocol
 
     from sampan.store.tarstream import Source
+
+    class _Packer(Protocol):
+        def compress(self, data: bytes, /) -> bytes: ...
+        def flush(self, mode: int, /) -> bytes: ...
+
+    Packers = Callable[[bytes], _Packer]
 
 GZIP, ZSTD = "gzip", "zstd"
 KINDS = (GZIP, ZSTD)
@@ -22,7 +30,8 @@ KINDS = (GZIP, ZSTD)
 _BLOCK = 1 << 19
 _DICTIONARY = 1 << 15
 _AHEAD = 4  # blocks that are in the works at most, for each layer
-_GZIP_LEVEL = 6  # zlib's own choice, and Docker's
+_ISAL_LEVEL = 3  # its best
+_ZLIB_LEVEL = 6  # zlib's own choice, and Docker's
 _ZSTD_LEVEL = 3  # zstd's own choice
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no system
 
@@ -47,12 +56,13 @@ def _blocks(source: Source) -> Iterator[bytes]:
 
 
 def _gzip(source: Source, workers: Executor) -> Iterator[bytes]:
+    packers = _packers()
     queue: list[Future[bytes]] = []
     checksum = size = 0
     before = b""
     yield _HEADER
     for block in _blocks(source):
-        queue.append(workers.submit(_deflate, block, before))
+        queue.append(workers.submit(_deflate, packers, block, before))
         checksum = zlib.crc32(block, checksum)
         size += len(block)
         before = block[-_DICTIONARY:]
@@ -64,11 +74,25 @@ def _gzip(source: Source, workers: Executor) -> Iterator[bytes]:
     yield b"\x03\0" + struct.pack("<II", checksum, size & 0xFFFFFFFF)
 
 
-def _deflate(block: bytes, before: bytes) -> bytes:
-    make: Callable[..., zlib._Compress] = zlib.compressobj
-    packer = make(
-        _GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, *([before] if before else ())
-    )
+def _packers() -> Packers:
+    """What makes a compressor of raw deflate that knows what came before."""
+    make: Callable[..., _Packer]
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        make, level = zlib.compressobj, _ZLIB_LEVEL
+    else:
+        make, level = isal_zlib.compressobj, _ISAL_LEVEL
+
+    def packer(before: bytes) -> _Packer:
+        dictionary = (before,) if before else ()
+        return make(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, *dictionary)
+
+    return packer
+
+
+def _deflate(packers: Packers, block: bytes, before: bytes) -> bytes:
+    packer = packers(before)
     return packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
 
 

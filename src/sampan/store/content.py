@@ -249,6 +249,9 @@ class VerifiedReader:
         self._hash.update(data)
         return data
 
+    def interrupt(self) -> None:
+        """Nothing: a file does not keep its reader waiting. So it may be read ahead (`store.ahead`)."""
+
     def drain(self) -> None:
         """Read to the end, for the sake of the verdict."""
         for _ in self._chunks():

@@ -15,7 +15,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     from sampan.store.tarstream import Source
@@ -72,15 +72,32 @@ def apply(
     are the directories of the layers below, topmost first. With "delete" the directory holds a copy of all layers
     below already, and deleted names are removed.
 
+    A stream that can be interrupted (see `store.ahead`) is decompressed and hashed in a thread of its own.
+
     Reads to the end of the stream, since that is what the digest is of. Raises `InvalidParameter` for what is wrong
     with the archive and `System` where the disk refuses; the directory is then half full, and the caller's to remove.
     """
     source = DigestStream(decompress(stream, dir_fd))
+    interrupt: Callable[[], None] | None = getattr(stream, "interrupt", None)
+    if interrupt is None:
+        size, entries = _apply(source, dir_fd, whiteouts, lower, limits)
+    else:
+        from sampan.store.ahead import ReadAhead
+
+        with ReadAhead(source, interrupt) as ahead:
+            size, entries = _apply(ahead, dir_fd, whiteouts, lower, limits)
+    return LayerInfo(source.digest, size, entries, source.size)
+
+
+def _apply(
+    source: Source, dir_fd: int, whiteouts: Whiteouts, lower: Sequence[str], limits: Limits | None
+) -> tuple[int, int]:
+    """Unpack a plain archive: the layer's size, and the number of its entries."""
     reader = TarReader(source, limits)
     layers = LowerLayers(lower) if whiteouts == "overlay" and lower else None
     tree = LayerTree(dir_fd, layers, whole=whiteouts == "delete" and bool(os.listdir(dir_fd)))
     try:
-        size, entries = _unpack(reader, Extractor(tree, layers))
+        found = _unpack(reader, Extractor(tree, layers))
         tree.close()
     except BaseException:
         tree.abandon()
@@ -89,7 +106,7 @@ def apply(
         if layers is not None:
             layers.close()
     reader.drain()
-    return LayerInfo(source.digest, size, entries, source.size)
+    return found
 
 
 def _unpack(reader: TarReader, extractor: Extractor) -> tuple[int, int]:

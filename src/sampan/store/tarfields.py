@@ -6,6 +6,7 @@ Everything here takes what a hostile archive may hold and raises `Malformed` for
 from __future__ import annotations
 
 import array
+import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
 def checksum_holds(block: bytes) -> bool:
     """Whether a header's checksum is right: the sum of its bytes, the checksum's own counted as spaces."""
     expected = number(block[148:156], "checksum")
-    total = sum(block) - sum(block[148:156]) + 256
+    # Adler-32 sums bytes modulo 65521 in its lower half (RFC 1950): of a half block, that is the sum itself.
+    total = (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+    total += 256 - sum(block[148:156])
     if total == expected:
         return True
     # Sun's old tar summed signed chars.

@@ -1,0 +1,85 @@
+"""A stream that a thread of its own reads ahead: decompressing and hashing go on while what came out is made into files.
+
+Both of them release the interpreter's lock, so that two processors are at work. What is ahead is bounded.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from sampan.store.tarstream import Source
+
+_CHUNK = 1 << 18  # as much as is asked for at once behind it (see `tarstream`)
+_AHEAD = 4  # chunks
+
+
+class ReadAhead:
+    """Reads `source` in a thread. A context manager: when it is left, the thread has ended and `source` is the caller's again.
+
+    `interrupt` ends a `read` of what `source` stands on, and all later ones, in whatever way, from any thread: without such a
+    thing nothing may be read ahead. Reading raises what the thread has met, in its place.
+    """
+
+    def __init__(self, source: Source, interrupt: Callable[[], None]) -> None:
+        import threading
+
+        self._source = source
+        self._interrupt = interrupt
+        self._chunks: list[bytes] = []
+        self._rest = b""
+        self._error: BaseException | None = None
+        self._ended = False  # The thread puts nothing more there.
+        self._left = False  # Nobody wants more.
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            while data := self._source.read(_CHUNK):
+                with self._changed:
+                    self._chunks.append(data)
+                    self._changed.notify()
+                    while len(self._chunks) >= _AHEAD and not self._left:
+                        self._changed.wait()
+                    if self._left:
+                        break
+        except BaseException as e:
+            error = e
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify()
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; b"" at the end."""
+        data, self._rest = self._rest or self._next(), b""
+        if len(data) > size:
+            data, self._rest = data[:size], data[size:]
+        return data
+
+    def _next(self) -> bytes:
+        with self._changed:
+            while not self._chunks and not self._ended:
+                self._changed.wait()
+            if self._chunks:
+                self._changed.notify()
+                return self._chunks.pop(0)
+            if self._error is not None:
+                raise self._error
+            return b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        with self._changed:
+            self._left = True
+            self._changed.notify()
+        if not self._ended:
+            self._interrupt()
+        self._thread.join()
