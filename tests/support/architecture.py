@@ -76,7 +76,10 @@ COLD: dict[str, str] = {
     f"{PACKAGE}.engine.registries": "imported by what asks a registry",
     **{
         f"{PACKAGE}.engine.{name}": "building images: what it does takes longer than any import"
-        for name in ("builder", "buildcopy", "buildfiles", "buildmounts", "buildstage", "buildsteps")
+        for name in (
+            *("builder", "buildcontexts", "buildcopy", "buildcopying", "buildfiles"),
+            *("buildgit", "buildmounts", "buildstage", "buildsteps"),
+        )
     },
 }
 
@@ -144,6 +147,7 @@ SPAWNS = frozenset(
 PROCESS_MODULES = frozenset({"subprocess", "multiprocessing", "_posixsubprocess", "pty"})
 # Modules that may import one of those, with the reason.
 PROCESS_MODULE_USERS: dict[str, str] = {
+    f"{PACKAGE}.engine.buildgit": "asks the host's git for the trees of repositories; no container's process",
     f"{PACKAGE}.engine.machine": "asks the host's busybox for its applets, once, when `base` is made; no container's process",
     f"{PACKAGE}.registry.credentials": "asks credential helpers, programs of the user's; no container's process",
     f"{PACKAGE}.runtime.ocicli_show": "asks the host's ps for what `sampan-oci ps` shows; no container's process",

@@ -12,7 +12,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sampan.build.instructions import Dockerfile, Stage
     from sampan.build.parser import Node
@@ -44,9 +44,19 @@ class Plan(Struct):
         return self.stages[-1]
 
 
-def plan(dockerfile: Dockerfile, source: Source, target: str, arguments: Mapping[str, str], platform: Platform) -> Plan:
-    """Order what `target` (a name, a number, "" for the last stage) needs. Raises `DockerfileError`, `InvalidParameter`."""
-    graph = _Graph(dockerfile, source, target, arguments, platform)
+def plan(
+    dockerfile: Dockerfile,
+    source: Source,
+    target: str,
+    arguments: Mapping[str, str],
+    platform: Platform,
+    contexts: Collection[str] = (),
+) -> Plan:
+    """Order what `target` (a name, a number, "" for the last stage) needs. contexts: names that are no stage's, whatever the file says.
+
+    Raises `DockerfileError`, `InvalidParameter`.
+    """
+    graph = _Graph(dockerfile, source, target, arguments, platform, contexts)
     return Plan(tuple(graph.needed()), graph.variables)
 
 
@@ -62,8 +72,15 @@ def find(stages: Sequence[Stage], name: str) -> Stage | None:
 
 class _Graph:
     def __init__(
-        self, dockerfile: Dockerfile, source: Source, target: str, arguments: Mapping[str, str], platform: Platform
+        self,
+        dockerfile: Dockerfile,
+        source: Source,
+        target: str,
+        arguments: Mapping[str, str],
+        platform: Platform,
+        contexts: Collection[str],
     ) -> None:
+        self._contexts = contexts
         self._stages = dockerfile.stages
         self._source = source
         self._escape = dockerfile.escape
@@ -122,6 +139,8 @@ class _Graph:
             raise self._error(head.node, f"base name ({head.base}) should not be blank")
         # Only a stage above can be meant: a name below, or its own, is that of an image.
         above = [other for other in self._stages[: stage.index] if other.name == base.lower()]
+        if base.lower() in self._contexts:
+            above = []
         return Planned(stage, above[-1].index if above else base, platform)
 
     def _needs(self, planned: Planned) -> Iterator[Stage]:
@@ -129,7 +148,7 @@ class _Graph:
             yield self._stages[planned.base]
         for instruction in planned.stage.body:
             for name in _sources(instruction):
-                found = find(self._stages, name)
+                found = find(self._stages, name) if name.lower() not in self._contexts else None
                 if found is not None:
                     yield found
 

@@ -90,22 +90,26 @@ def _check(builds: Builds, request: BuildRequest) -> int:
 
 
 def _request(arguments: Arguments) -> BuildRequest:
+    from sampan.build import addresses
     from sampan.engine.builder import BuildRequest
 
-    context, dockerfile, text = arguments.words[0], arguments["file"], None
-    if "-" in (context, dockerfile):
-        if context == dockerfile:
-            raise Failure("invalid argument: can't use stdin for both build context and dockerfile")
-        if context == "-" and dockerfile:
-            raise Failure("a context from standard input is not supported yet: unpack it and name the directory")
-        text = _standard_input()
+    context, dockerfile, text, stream = arguments.words[0], arguments["file"], None, None
+    if context == dockerfile == "-":
+        raise Failure("invalid argument: can't use stdin for both build context and dockerfile")
+    remote = context == "-" or addresses.is_remote(context)
     if context == "-":
-        context = ""
-    elif not os.path.isdir(context):
-        raise Failure(_no_context(context))
+        context, stream = "", open(0, "rb", closefd=False)
+    elif not remote:
+        if not os.path.isdir(context):
+            raise Failure(_no_context(context))
+        context = os.path.abspath(context)
+    if dockerfile == "-":
+        dockerfile, text = "", _standard_input()
+    elif dockerfile and not remote:
+        dockerfile = os.path.abspath(dockerfile)
     return BuildRequest(
-        os.path.abspath(context) if context else "",
-        os.path.abspath(dockerfile) if dockerfile and text is None else "",
+        context,
+        dockerfile,
         text,
         tuple(arguments["tag"]),
         tuple(_build_arguments(arguments["build-arg"])),
@@ -117,24 +121,43 @@ def _request(arguments: Arguments) -> BuildRequest:
         arguments["pull"],
         tuple(_secret(text) for text in arguments["secret"]),
         tuple(_allowed(arguments["allow"])),
+        tuple(_named_context(text) for text in arguments["build-context"]),
+        stream,
     )
 
 
 def _no_context(context: str) -> str:
-    if "://" in context or context.startswith("git@"):
-        return f"unable to prepare context: {context}: addresses are not supported yet: fetch it and name the directory"
-    reason = "is not a directory" if os.path.exists(context) else "not found"
-    return f'unable to prepare context: path "{context}" {reason}'
+    return f'unable to prepare context: path "{context}" {_reason(context)}'
+
+
+def _reason(path: str) -> str:
+    return "is not a directory" if os.path.exists(path) else "not found"
+
+
+def _named_context(text: str) -> tuple[str, str]:
+    """`--build-context NAME=DIRECTORY|ADDRESS|docker-image://IMAGE`."""
+    from sampan.build import addresses
+
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise Failure(
+            f"invalid build context {text!r}: it is of the form NAME=DIRECTORY, NAME=ADDRESS or NAME=docker-image://IMAGE"
+        )
+    if value.startswith("docker-image://") or addresses.is_git(value) or addresses.is_http(value):
+        return name, value
+    if "://" in value:
+        raise Failure(f"invalid build context {text!r}: the protocol is not known")
+    if not os.path.isdir(value):
+        raise Failure(f'invalid build context {text!r}: path "{value}" {_reason(value)}')
+    return name, os.path.abspath(value)
 
 
 def _standard_input() -> str:
     data = b""
     while len(data) <= _STDIN_LIMIT and (part := os.read(0, 1 << 16)):
         data += part
-    if len(data) > _STDIN_LIMIT or b"\0" in data or data[:2] == b"\x1f\x8b":
-        raise Failure(
-            "standard input is no Dockerfile, and a context from it is not supported yet: unpack it and name the directory"
-        )
+    if len(data) > _STDIN_LIMIT or b"\0" in data:
+        raise Failure("failed to read dockerfile: standard input is no text")
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -245,12 +268,17 @@ def _raise(number: int, _frame: object) -> None:
 
 
 BUILD = Command(
-    "[OPTIONS] PATH|-",
+    "[OPTIONS] PATH|URL|-",
     build,
     (
         Flag("add-host", "hosts", "Add a custom host-to-IP mapping (format: `host:ip`)"),
         Flag("allow", "list", "Let RUN have what it asks for (network.host, security.insecure)"),
         Flag("build-arg", "list", "Set a variable that the Dockerfile declares with ARG (NAME=VALUE)"),
+        Flag(
+            "build-context",
+            "list",
+            "Another context by a name of --from and FROM (NAME=DIRECTORY|ADDRESS|docker-image://IMAGE)",
+        ),
         Flag("cgroup-parent", "string", "Cgroup below which the containers of RUN are"),
         Flag("check", "bool", "Say what BuildKit's checks find in the Dockerfile, and build nothing"),
         Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),

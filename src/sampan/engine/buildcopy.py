@@ -35,11 +35,15 @@ class Destination:
         self._is_directory = is_directory or path.endswith(("/", "/."))
         self._manner = manner
 
-    def put(self, tree: FileTree, found: Found, below: bytes = b"") -> None:
-        """Copy a file, or what is in a directory. below: a path below the destination that it keeps (--parents)."""
-        if not found.is_directory and self._manner.exclude.ignores(os.fsdecode(found.name)):
+    def put(self, tree: FileTree, found: Found, below: bytes = b"", name: bytes = b"") -> None:
+        """Copy a file, or what is in a directory.
+
+        below: a path below the destination that it keeps (--parents). name: what a file is called in a directory, if not as it is.
+        """
+        name = name or found.name
+        if not found.is_directory and self._manner.exclude.ignores(os.fsdecode(name)):
             return
-        target = self._target(found.name, found.is_directory, below)
+        target = self._target(name, found.is_directory, below)
         self._files.put("/", Source(tree.archive(found, target, self._manner)), keep_kinds=True)
 
     def put_text(self, name: str, content: str) -> None:

@@ -6,27 +6,27 @@ request -> source, ignore file -> build.reading -> build.stages (what the target
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from sampan.build import lint, reading, rules, stages
-from sampan.build.patterns import Ignore
 from sampan.build.source import Source
-from sampan.engine.buildfiles import FileTree
+from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
 from sampan.engine.buildstage import BuildFailed, Settings, StageBuilder
 from sampan.engine.images import new_name
-from sampan.errors import InvalidParameter, NotFound, SampanError, System
+from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.build.instructions import Dockerfile
     from sampan.build.parser import Parsed
     from sampan.build.rules import Finding
+    from sampan.engine.buildcontexts import Fetched, Stream
+    from sampan.engine.buildfiles import FileTree
     from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildstage import Built, Watcher
     from sampan.engine.buildsteps import Steps
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
         def warn(self, findings: Sequence[Finding], source: Source) -> None: ...
 
 
-_DOCKERFILE = "Dockerfile"
-_LIMIT = 4 << 20
-"""Bytes of a Dockerfile or of a .dockerignore: far more than anybody writes."""
+_KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 
 class BuildRequest(Struct):
     """What is to be built.
 
-    context: a directory, "" for none. dockerfile: its path, "" for the context's own. text: the Dockerfile itself, None to read
-    the file. tags: names of the image. arguments, labels: as --build-arg and --label say. target: a stage. platform: "" for this
+    context: a directory, the address of an archive, a Dockerfile or a git repository, "" for none. stream: an archive or a Dockerfile
+    instead, to be read. dockerfile: its path, "" for the context's own; in a context that is no directory a path in that. text: the
+    Dockerfile itself, None to read the file. tags: names of the image. arguments, labels: as --build-arg and --label say. target: a stage. platform: "" for this
     machine's. host: parts of a `HostConfig` for the containers of RUN. use_cache: False builds every step. pull: bases come from their registries also
     if they are in the store. secrets: for RUN --mount=type=secret. allowed: what RUN may ask for, of `buildstage.ENTITLEMENTS`.
+    contexts: what names of --from and FROM stand for: a directory, an address, docker-image://NAME.
     """
 
     context: str
@@ -65,6 +65,8 @@ class BuildRequest(Struct):
     pull: bool = False
     secrets: tuple[Secret, ...] = ()
     allowed: tuple[str, ...] = ()
+    contexts: tuple[tuple[str, str], ...] = ()
+    stream: Stream | None = None
 
 
 class ChecksFailed(InvalidParameter):
@@ -82,9 +84,10 @@ class Builder:
 
     def check(self, request: BuildRequest) -> tuple[list[Finding], Source]:
         """What the rules find; nothing is built. Raises `DockerfileError`, `InvalidParameter`."""
-        read = _Read(request)
-        self._plan(read, request)
-        return self._findings(read, request), read.source
+        with self._contexts(request) as contexts:
+            read = self._read(request, contexts)
+            self._plan(read, request)
+            return self._findings(read, request), read.source
 
     def build(self, request: BuildRequest, watcher: Told) -> str:
         """Build, and return the image's id. What is wrong in the request or the Dockerfile is told before anything is built.
@@ -93,16 +96,9 @@ class Builder:
         leaves nothing but the steps that were done, in the cache.
         """
         names = [new_name(tag) for tag in request.tags]
-        read = _Read(request)
-        plan = self._plan(read, request)
-        findings = self._findings(read, request)
-        if findings:
-            watcher.warn(findings, read.source)
-            if rules.settings(read.parsed.directives.get("check", "")).error:
-                raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
         self._workplaces.collect_garbage()
-        with _opened(request.context) as fd:
-            built = self._build(read, plan, request, FileTree(fd, read.ignore), watcher)
+        with self._contexts(request) as contexts:
+            built = self._built(request, watcher, contexts)
         step = watcher.begin("exporting to image")
         image = self._publish(built, request)
         for name in names:
@@ -113,13 +109,32 @@ class Builder:
         watcher.done(step)
         return image
 
+    def _built(self, request: BuildRequest, watcher: Told, contexts: Contexts) -> Built:
+        read = self._read(request, contexts)
+        plan = self._plan(read, request)
+        findings = self._findings(read, request)
+        if findings:
+            watcher.warn(findings, read.source)
+            if rules.settings(read.parsed.directives.get("check", "")).error:
+                raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
+        context = contexts.local(read.context, read.ignore) if read.context else contexts.empty()
+        return self._build(read, plan, request, context, watcher, contexts)
+
+    def _contexts(self, request: BuildRequest) -> Contexts:
+        return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts})
+
+    def _read(self, request: BuildRequest, contexts: Contexts) -> _Read:
+        keep_git_dir = dict(request.arguments).get(_KEEP_GIT_DIR, "") in ("1", "true")
+        return _Read(request, contexts.fetch(request.context, request.stream, keep_git_dir))
+
     def _plan(self, read: _Read, request: BuildRequest) -> stages.Plan:
         here = platforms.parse(request.platform) if request.platform else platforms.here()
         if not platforms.here().runs(here):
             raise InvalidParameter(
                 f"--platform {here}: this machine is {platforms.here()}, and cannot run programs of another"
             )
-        return stages.plan(read.dockerfile, read.source, request.target, dict(request.arguments), here)
+        named = frozenset(name.lower() for name, _ in request.contexts)
+        return stages.plan(read.dockerfile, read.source, request.target, dict(request.arguments), here, named)
 
     def _findings(self, read: _Read, request: BuildRequest) -> list[Finding]:
         linter = lint.Linter(
@@ -135,7 +150,15 @@ class Builder:
         except SampanError:
             return None
 
-    def _build(self, read: _Read, plan: stages.Plan, request: BuildRequest, context: FileTree, watcher: Told) -> Built:
+    def _build(
+        self,
+        read: _Read,
+        plan: stages.Plan,
+        request: BuildRequest,
+        context: FileTree,
+        watcher: Told,
+        contexts: Contexts,
+    ) -> Built:
         settings = Settings(
             read.source,
             read.dockerfile.escape,
@@ -147,6 +170,7 @@ class Builder:
             {secret.id: secret for secret in request.secrets},
             frozenset(request.allowed),
             self._workplaces,
+            contexts,
         )
         all_stages = read.dockerfile.stages
         built: dict[int, Built] = {}
@@ -205,69 +229,44 @@ class Builder:
 class _Read:
     """A request's Dockerfile and ignore file, read and understood."""
 
-    def __init__(self, request: BuildRequest) -> None:
-        path = request.dockerfile or _default(request.context)
-        if request.text is not None:
-            name, text = _DOCKERFILE, request.text
-        else:
-            name, text = os.path.relpath(path, request.context) if request.context else path, _text(path)
-            if name.startswith(".."):
-                name = os.path.basename(path)
+    def __init__(self, request: BuildRequest, fetched: Fetched) -> None:
+        self.context = fetched.directory
+        text = request.text if fetched.text is None else fetched.text.decode("utf-8", "surrogateescape")
+        path, name = "", DOCKERFILE
+        if text is None:
+            path, name = _dockerfile(request.dockerfile, fetched)
+            text = _text(path, fetched)
         self.source = Source(name, text)
         self.dockerfile: Dockerfile
         self.parsed: Parsed
         self.dockerfile, self.parsed = reading.read(self.source)
-        self.ignore = _ignore(request.context, path if request.text is None else "")
+        self.ignore = read_ignore(self.context, path, fetched.ours)
 
 
-def _default(context: str) -> str:
-    path = f"{context}/{_DOCKERFILE}"
-    lower = f"{context}/{_DOCKERFILE.lower()}"
-    return lower if not os.path.exists(path) and os.path.exists(lower) else path
+def _dockerfile(given: str, fetched: Fetched) -> tuple[str, str]:
+    """The Dockerfile's path, and what messages call it. One that is named for a context that was fetched is in that."""
+    if not fetched.directory and not given:
+        raise InvalidParameter("failed to read dockerfile: there is no context, and none is named")
+    path = os.path.normpath(f"{fetched.directory}/{given}") if fetched.ours and given else given
+    if not path:
+        path = f"{fetched.directory}/{DOCKERFILE}"
+        lower = f"{fetched.directory}/{DOCKERFILE.lower()}"
+        path = lower if not os.path.lexists(path) and os.path.lexists(lower) else path
+    name = os.path.relpath(path, fetched.directory) if fetched.directory else path
+    if name.startswith("..") and fetched.ours:
+        raise InvalidParameter(f"failed to read dockerfile: {given} is outside of the context")
+    return path, os.path.basename(path) if name.startswith("..") else name
 
 
-def _text(path: str) -> str:
+def _text(path: str, fetched: Fetched) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            data = file.read(_LIMIT + 1)
-    except OSError as e:
-        raise InvalidParameter(f"failed to read dockerfile: open {path}: {(e.strerror or str(e)).lower()}") from None
-    if len(data) > _LIMIT:
-        raise InvalidParameter(f"failed to read dockerfile: {path} is larger than {_LIMIT >> 20} MiB")
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _ignore(context: str, dockerfile: str) -> Ignore:
-    """The ignore file: that of the Dockerfile counts alone where there is one, else the context's."""
-    candidates = [f"{dockerfile}.dockerignore"] if dockerfile else []
-    candidates += [f"{context}/.dockerignore"] if context else []
-    for path in candidates:
-        if os.path.isfile(path):
-            try:
-                return Ignore.parse(_text(path))
-            except InvalidParameter as e:
-                raise InvalidParameter(f"error reading {path}: {e}") from None
-    return Ignore()
-
-
-@contextmanager
-def _opened(context: str) -> Iterator[int]:
-    """The context's directory; an empty one that is gone already where there is none."""
-    import tempfile
-
-    try:
-        if context:
-            fd = os.open(context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            with tempfile.TemporaryDirectory() as empty:
-                fd = os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as e:
-        raise System(f"unable to prepare context: open {context}: {(e.strerror or str(e)).lower()}") from None
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        text = read_text(path, fetched.directory if fetched.ours else "")
+    except InvalidParameter as e:
+        raise InvalidParameter(f"failed to read dockerfile: {e}") from None
+    if text is None:
+        shown = os.path.relpath(path, fetched.directory) if fetched.ours else path
+        raise InvalidParameter(f"failed to read dockerfile: open {shown}: no such file or directory")
+    return text
 
 
 __all__ = ["BuildFailed", "BuildRequest", "Builder", "ChecksFailed"]

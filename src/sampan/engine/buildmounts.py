@@ -24,6 +24,8 @@ from sampan.kernel import paths
 from sampan.kernel.files import get_xattrs, is_opaque
 from sampan.kernel.libc import KernelError
 from sampan.oci import digest as digests
+from sampan.oci import image as documents
+from sampan.oci.mountpoint import IMAGE, MountPoint
 from sampan.store.staging import Staging
 from sampan.structs import Struct
 
@@ -106,10 +108,15 @@ class Workplaces:
 
 
 class Prepared(Struct):
-    """What a container is to be given. mounts: for `HostConfig.Mounts`. environment: NAME=value for no record."""
+    """What a container is to be given. mounts: for `HostConfig.Mounts`. points, environment (NAME=value): for its start alone."""
 
     mounts: tuple[dict[str, Any], ...] = ()
+    points: tuple[MountPoint, ...] = ()
     environment: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> list[str]:
+        return [*(mount["Target"] for mount in self.mounts), *(point.destination for point in self.points)]
 
 
 class RunMounts:
@@ -157,7 +164,9 @@ class RunMounts:
     def ready(self) -> Iterator[Prepared]:
         """Everything in its place for as long as the command runs. Raises what reading sources raises, `InvalidParameter`."""
         with ExitStack() as until_done:
-            mounts, environment = [], []
+            mounts: list[dict[str, Any]] = []
+            points: list[MountPoint] = []
+            environment: list[str] = []
             for mount in self._mounts:
                 if mount.kind == "secret":
                     value = self._secret(mount)
@@ -167,11 +176,13 @@ class RunMounts:
                         environment.append(f"{mount.env}={_variable(mount, value)}")
                     if mount.target:
                         mounts.append(_bind(self._secret_file(mount, value, until_done), mount, read_only=True))
+                elif (files := self._joined(mount)) is not None:
+                    points.append(self._of_layers(mount, files))
                 else:
                     mounts.append(self._mounted(mount, until_done))
             if self._script is not None:
                 mounts.append(self._executable(self._script, until_done))
-            yield Prepared(tuple(mounts), tuple(environment))
+            yield Prepared(tuple(mounts), tuple(points), tuple(environment))
 
     def _executable(self, script: Heredoc, until_done: ExitStack) -> dict[str, Any]:
         name = os.path.basename(script.name)
@@ -188,19 +199,23 @@ class RunMounts:
             return {"Type": "tmpfs", "Target": mount.target, "TmpfsOptions": options}
         if mount.kind == "cache":
             return _bind(self._cache(mount, until_done), mount, read_only=mount.read_only is True)
+        place = until_done.enter_context(self._workplaces.files()).path
+        os.chmod(place, 0o755)
+        copied = self._copied(mount, self._origin(mount.from_), f"{place}/")
+        return _bind(copied, mount, read_only=mount.read_only is not False)
+
+    def _joined(self, mount: RunMount) -> FileSystem | None:
+        """The files that a mount is joined of by the kernel: read-only ones of a stage or an image."""
+        if mount.kind != "bind" or mount.read_only is False:
+            return None
         origin = self._origin(mount.from_)
-        writable = mount.read_only is False
-        if isinstance(origin, FileTree) or writable or not origin.diff_ids:
-            place = until_done.enter_context(self._workplaces.files()).path
-            os.chmod(place, 0o755)
-            return _bind(self._copied(mount, origin, f"{place}/"), mount, read_only=not writable)
-        return {
-            "Type": "image",
-            "Source": origin.image,
-            "Target": mount.target,
-            "ReadOnly": True,
-            "ImageOptions": {"Subpath": _plain(mount.source)},
-        }
+        return None if isinstance(origin, FileTree) or not origin.diff_ids else origin
+
+    def _of_layers(self, mount: RunMount, files: FileSystem) -> MountPoint:
+        with self._opened(files) as tree:
+            (found,) = tree.find(_plain(mount.source))
+        layers = tuple(documents.chain_ids(files.diff_ids))
+        return MountPoint(IMAGE, mount.target, source="build", rw=False, subpath=os.fsdecode(found.path), layers=layers)
 
     # Copies
 

@@ -11,16 +11,17 @@ import os
 import posixpath
 from contextlib import contextmanager, nullcontext
 
-from sampan.build import reading, runmounts, stages
+from sampan.build import addresses, reading, runmounts, stages
 from sampan.build.instructions import Arg, Copy, Maintainer, Run, Shell
 from sampan.build.patterns import Ignore
 from sampan.build.scope import EPOCH, PROXIES, Scope
 from sampan.build.source import DockerfileError
 from sampan.engine import buildcopy, buildmounts
-from sampan.engine.buildfiles import FileTree, Manner
+from sampan.engine.buildcopying import Copying, Sources
+from sampan.engine.buildfiles import FileTree
 from sampan.engine.buildmounts import RunMounts
 from sampan.errors import InvalidParameter, SampanError
-from sampan.oci import changes, filemode, words
+from sampan.oci import changes, words
 from sampan.oci.process import DEFAULT_PATH, SHELL
 from sampan.store.buildcache import key_of
 from sampan.structs import Struct
@@ -35,11 +36,9 @@ if TYPE_CHECKING:
     from sampan.build.parser import Node
     from sampan.build.source import Source
     from sampan.build.stages import Planned
-    from sampan.engine.archive import Files
-    from sampan.engine.buildfiles import Found
+    from sampan.engine.buildcontexts import Contexts
     from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildsteps import FileSystem, Steps
-    from sampan.engine.containerroots import ContainerRoot
     from sampan.engine.images import Image
 
     class Watcher(Protocol):
@@ -93,6 +92,7 @@ class Settings(Struct):
     secrets: Mapping[str, Secret]
     allowed: frozenset[str]
     workplaces: Workplaces
+    contexts: Contexts
 
 
 class StageBuilder:
@@ -155,7 +155,12 @@ class StageBuilder:
         if base == stages.SCRATCH:
             self._files = self._steps.scratch(self._epoch or "1970-01-01T00:00:00Z")
             return {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
-        image = self._find_image(base, self._planned.platform)
+        named = self._settings.contexts.named(base)
+        if isinstance(named, FileTree):
+            raise InvalidParameter(
+                f"FROM {base}: this build context is a directory: say FROM scratch and COPY --from={base}"
+            )
+        image = self._find_image(named or base, self._planned.platform)
         self._files = self._steps.of_image(image)
         self._history = list(self._files.history)
         self._author = str(image.document.get("author") or "")
@@ -321,16 +326,16 @@ class StageBuilder:
     # COPY and ADD
 
     def _copy(self, copy: Copy) -> None:
-        _refuse(copy)
         expanded = self._expanded(copy)
         verb = copy.node.key.upper()
-        sources = [*expanded.sources, *(f"<<{heredoc.name}" for heredoc in expanded.files)]
+        shown = [addresses.redacted(source) for source in expanded.sources]
+        shown += [f"<<{heredoc.name}" for heredoc in expanded.files]
         flags = "".join(f"{flag} " for flag in copy.node.flags)
-        title = f"{verb} {flags}{' '.join(sources)} {expanded.destination}"
+        title = f"{verb} {flags}{' '.join(shown)} {expanded.destination}"
         with self._opened(copy.from_) as tree:
-            found = [(source, one) for source in expanded.sources for one in tree.find(source)]
-            action = _Copying(
-                expanded, tree, found, from_image=bool(copy.from_), directory=self._absolute(expanded.destination)
+            sources = Sources(expanded, tree, self._settings.contexts)
+            action = Copying(
+                expanded, sources.taken, from_image=bool(copy.from_), directory=self._absolute(expanded.destination)
             )
             before = self._files
 
@@ -355,6 +360,7 @@ class StageBuilder:
             files=files,
             chown=expand(copy.chown),
             chmod=expand(copy.chmod),
+            checksum=expand(copy.checksum),
             exclude=tuple(expand(pattern) for pattern in copy.exclude),
         )
 
@@ -371,6 +377,11 @@ class StageBuilder:
         """What a `from` names: the context for "", a stage, an image."""
         if not name:
             return self._settings.context
+        named = self._settings.contexts.named(name)
+        if isinstance(named, FileTree):
+            return named
+        if named is not None:
+            return self._steps.of_image(self._find_image(named, ""))
         number = self._find_stage(name)
         if number is not None:
             return self._built[number].files
@@ -380,74 +391,6 @@ class StageBuilder:
     def _tree_of(self, files: FileSystem) -> Iterator[FileTree]:
         with self._steps.reading(files) as root:
             yield FileTree(root.fd, Ignore())
-
-
-class _Copying:
-    """One COPY or ADD whose sources are found."""
-
-    def __init__(
-        self, copy: Copy, tree: FileTree, found: list[tuple[str, Found]], from_image: bool, directory: str
-    ) -> None:
-        self._copy = copy
-        self._tree = tree
-        self._found = found
-        self._from_image = from_image
-        self._directory = directory
-        self._mode = filemode.parse(copy.chmod) if copy.chmod else None
-        self._exclude = Ignore.of(copy.exclude)
-        several = len(found) + len(copy.files) > 1 or copy.parents
-        self._into = several
-        if several and not directory.endswith("/") and not copy.parents and len(copy.sources) + len(copy.files) > 1:
-            raise InvalidParameter(
-                f"When using {copy.node.key.upper()} with more than one source file, the destination must be a directory and end with a /"
-            )
-
-    def _manner(self, owner: tuple[int, int] | None) -> Manner:
-        return Manner(owner, self._mode, self._exclude)
-
-    def depends(self) -> dict[str, Any]:
-        """What decides what the step makes: all that is copied, and how."""
-        copy = self._copy
-        manner = self._manner(None if self._from_image else (0, 0))
-        content = [(os.fsdecode(one.name), one.is_directory, self._tree.digest(one, manner)) for _, one in self._found]
-        return {
-            "verb": copy.node.key,
-            "content": [*content, *([one.name, one.content] for one in copy.files)],
-            "paths": [source for source, _ in self._found] if copy.parents else [],
-            "to": [self._directory, self._into],
-            "how": [copy.chown, copy.chmod, copy.parents, list(copy.exclude), copy.unpack],
-        }
-
-    def run(self, root: ContainerRoot, files: Files) -> None:
-        """Copy into the files of a container."""
-        copy = self._copy
-        owner = buildcopy.owner_of(root, copy.chown) if copy.chown else None if self._from_image else (0, 0)
-        to = buildcopy.Destination(root, files, self._directory, self._into, self._manner(owner))
-        for source, found in self._found:
-            unpacks = copy.is_add and copy.unpack is not False and not found.is_directory
-            if not (unpacks and to.unpack(self._tree, found)):
-                to.put(self._tree, found, _kept_parents(source, found) if copy.parents else b"")
-        for heredoc in copy.files:
-            to.put_text(heredoc.name, heredoc.content)
-
-
-def _kept_parents(source: str, found: Found) -> bytes:
-    """With --parents: the directories that a source keeps, those behind "/./" if it has that."""
-    pivot = source.partition("/./")
-    cut = len(posixpath.normpath(pivot[0]).lstrip("/").split("/")) if pivot[1] else 0
-    parts = found.path.split(b"/")
-    return b"/".join(parts[cut:] if found.is_directory else parts[cut:-1])
-
-
-def _refuse(copy: Copy) -> None:
-    if copy.checksum or copy.keep_git_dir:
-        flag = "checksum" if copy.checksum else "keep-git-dir"
-        raise InvalidParameter(f"ADD --{flag} is for addresses, which are not supported yet")
-    for source in copy.sources if copy.is_add else ():
-        if source.startswith(("http://", "https://", "git://", "git@", "ssh://")):
-            raise InvalidParameter(
-                f"ADD {source}: addresses are not supported yet: fetch it in a RUN, or before the build"
-            )
 
 
 def _listed(command: Any) -> str:

@@ -180,9 +180,13 @@ class Steps:
             body = {**request, "Image": before.image, "AttachStdout": True, "AttachStderr": True}
             with mounts.ready() if mounts is not None else nullcontext(Prepared()) as prepared:
                 body["HostConfig"] = {**body["HostConfig"], "Mounts": list(prepared.mounts)}
-                stubs = self._stubs(before, [mount["Target"] for mount in prepared.mounts])
+                stubs = self._stubs(before, prepared.targets)
                 container, attachment = self._containers.launch(
-                    body, True, lambda one, _: made.append(one), prepared.environment
+                    body,
+                    True,
+                    lambda one, _: made.append(one),
+                    environment=prepared.environment,
+                    mounts=prepared.points,
                 )
                 assert attachment is not None
                 code = _follow(attachment, output)

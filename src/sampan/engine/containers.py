@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.containerfilters import Filters
     from sampan.engine.networkviews import Connections
     from sampan.engine.results import RunResult
+    from sampan.oci.mountpoint import MountPoint
     from sampan.runtime.handle import Attachment
     from sampan.store.record import Record
     from sampan.store.states import Observation
@@ -54,12 +55,15 @@ class Containers:
         request: dict[str, Any],
         attach: bool = False,
         created: Callable[[Container, list[str]], None] | None = None,
+        *,
         environment: Sequence[str] = (),
+        mounts: Sequence[MountPoint] = (),
     ) -> tuple[Container, Attachment | None]:
         """Make a container and start it: faster than one after the other, for its shim comes up meanwhile.
 
         `created` is called with the container and the warnings before it is started. A container whose start fails
-        stays (unless AutoRemove is set), as with `docker run`. `environment`: NAME=value for this start alone, which no record has.
+        stays (unless AutoRemove is set), as with `docker run`. `environment` (NAME=value) and
+        `mounts` are for this start alone: no record has them.
         """
         # First of all: what is imported, checked and written from here on costs no time while an interpreter comes up.
         launch = self._verbs.launcher.open()
@@ -80,8 +84,9 @@ class Containers:
             launch.abandon()
             raise
         record = made.record
-        if environment:
-            record = record.replace(config={**record.config, "Env": [*record.config["Env"], *environment]})
+        if environment or mounts:
+            config = {**record.config, "Env": [*record.config["Env"], *environment]}
+            record = record.replace(config=config, mounts=(*record.mounts, *mounts))
         return container, self._verbs.starter.start(record, attach, launch, made.lock)
 
     def run(

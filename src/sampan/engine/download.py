@@ -90,6 +90,16 @@ class Download:
         """Bytes that the server has announced and that were not read yet; 0 if it has announced nothing."""
         return self._answer.length or 0
 
+    @property
+    def modified(self) -> float:
+        """When the server says that it was changed, seconds since the epoch; 0 if it says nothing."""
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(0.0, parsedate_to_datetime(self._answer.headers.get("Last-Modified") or "").timestamp())
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+
     def close(self) -> None:
         self._answer.close()
 
