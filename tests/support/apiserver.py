@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from support.patience import eventually, patience
 
 if TYPE_CHECKING:
     from support.roots import Root
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,9 @@ class Server(Api):
     """A server that runs."""
 
     def __init__(self, root: Root, *options: str) -> None:
-        super().__init__(str(root.directory / "api.sock"))
-        self.log_path = Path(root.directory / "api.log")
+        name = f"api-{next(_numbers)}"
+        super().__init__(str(root.directory / f"{name}.sock"))
+        self.log_path = Path(root.directory / f"{name}.log")
         self._root = root
         self._options = options
         self.process: subprocess.Popen[bytes] | None = None

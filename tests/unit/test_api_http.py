@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
 from sampan.api import http, routes, versions
 from sampan.api.failures import ClientGone, Refused, describe
+from sampan.api.listeners import Security, Tls, open_listener
+from sampan.api.log import Log
 from sampan.api.query import Query
-from sampan.errors import Conflict, InvalidParameter, NotFound, StartFailed
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
 
 GOOD = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -155,6 +159,43 @@ def test_routes_are_found(method: str, path: str, handler: str) -> None:
 def test_there_is_no_other_page(method: str, path: str) -> None:
     with pytest.raises(NotFound, match="page not found"):
         routes.find(method, path, versions.NEWEST)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("unix://relative", "absolute"),
+        ("unix:///proc/version", "is no socket"),
+        ("tcp://127.0.0.1:0", "both --no-tls and --no-authentication"),
+        ("tcp://127.0.0.1:x", "no such port"),
+        ("fd://", "LISTEN_FDS"),
+        ("http://x", "cannot listen"),
+        ("/run/x.sock", "cannot listen"),
+    ],
+)
+@pytest.mark.parametrize("security", [Security(), Security(without_tls=True), Security(without_authentication=True)])
+def test_where_nobody_can_listen(address: str, words: str, security: Security) -> None:
+    with pytest.raises(SampanError, match=re.escape(words)):
+        open_listener(address, None, security)
+
+
+def test_a_group_that_is_not_there_and_files_that_are_none() -> None:
+    with pytest.raises(InvalidParameter, match="groupadd nosuchgroup"):
+        open_listener("unix:///tmp/x.sock", "nosuchgroup", Security())
+    with pytest.raises(InvalidParameter, match="TLS cannot be had of /nosuch"):
+        open_listener("tcp://127.0.0.1:0", None, Security(Tls("/nosuch", "/nosuch", "/nosuch")))
+
+
+def test_what_a_client_sent_writes_no_lines_into_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        log = Log("warn", file.fileno())
+        log.info("not this")
+        log.warn("a\rb\x1b[2Jc\ud800")
+    line = path.read_text()
+    assert "\r" not in line
+    assert "\x1b" not in line
+    assert line.count("\n") == 1
 
 
 def test_kinds_of_failures_have_their_status_in_one_place() -> None:

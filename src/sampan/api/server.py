@@ -157,6 +157,10 @@ class Server:
             for connection in self._parked.values():
                 connection.close()
             self._parked.clear()
+            waiting = [callback for _, callback in self._watched.values()]
+        # Who waits for something that may never come is told what he would be told of a client that leaves.
+        for callback in waiting:
+            callback()
         deadline = time.monotonic() + _GRACE_SECONDS
         while self._busy and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST = 1024
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 1.0
 STACK = 1 << 20
 """Bytes of address space for each; the C library's 8 MiB would count against `ulimit -v`."""
 
