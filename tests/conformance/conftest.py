@@ -11,7 +11,6 @@ import pytest
 
 from support.conformance import table
 from support.conformance.fixtures import OURS, directory, oci, runtime, suite_directory, tools
-from support.conformance.reasons import KNOWN, REASONS
 
 __all__ = ["directory", "oci", "runtime", "suite_directory", "tools"]
 
@@ -45,21 +44,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for program in runtimes(metafunc.config)
         ]
         metafunc.parametrize("runtime_program", programs, scope="session")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("table", None):
-        return  # `make conformance` judges by the table
-    for item in items:
-        call = getattr(item, "callspec", None)
-        if call is None or call.params.get("runtime_program") != OURS:
-            continue
-        number = table.number_of(item.originalname)  # type: ignore[attr-defined]
-        case = call.id.removeprefix(os.path.basename(OURS)).removeprefix("-")
-        if case in KNOWN.get(number, ()):
-            # With cgroup v2 alone some of them hold.
-            mark = pytest.mark.xfail(reason=REASONS["sampan-oci"][number], strict=_cgroups() != "cgroup v2")
-            item.add_marker(mark)
 
 
 class Reporter:

@@ -31,7 +31,7 @@ def small() -> Iterator[Root]:
     with disk(directory / "disk", "48M") as place:
         made = Root(directory / "root")
         made.root.symlink_to(place / "root")
-        (place / "root").mkdir(mode=0o711)
+        (place / "root").mkdir(mode=0o700)
         before = made.state()
         made.cli("run", "--rm", "--network", "none", "base", "true").ok()
         yield made

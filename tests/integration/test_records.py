@@ -61,7 +61,7 @@ def everything(layout: Layout) -> list[str]:
 
 
 def test_directories_are_private_and_made_once(layout: Layout) -> None:
-    assert os.stat(layout.root).st_mode & 0o777 == 0o711
+    assert os.stat(layout.root).st_mode & 0o777 == 0o700
     for path in (layout.containers, layout.layers, layout.content, layout.names):
         assert os.stat(path).st_mode & 0o777 == 0o700
     events: list[Event] = []

@@ -30,13 +30,23 @@ def owners(archive: Result) -> dict[str, tuple[int, int]]:
 
 
 def test_its_root_is_nobody_outside_and_owns_the_image_inside(machine: Machine, root: Root) -> None:
-    box(machine)
+    # An image of one layer is mounted as it is, and no overlay.
+    box(
+        machine,
+        *("--mount", "type=image,src=base,dst=/i"),
+        *("--mount", "type=image,src=base,dst=/e,image-subpath=etc"),
+    )
+    assert root.root.stat().st_mode & 0o777 == 0o700, "nobody needs to pass through the store"
     pid = int(root.cli("inspect", "-f", "{{.State.Pid}}", "box").ok().out)
     status = Path(f"/proc/{pid}/status").read_text()
     assert f"Uid:\t{FIRST}\t{FIRST}\t{FIRST}\t{FIRST}" in status
     assert os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")
     look = "cat /proc/self/uid_map; stat -c '%u %g' /bin /etc/hosts /dev /tmp; id -u; head -c 1 /dev/zero | wc -c"
     assert root.cli("exec", "box", "sh", "-c", look).ok().out.split() == ["0", str(FIRST), "65536", *["0"] * 9, "1"]
+    images = "stat -c '%u %g' /i/bin /e/passwd; touch /i/no /e/no 2>&1"
+    assert root.cli("exec", "box", "sh", "-c", images).out == (
+        "0 0\n0 0\ntouch: /i/no: Read-only file system\ntouch: /e/no: Read-only file system\n"
+    )
     assert root.cli("exec", "-u", "1000:100", "box", "id", "-u").ok().out == "1000\n"
     assert root.cli("inspect", "-f", "{{.HostConfig.UsernsMode}}", "box").ok().out == "private\n"
 

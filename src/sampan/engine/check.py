@@ -140,7 +140,7 @@ class Checker:
                 yield found(ERROR, "directory", path, "it is missing", "make it", _make, path, mode)
                 continue
             # A root that somebody else made may be readable; what is in it is closed. Nobody else may write to it.
-            forbidden = 0o077 if mode == 0o700 else 0o022
+            forbidden = 0o022 if path in (self._layout.root, self._layout.run_root) else 0o077
             if not stat.S_ISDIR(status.st_mode):
                 yield found(ERROR, "directory", path, "it is no directory")
             elif status.st_mode & forbidden or status.st_uid != 0:

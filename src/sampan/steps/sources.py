@@ -161,14 +161,18 @@ class BuildImage(Step):
             if self.ids:
                 opened.extend(mount.clone_mapped(path, ctx.fds[self.ids]) for path in self.lower)
             lower = tuple(f"/proc/self/fd/{fd}" for fd in opened) or self.lower
-            ctx.put(self.name, namespaces.apart(lambda: self._build(lower)))
+            ctx.put(self.name, namespaces.apart(lambda: self._build(lower, opened)))
         finally:
             for fd in opened:
                 os.close(fd)
         mount.propagate(ctx.fds[self.name], "rprivate")
 
-    def _build(self, lower: tuple[str, ...]) -> int:
-        if len(lower) == 1:
+    def _build(self, lower: tuple[str, ...], mapped: list[int]) -> int:
+        """`mapped`: the mounts that `lower` are, if they are id-mapped; one alone is the image, and is taken out of there."""
+        if len(lower) == 1 and mapped:
+            whole = mapped.pop()
+            mount.set_attributes(whole, mount.MOUNT_ATTR_RDONLY)
+        elif len(lower) == 1:
             whole = mount.clone_tree_with(lower[0], mount.MOUNT_ATTR_RDONLY)
         else:
             whole = mount.overlay(lower, attributes=mount.MOUNT_ATTR_RDONLY)

@@ -27,8 +27,8 @@ Below the run root (default /run/sampan), gone after a reboot:
     ID/exec-EXECID                           there while that exec runs, then ID/ended-EXECID.CODE (`shim.protocol.EXEC_FILE`)
     ID/log-lost                              what could not be written to its log, if something could not
 
-The root and the run root are 0711 (a path below them may be mounted for a container's user), everything
-in them 0700 (set-uid files of an image must not be reachable by the host's users; class CVE-2021-41091).
+The root, the run root and everything in them are 0700: set-uid files of an image must not be reachable by the host's users
+(class CVE-2021-41091). The users of a user namespace pass nowhere here either: what is mounted for them is opened before it is joined.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class Layout:
             self.events,
             self.networks,
         )
-        return [(self.root, 0o711), (self.run_root, 0o711), *((path, 0o700) for path in private)]
+        return [(path, 0o700) for path in (self.root, self.run_root, *private)]
 
     def make(self, trace: Trace) -> None:
         """Make the directories that are missing. One stat when all is there: `networks` is made last."""
