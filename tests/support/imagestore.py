@@ -47,6 +47,9 @@ class Users:
         left.containers = {key: value for key, value in self.containers.items() if key not in containers}
         return left
 
+    def cached(self) -> tuple[set[str], set[str]]:
+        return set(), set()
+
     def layers_in_use(self) -> set[str]:
         return {layer for image, _ in self.containers.values() for layer in image.layers}
 

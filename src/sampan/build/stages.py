@@ -25,12 +25,13 @@ SCRATCH = "scratch"
 class Planned(Struct):
     """A stage that is to be built. base: the number of the stage that it is FROM, or the name of an image (SCRATCH for none).
 
-    platform: what its FROM asks for, "" for nothing.
+    platform: what its FROM asks for, "" for nothing. needs: the numbers of the stages that it takes files of, its base among them.
     """
 
     stage: Stage
     base: int | str
     platform: str = ""
+    needs: tuple[int, ...] = ()
 
 
 class Plan(Struct):
@@ -126,7 +127,8 @@ class _Graph:
 
     def _visit(self, stage: Stage) -> tuple[Planned, Iterator[Stage]]:
         planned = self._planned(stage)
-        return planned, iter(list(self._needs(planned)))
+        needs = list(self._needs(planned))
+        return planned.replace(needs=tuple(need.index for need in needs)), iter(needs)
 
     def _planned(self, stage: Stage) -> Planned:
         head = stage.head

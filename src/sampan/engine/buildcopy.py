@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.engine.archive import Buffer
@@ -14,11 +15,12 @@ from sampan.store.tarwriter import TarWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sampan.engine.archive import Files
     from sampan.engine.buildfiles import FileTree
     from sampan.engine.containerroots import ContainerRoot
+    from sampan.store.layerwriter import LayerWriter
 
 _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
@@ -99,6 +101,90 @@ class Destination:
         entry = TarEntry(path, kind, mode, uid, gid, mtime_ns=time.time_ns())
         entry.size = size
         return entry
+
+
+class NotDirect(Exception):
+    """What is copied meets what is there: it is put there file by file, as a container sees it."""
+
+
+class Direct(Destination):
+    """A destination at which all that is copied is new. Nothing is changed here: `write` does it, in the new layer alone."""
+
+    def __init__(self, root: ContainerRoot, files: Files, path: str, is_directory: bool, manner: Manner) -> None:
+        super().__init__(root, files, path, is_directory, manner)
+        self._missing: set[bytes] = set()
+        self._taken: set[bytes] = set()
+        self._work: list[Callable[[LayerWriter], None]] = []
+
+    def write(self, writer: LayerWriter) -> None:
+        """All that was put. Raises System, OSError."""
+        for work in self._work:
+            work(writer)
+
+    def put(self, tree: FileTree, found: Found, below: bytes = b"", name: bytes = b"") -> None:
+        name = name or found.name
+        if not found.is_directory and self._manner.exclude.ignores(os.fsdecode(name)):
+            return
+        target = self._target(name, found.is_directory, below)
+        names = [_joined(target, name) for name in tree.names(found.path)] if found.is_directory else [target]
+        self._take(names)
+        self._work.append(lambda writer: tree.write(found, target, self._manner, writer))
+
+    def put_text(self, name: str, content: str) -> None:
+        target = self._target(os.fsencode(name), False, b"")
+        self._take([target])
+        data = content.encode("utf-8", "surrogateescape")
+        mode = self._manner.mode(_FILE_MODE, False) if self._manner.mode is not None else _FILE_MODE
+        self._work.append(lambda writer: writer.add(self._entry(target, FILE, mode, len(data)), data))
+
+    def unpack(self, tree: FileTree, found: Found) -> bool:
+        """Raises `NotDirect`: what is in an archive is known when it is read."""
+        fd = paths.open_in_root(tree.fd, found.path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            if is_archive(file.read(_HEAD)):
+                raise NotDirect
+        return False
+
+    def _take(self, names: Sequence[bytes]) -> None:
+        for name in names:
+            above, _, last = name.rpartition(b"/")
+            if name in self._taken or (above not in self._missing and self._is_there(above, last)):
+                raise NotDirect
+        self._taken.update(names)
+
+    def _is_there(self, above: bytes, name: bytes) -> bool:
+        try:
+            os.close(paths.open_in_root(self._root.fd, _joined(above, name), os.O_PATH | os.O_NOFOLLOW))
+        except OSError as e:
+            if e.errno == errno.ENOENT:
+                return False
+            raise NotDirect from None
+        return True
+
+    def _directory(self, path: bytes) -> bytes:
+        """A directory, to be made if it is not there; where it is in truth."""
+        real = b""
+        for part in path.split(b"/") if path else []:
+            here = _joined(real, part)
+            if real in self._missing or here in self._missing or not self._is_there(real, part):
+                if here not in self._missing:
+                    self._take([here])
+                    self._missing.add(here)
+                    self._work.append(self._making(here))
+                real = here
+                continue
+            found = destination_in(self._files, "/" + os.fsdecode(here))
+            if not found.is_directory:
+                raise NotDirect
+            real = paths.resolve_in_root(self._root.fd, here)
+        return real
+
+    def _making(self, path: bytes) -> Callable[[LayerWriter], None]:
+        return lambda writer: writer.add(self._entry(path, DIRECTORY, _DIRECTORY_MODE, 0))
+
+
+def _joined(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
 
 
 def make_directory(root: ContainerRoot, files: Files, path: str) -> None:

@@ -16,14 +16,17 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
 
     from sampan.build.instructions import Copy
     from sampan.engine.archive import Files
     from sampan.engine.buildcontexts import Contexts
     from sampan.engine.buildfiles import FileTree, Found
     from sampan.engine.containerroots import ContainerRoot
+    from sampan.store.layerwriter import LayerWriter
+
+    Kind = TypeVar("Kind", bound=buildcopy.Destination)
 
 
 class Taken(Struct):
@@ -80,9 +83,11 @@ class Sources:
 class Copying:
     """One COPY or ADD whose sources are found."""
 
-    def __init__(self, copy: Copy, taken: Sequence[Taken], from_image: bool, directory: str) -> None:
-        """directory: the destination, absolute. Raises `InvalidParameter` for what does not go together."""
+    def __init__(self, copy: Copy, taken: Sequence[Taken], from_image: bool, directory: str, date: int) -> None:
+        """directory: the destination, absolute. date: what files of a context get, seconds since 1970. Raises `InvalidParameter` for what does not go together."""
         self._copy = copy
+        # When a context was put on this disk is no part of what it is.
+        self._mtime_ns = None if from_image else date * 1_000_000_000
         self._taken = taken
         self._from_image = from_image
         self._directory = directory
@@ -96,13 +101,13 @@ class Copying:
             )
 
     def _manner(self, owner: tuple[int, int] | None) -> Manner:
-        return Manner(owner, self._mode, self._exclude)
+        return Manner(owner, self._mode, self._exclude, self._mtime_ns)
 
     def depends(self) -> dict[str, Any]:
         """What decides what the step makes: all that is copied, and how."""
         copy = self._copy
         manner = self._manner(None if self._from_image else (0, 0))
-        content = [(one.name, one.found.is_directory, one.tree.digest(one.found, manner)) for one in self._taken]
+        content = [(one.name, one.found.is_directory, one.tree.digests(one.found, manner)) for one in self._taken]
         return {
             "verb": copy.node.key,
             "content": [*content, *([one.name, one.content] for one in copy.files)],
@@ -111,11 +116,25 @@ class Copying:
             "how": [copy.chown, copy.chmod, copy.parents, list(copy.exclude), copy.unpack],
         }
 
-    def run(self, root: ContainerRoot, files: Files) -> None:
-        """Copy into the files of a container."""
+    def run(self, root: ContainerRoot, files: Files, direct: bool) -> Callable[[LayerWriter], None] | None:
+        """Copy into the files of a container; with `direct`, if nothing is there that it meets, what does it in the layer itself."""
+        if direct:
+            try:
+                to = self._destination(root, files, buildcopy.Direct)
+                self._put(to)
+                return to.write
+            except buildcopy.NotDirect:
+                pass
+        self._put(self._destination(root, files, buildcopy.Destination))
+        return None
+
+    def _destination(self, root: ContainerRoot, files: Files, kind: type[Kind]) -> Kind:
         copy = self._copy
         owner = buildcopy.owner_of(root, copy.chown) if copy.chown else None if self._from_image else (0, 0)
-        to = buildcopy.Destination(root, files, self._directory, self._into, self._manner(owner))
+        return kind(root, files, self._directory, self._into, self._manner(owner))
+
+    def _put(self, to: buildcopy.Destination) -> None:
+        copy = self._copy
         for one in self._taken:
             if not (one.unpacks and to.unpack(one.tree, one.found)):
                 below = _kept_parents(one.source, one.found) if copy.parents else b""

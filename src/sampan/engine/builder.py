@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from sampan.engine.buildsteps import Steps
     from sampan.engine.images import Image, Images, Lock
 
+    class Janitor(Protocol):
+        def end_builds(self) -> None: ...
+
     class Told(Watcher, Protocol):
         """Who is told how a build goes, and what the checks found."""
 
@@ -76,9 +79,13 @@ class ChecksFailed(InvalidParameter):
 class Builder:
     """`POST /build`."""
 
-    def __init__(self, steps: Steps, images: Images, lock: Lock, workplaces: Workplaces) -> None:
+    def __init__(
+        self, begin: Callable[[], Steps], images: Images, lock: Lock, janitor: Janitor, workplaces: Workplaces
+    ) -> None:
+        """`begin` gives the steps of one build."""
+        self._begin = begin
+        self._janitor = janitor
         self._workplaces = workplaces
-        self._steps = steps
         self._images = images
         self._lock = lock
 
@@ -97,19 +104,21 @@ class Builder:
         """
         names = [new_name(tag) for tag in request.tags]
         self._workplaces.collect_garbage()
-        with self._contexts(request) as contexts:
-            built = self._built(request, watcher, contexts)
-        step = watcher.begin("exporting to image")
-        image = self._publish(built, request)
-        for name in names:
-            self._images.tag(image, str(name))
+        # The containers of builds that were killed.
+        self._janitor.end_builds()
+        with self._contexts(request) as contexts, self._begin() as steps:
+            built = self._built(request, watcher, contexts, steps)
+            step = watcher.begin("exporting to image")
+            image = self._publish(built, request)
+            for name in names:
+                self._images.tag(image, str(name))
         watcher.output(step, f"writing image {image}\n".encode())
         for name in names:
             watcher.output(step, f"naming to {name}\n".encode())
         watcher.done(step)
         return image
 
-    def _built(self, request: BuildRequest, watcher: Told, contexts: Contexts) -> Built:
+    def _built(self, request: BuildRequest, watcher: Told, contexts: Contexts, steps: Steps) -> Built:
         read = self._read(request, contexts)
         plan = self._plan(read, request)
         findings = self._findings(read, request)
@@ -118,7 +127,7 @@ class Builder:
             if rules.settings(read.parsed.directives.get("check", "")).error:
                 raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
         context = contexts.local(read.context, read.ignore) if read.context else contexts.empty()
-        return self._build(read, plan, request, context, watcher, contexts)
+        return self._build(read, plan, request, context, watcher, contexts, steps)
 
     def _contexts(self, request: BuildRequest) -> Contexts:
         return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts})
@@ -158,6 +167,7 @@ class Builder:
         context: FileTree,
         watcher: Told,
         contexts: Contexts,
+        steps: Steps,
     ) -> Built:
         settings = Settings(
             read.source,
@@ -182,7 +192,7 @@ class Builder:
         find_image = self._finder(watcher, request.pull)
         for planned in plan.stages:
             builder = StageBuilder(
-                planned, settings, self._steps, watcher, built, find_stage, find_image, len(all_stages) > 1
+                planned, settings, steps, watcher, built, find_stage, find_image, len(all_stages) > 1
             )
             built[planned.stage.index] = builder.build()
         return built[plan.target.stage.index]
@@ -213,7 +223,7 @@ class Builder:
         """The image of the last stage. The same files and the same configuration are the same image."""
         config = dict(built.config)
         history = list(built.history)
-        created = str(history[-1].get("created") if history else built.files.created)
+        created = built.files.created
         if request.labels:
             labels = dict(request.labels)
             config["Labels"] = {**(config.get("Labels") or {}), **labels}

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from sampan import jsontext
 from sampan.build.patterns import Ignore, has_wildcards, match
 from sampan.engine.archive import Buffer
 from sampan.engine.failures import explain
@@ -24,9 +25,19 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any, Protocol
 
     from sampan.store.tarstream import TarEntry
     from sampan.store.tarwriter import Sink
+
+    class Writer(Protocol):
+        """Who takes entries as `store.tarwriter.TarWriter` does."""
+
+        def add(self, entry: TarEntry, data: bytes = ...) -> None: ...
+        def begin(self, entry: TarEntry) -> None: ...
+        def write(self, data: bytes) -> None: ...
+        def end(self) -> None: ...
+        def close(self) -> None: ...
 
 
 _PIECE = 1 << 18
@@ -37,12 +48,13 @@ class Manner(Struct):
     """How something is copied.
 
     owner: (uid, gid), None for as it is. mode: makes permissions of permissions, None for as they are. exclude: what is left out, by
-    its path below the source, or the source's own name.
+    its path below the source, or the source's own name. mtime_ns: the time of all of it, None for as they are.
     """
 
     owner: tuple[int, int] | None
     mode: Callable[[int, bool], int] | None = None
     exclude: Ignore = Ignore()
+    mtime_ns: int | None = None
 
 
 class Found(Struct):
@@ -143,11 +155,22 @@ class FileTree:
         near = get_close_matches(os.fsdecode(name), names, n=_NEAR, cutoff=0.6)
         return f" (there is: {', '.join(near)})" if near else ""
 
-    def archive(self, found: Found, shown: bytes, manner: Manner, times: bool = True) -> Iterator[bytes]:
-        """It as an archive, whose top name is `shown`: of a directory only what is in it. Without `times`, for comparing.
+    def archive(self, found: Found, shown: bytes, manner: Manner) -> Iterator[bytes]:
+        """It as an archive, whose top name is `shown`: of a directory only what is in it. Raises System for what cannot be read."""
+        buffer = Buffer()
+        for _ in self._copied(found, shown, manner, buffer, None):
+            if buffer.size >= _PIECE:
+                yield buffer.take()
+        yield buffer.take()
 
-        Raises System for what cannot be read.
-        """
+    def write(self, found: Found, shown: bytes, manner: Manner, writer: Writer) -> None:
+        """The same, given to a writer entry by entry."""
+        for _ in self._copied(found, shown, manner, Buffer(), writer):
+            pass
+
+    def _copied(
+        self, found: Found, shown: bytes, manner: Manner, buffer: Buffer, writer: Writer | None
+    ) -> Iterator[None]:
         above, _, name = found.path.rpartition(b"/")
         try:
             top = paths.open_in_root(self.fd, found.path if found.is_directory else above, os.O_RDONLY | os.O_DIRECTORY)
@@ -155,26 +178,59 @@ class FileTree:
                 tree = PlainTree(top)
             finally:
                 os.close(top)
-            buffer = Buffer()
             try:
                 filtered = found.is_directory and (self.ignore.patterns or manner.exclude.patterns)
                 form = _Taken(self, found.path, shown, manner.exclude) if filtered else None
-                copy = _Copy(tree, buffer, form, manner, times)
-                for _ in copy.write_content(shown) if found.is_directory else copy.write_named(name, shown):
-                    if buffer.size >= _PIECE:
-                        yield buffer.take()
-                yield buffer.take()
+                copy = _Copy(tree, buffer, form, manner)
+                if writer is not None:
+                    copy.write_to(writer)
+                yield from copy.write_content(shown) if found.is_directory else copy.write_named(name, shown)
             finally:
                 tree.close()
         except OSError as e:
             raise System(f"copy of /{os.fsdecode(found.path)}: {explain(e)}") from e
 
+    def digests(self, found: Found, manner: Manner) -> dict[str, str]:
+        """What decides whether it is the same, for each name in it: content, modes and owners, but no times."""
+        taken = _Digests()
+        self.write(found, found.name or b".", manner.replace(mtime_ns=0), taken)
+        return taken.found
+
     def digest(self, found: Found, manner: Manner) -> str:
-        """What decides whether it is the same: names, content, modes and owners, but no times."""
-        total = digests.new_hash()
-        for piece in self.archive(found, found.name or b".", manner, times=False):
-            total.update(piece)
-        return str(total.hexdigest())
+        """One digest of all of them."""
+        return digests.of_bytes(jsontext.dumps(self.digests(found, manner)))
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The names in a directory, sorted; none if it is none. Raises System."""
+        return self._names(path)
+
+
+class _Digests:
+    """Takes entries as a `TarWriter` does, and keeps a digest of each."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+        self._name = ""
+        self._hash = digests.new_hash()
+
+    def add(self, entry: TarEntry, data: bytes = b"") -> None:
+        self.begin(entry)
+        self.write(data)
+        self.end()
+
+    def begin(self, entry: TarEntry) -> None:
+        self._name = os.fsdecode(entry.name)
+        kept = (entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.target, entry.major, entry.minor)
+        self._hash = digests.new_hash()
+        self._hash.update(repr((*kept, sorted(entry.xattrs.items()), entry.regions)).encode())
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+
+    def end(self) -> None:
+        self.found[self._name] = self._hash.hexdigest()
+
+    def close(self) -> None: ...
 
 
 class _Taken:
@@ -200,10 +256,13 @@ class _Taken:
 class _Copy(CopyOut):
     """Files with other owners and modes than they have."""
 
-    def __init__(self, tree: PlainTree, sink: Sink, form: _Taken | None, manner: Manner, times: bool) -> None:
+    def __init__(self, tree: PlainTree, sink: Sink, form: _Taken | None, manner: Manner) -> None:
         super().__init__(tree, sink, form)
         self._manner = manner
-        self._keep_times = times
+
+    def write_to(self, writer: Any) -> None:
+        """Give the entries to somebody else than a `TarWriter`."""
+        self._writer = writer
 
     def write_content(self, shown: bytes) -> Iterator[None]:
         """What is in the tree's present directory, as if in `shown`."""
@@ -211,7 +270,7 @@ class _Copy(CopyOut):
 
     def _described(self, path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
         entry = super()._described(path, kind, status)
-        entry.mtime_ns = status.st_mtime_ns if self._keep_times else 0
+        entry.mtime_ns = status.st_mtime_ns if self._manner.mtime_ns is None else self._manner.mtime_ns
         if self._manner.owner is not None:
             entry.uid, entry.gid = self._manner.owner
         if self._manner.mode is not None and not stat.S_ISLNK(status.st_mode):

@@ -16,10 +16,11 @@ from sampan.build.instructions import Arg, Copy, Maintainer, Run, Shell
 from sampan.build.patterns import Ignore
 from sampan.build.scope import EPOCH, PROXIES, Scope
 from sampan.build.source import DockerfileError
-from sampan.engine import buildcopy, buildmounts
+from sampan.engine import buildcopy, buildmounts, times
 from sampan.engine.buildcopying import Copying, Sources
 from sampan.engine.buildfiles import FileTree
 from sampan.engine.buildmounts import RunMounts
+from sampan.engine.buildsteps import EARLIEST
 from sampan.errors import InvalidParameter, SampanError
 from sampan.oci import changes, words
 from sampan.oci.process import DEFAULT_PATH, SHELL
@@ -30,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any, Protocol
+    from typing import Any, Protocol, TypeVar
 
     from sampan.build.instructions import Instruction
     from sampan.build.parser import Node
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         def done(self, step: int, cached: bool = False) -> None: ...
         def failed(self, step: int, message: str) -> None: ...
 
+    Kind = TypeVar("Kind", bound=buildcopy.Destination)
     Stored = tuple[Callable[[bytes], None], Mapping[str, Any]]
 
 
@@ -125,6 +127,7 @@ class StageBuilder:
         self._history: list[Mapping[str, Any]] = []
         self._scope = Scope(settings.given, settings.above, settings.escape)
         self._epoch = _epoch(settings.given.get(EPOCH, ""))
+        self._dates = [built[i].files.date for i in planned.needs if i in built]
 
     def build(self) -> Built:
         """Carry out the stage. Raises `BuildFailed` with the instruction's lines."""
@@ -153,7 +156,7 @@ class StageBuilder:
             self._files, self._history, self._author = found.files, list(found.history), found.author
             return dict(found.config)
         if base == stages.SCRATCH:
-            self._files = self._steps.scratch(self._epoch or "1970-01-01T00:00:00Z")
+            self._files = self._steps.scratch(max([EARLIEST, *self._dates]) if self._epoch is None else self._epoch)
             return {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
         named = self._settings.contexts.named(base)
         if isinstance(named, FileTree):
@@ -161,10 +164,19 @@ class StageBuilder:
                 f"FROM {base}: this build context is a directory: say FROM scratch and COPY --from={base}"
             )
         image = self._find_image(named or base, self._planned.platform)
-        self._files = self._steps.of_image(image)
+        self._files = self._steps.of_image(image, self._date_of(image))
         self._history = list(self._files.history)
         self._author = str(image.document.get("author") or "")
         return dict(image.config)
+
+    def _date_of(self, image: Image) -> int:
+        """The date of what is built on an image: SOURCE_DATE_EPOCH, else that of the image, for nothing in the result is to tell when it was built."""
+        if self._epoch is not None:
+            return self._epoch
+        try:
+            return max(EARLIEST, times.parse(str(image.document.get("created"))) // 1_000_000_000)
+        except ValueError:
+            return EARLIEST
 
     def _triggers(self, node: Node) -> Iterator[Instruction]:
         """What the ONBUILD instructions of the base say, which are carried out once."""
@@ -207,18 +219,13 @@ class StageBuilder:
 
     def _note(self, created_by: str) -> None:
         """A line of the image's history for what changed no file."""
-        self._history.append({**self._entry(created_by), "created": self._created(), "empty_layer": True})
+        self._history.append({**self._entry(created_by), "empty_layer": True})
 
     def _entry(self, created_by: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {"created_by": created_by}
-        if self._epoch:
-            entry["created"] = self._epoch
+        entry: dict[str, Any] = {"created": self._files.created, "created_by": created_by}
         if self._author:
             entry["author"] = self._author
         return entry
-
-    def _created(self) -> str:
-        return self._epoch or self._files.created
 
     def _title(self, text: str) -> str:
         return f"[{self._label}{self._counted}/{self._total}] {text}"
@@ -230,7 +237,7 @@ class StageBuilder:
         before = self._files
         self._counted += 1
         step = self._watcher.begin(self._title(title))
-        key = key_of({"before": before.key, "epoch": self._epoch, **depends})
+        key = key_of({"before": before.key, **depends})
         after = self._steps.cached(before, key) if self._settings.use_cache else None
         cached = after is not None
         entry = self._entry(created_by)
@@ -243,7 +250,7 @@ class StageBuilder:
         self._watcher.done(step, cached)
         self._files = after
         if len(after.diff_ids) > len(before.diff_ids):
-            self._history.append({**entry, "created": after.created})
+            self._history.append(entry)
         else:
             self._note(created_by)
 
@@ -277,7 +284,9 @@ class StageBuilder:
             depends["mounts"] = mounts.depends()
         if run.script is not None:
             depends["script"] = run.script.content
-        request["Env"] = [f"{k}={v}" for k, v in {**proxies, **environment}.items()]
+        # What compilers and packers take for the time, so that what they make is the same on another day.
+        dated = {EPOCH: str(self._files.date)}
+        request["Env"] = [f"{k}={v}" for k, v in {**dated, **proxies, **environment}.items()]
         before = self._files
         counted = f"|{len(arguments)} {' '.join(f'{k}={v}' for k, v in arguments.items())} " if arguments else ""
         self._step(
@@ -318,7 +327,7 @@ class StageBuilder:
 
         def make(key: str, to: Stored) -> FileSystem:
             return self._steps.change(
-                before, key, lambda root, files: buildcopy.make_directory(root, files, path), to[1]
+                before, key, lambda root, files, _: buildcopy.make_directory(root, files, path), to[1]
             )
 
         self._step(f"WORKDIR {path}", f"WORKDIR {path}", {"workdir": path}, make)
@@ -335,7 +344,11 @@ class StageBuilder:
         with self._opened(copy.from_) as tree:
             sources = Sources(expanded, tree, self._settings.contexts)
             action = Copying(
-                expanded, sources.taken, from_image=bool(copy.from_), directory=self._absolute(expanded.destination)
+                expanded,
+                sources.taken,
+                from_image=bool(copy.from_),
+                directory=self._absolute(expanded.destination),
+                date=self._files.date,
             )
             before = self._files
 
@@ -381,11 +394,11 @@ class StageBuilder:
         if isinstance(named, FileTree):
             return named
         if named is not None:
-            return self._steps.of_image(self._find_image(named, ""))
+            return self._steps.of_image(self._find_image(named, ""), EARLIEST)
         number = self._find_stage(name)
         if number is not None:
             return self._built[number].files
-        return self._steps.of_image(self._find_image(name, ""))
+        return self._steps.of_image(self._find_image(name, ""), EARLIEST)
 
     @contextmanager
     def _tree_of(self, files: FileSystem) -> Iterator[FileTree]:
@@ -398,15 +411,13 @@ def _listed(command: Any) -> str:
     return "[" + " ".join(words.quoted(word) for word in command) + "]"
 
 
-def _epoch(text: str) -> str:
-    """SOURCE_DATE_EPOCH as RFC 3339. Raises `InvalidParameter`."""
-    import time
-
+def _epoch(text: str) -> int | None:
+    """SOURCE_DATE_EPOCH, None if it is not set. Raises `InvalidParameter`."""
     if not text:
-        return ""
+        return None
     if not (text.isascii() and text.isdigit() and len(text) <= 11):
         raise InvalidParameter(f"invalid {EPOCH}: {text!r} is no number of seconds")
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(text)))
+    return int(text)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""What a build does to files: each step makes a container, changes its files, and keeps the changes as a layer of a new image.
+"""What a build does to files: each step makes a container, changes its files, and the container's writable directory becomes a layer.
 
-An image between two steps has no name and no configuration but its layers, so that nothing of the base's (volumes, entrypoint,
-health check) has any effect on the next step. It is also what the cache leads to.
+`Steps` is one build's hold on the store: what it has made and found is not collected before it ends, and the containers of its steps
+do not outlive it (`Record.build`). What a step came to is an entry of the cache, which keeps the layer (`store.buildcache`).
 """
 
 from __future__ import annotations
@@ -12,70 +12,83 @@ from contextlib import contextmanager, nullcontext
 from sampan.engine.archive import Files
 from sampan.engine.buildmounts import Prepared, Stubs
 from sampan.engine.commit import as_oci
-from sampan.errors import Damaged, NotFound, SampanError
+from sampan.engine.create import Step
+from sampan.errors import NotFound, SampanError
 from sampan.kernel import clock
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.oci.image import Descriptor
 from sampan.runtime.handle import STDERR, STDOUT
-from sampan.store.buildcache import key_of
+from sampan.store.buildcache import Entry, key_of
 from sampan.store.snapshots import EMPTY_LAYER
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from typing import Any, Protocol
+    from types import TracebackType
+    from typing import Any, Protocol, Self
 
     from sampan.engine.buildmounts import RunMounts
     from sampan.engine.containerroots import ContainerRoot, ContainerRoots
     from sampan.engine.containers import Container, Containers
     from sampan.engine.images import Content, Image, Lock
+    from sampan.kernel.files import FileLock
     from sampan.oci.image import Manifest
     from sampan.oci.platform import Platform
-    from sampan.oci.reference import Reference
     from sampan.runtime.handle import Attachment
     from sampan.store.buildcache import BuildCache
     from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
+    from sampan.store.layerwriter import LayerWriter
     from sampan.store.record import Record
     from sampan.store.records import Records
     from sampan.store.snapshots import RootMount
 
+    Fill = Callable[[LayerWriter], None]
+
     class Snapshots(Protocol):
         def root(self, record: Record) -> RootMount: ...
-        def commit(self, record: Record, sink: Ingest, reading: AbstractContextManager[object]) -> LayerInfo: ...
-        def note(self, layer: LayerInfo) -> None: ...
+        def adopt(self, record: Record, sink: Ingest, newest: int, fill: Fill | None) -> LayerInfo: ...
+        def can_fill(self, record: Record) -> bool: ...
+        def has(self, chain_id: str) -> bool: ...
 
     class Images(Protocol):
-        def resolve(self, name: str, platform: str = ...) -> Image: ...
         def manifest(self, target: Descriptor, image_id: str) -> Manifest: ...
-        def publish(
-            self,
-            config: bytes,
-            layers: Sequence[Descriptor],
-            name: Reference | None,
-            parent: str = "",
-            unpack: bool = ...,
-        ) -> Image: ...
-        def collect_now(self) -> None: ...
+        def ensure_unpacked(self, image: Image) -> tuple[str, ...]: ...
+
+
+EARLIEST = 315532800
+"""1980-01-01: what is in zip archives can be no older, and commands that make some fail if they are told so."""
 
 
 class FileSystem(Struct):
     """The files at one point of a build.
 
-    image: the id of the image that has them, and nothing else. diff_ids, layers: its layers. created: when the newest one was made,
-    RFC 3339. key: what they depend on, see `store.buildcache`. history: how they came about, oldest first.
+    image: the id of the image that the stage began with, "" for none. diff_ids, layers: its layers. date: the latest time that a file of
+    a step has, seconds since 1970. key: what they depend on, see `store.buildcache`. history: of the image it began with, oldest first.
     """
 
     image: str
     diff_ids: tuple[str, ...]
     layers: tuple[Descriptor, ...]
-    created: str
+    date: int
     key: str
     platform: Platform
     history: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def created(self) -> str:
+        """The date as documents have it."""
+        return clock.rfc3339(self.date * 1_000_000_000).replace(".000000000Z", "Z")
+
+
+class _Ground(Struct):
+    """What a container of a step stands on: files and nothing else, so that nothing of a base (volumes, entrypoint, health check) has any effect on a step."""
+
+    id: str
+    layers: tuple[str, ...]
+    config: dict[str, Any]
 
 
 class RunFailed(SampanError):
@@ -88,7 +101,7 @@ class RunFailed(SampanError):
 
 
 class Steps:
-    """Carries out steps, or finds in the cache what they came to."""
+    """Carries out the steps of one build, or finds in the cache what they came to. A context manager."""
 
     def __init__(
         self,
@@ -109,58 +122,77 @@ class Steps:
         self._lock = lock
         self._images = images
         self._cache = cache
+        self._hold: FileLock | None = None
+
+    def __enter__(self) -> Self:
+        # What builds that were killed had begun; downloads can go on.
+        self._content.collect_ingests(partial=False)
+        with self._lock.shared():
+            self._hold = self._content.hold(())
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            self._content.drop(hold)
+
+    @property
+    def _build(self) -> FileLock:
+        assert self._hold is not None, "a step outside of its build"
+        return self._hold
 
     # Where a stage begins
 
-    def scratch(self, created: str) -> FileSystem:
-        """No files at all."""
-        return self._start((), (), created, [], platforms.here(), "")
+    def scratch(self, date: int) -> FileSystem:
+        """No files at all. `date`: as of `FileSystem`."""
+        return self._start("", (), (), date, [], platforms.here())
 
-    def of_image(self, image: Image) -> FileSystem:
+    def of_image(self, image: Image, date: int) -> FileSystem:
         """The files of an image. Raises `NotFound` if a layer of it is not in the store."""
         config = documents.parse_config(documents.dump(image.document))
         layers = tuple(as_oci(layer) for layer in self._images.manifest(image.target, image.id).layers)
-        for layer in layers:
-            if not self._content.exists(layer.digest):
-                raise NotFound(f"image {image.id} is not complete: content {layer.digest} is not in the store")
-        created = str(image.document.get("created") or "1970-01-01T00:00:00Z")
-        return self._start(config.diff_ids, layers, created, config.history, config.platform, image.id)
+        with self._lock.shared():
+            for layer in layers:
+                if not self._content.exists(layer.digest):
+                    raise NotFound(f"image {image.id} is not complete: content {layer.digest} is not in the store")
+            self._images.ensure_unpacked(image)
+            self._content.hold_more(self._build, (*(layer.digest for layer in layers), *image.layers))
+        return self._start(image.id, config.diff_ids, layers, date, config.history, config.platform)
 
     def _start(
         self,
+        image: str,
         diff_ids: tuple[str, ...],
         layers: tuple[Descriptor, ...],
-        created: str,
+        date: int,
         history: Sequence[Mapping[str, Any]],
         platform: Platform,
-        parent: str,
     ) -> FileSystem:
-        """An image of nothing but files. It is the same one for whoever begins with the same files."""
-        document = documents.make_config(platform, created, {}, diff_ids, history)
-        with self._lock.shared():
-            made = self._images.publish(document, layers, None, parent, unpack=False)
         chain = documents.chain_ids(diff_ids)
-        key = key_of({"files": chain[-1] if chain else "", "platform": str(platform)})
-        return FileSystem(made.id, diff_ids, layers, created, key, platform, tuple(history))
+        key = key_of({"files": chain[-1] if chain else "", "platform": str(platform), "date": date})
+        return FileSystem(image, diff_ids, layers, date, key, platform, tuple(history))
 
     # The cache
 
     def cached(self, before: FileSystem, key: str) -> FileSystem | None:
         """What a step made of `before` when it was done with the same key, None if that is not known (any more)."""
-        image_id = self._cache.get(key)
-        if not image_id:
+        entry = self._cache.get(key)
+        if entry is None:
             return None
-        try:
-            image = self._images.resolve(image_id)
-            layers = tuple(self._images.manifest(image.target, image.id).layers)
-            complete = all(self._content.exists(layer.digest) for layer in layers)
-        except (NotFound, Damaged):
-            complete = False
-        if not complete:
-            self._cache.forget(key)
-            return None
-        created, history = str(image.document["created"]), tuple(image.document["history"])
-        return FileSystem(image.id, image.diff_ids, layers, created, key, before.platform, history)
+        after = before.replace(key=key)
+        if entry.blob:
+            after = _grown(before, key, entry.diff_id, entry.blob, entry.bytes)
+            with self._lock.shared():
+                # A collector may have been there between the look at the entry and this lock.
+                if not (self._content.exists(entry.blob) and self._has(after)):
+                    self._cache.forget(key)
+                    return None
+                self._content.hold_more(self._build, (entry.blob, entry.chain_id))
+        self._cache.put(key, entry.replace(used=_now(), uses=entry.uses + 1))
+        return after
+
+    def _has(self, files: FileSystem) -> bool:
+        return self._snapshots.has(documents.chain_ids(files.diff_ids)[-1])
 
     # Steps
 
@@ -177,7 +209,7 @@ class Steps:
         """Run a command in a container. Raises `RunFailed`, and what starting a container raises; nothing is left behind."""
         made: list[Container] = []
         try:
-            body = {**request, "Image": before.image, "AttachStdout": True, "AttachStderr": True}
+            body = {**request, "Image": _NAME, "AttachStdout": True, "AttachStderr": True}
             with mounts.ready() if mounts is not None else nullcontext(Prepared()) as prepared:
                 body["HostConfig"] = {**body["HostConfig"], "Mounts": list(prepared.mounts)}
                 stubs = self._stubs(before, prepared.targets)
@@ -187,6 +219,7 @@ class Steps:
                     lambda one, _: made.append(one),
                     environment=prepared.environment,
                     mounts=prepared.points,
+                    step=self._step(before),
                 )
                 assert attachment is not None
                 code = _follow(attachment, output)
@@ -218,14 +251,17 @@ class Steps:
         self,
         before: FileSystem,
         key: str,
-        action: Callable[[ContainerRoot, Files], None],
+        action: Callable[[ContainerRoot, Files, bool], Fill | None],
         created_by: Mapping[str, Any],
     ) -> FileSystem:
-        """Let `action` change files. What it raises leaves nothing behind."""
+        """Let `action` change files. What it raises leaves nothing behind.
+
+        If the last argument is True it may also look only, and give what fills the layer without a file system in between.
+        """
         with self._container(before) as record:
             with self._roots.open(record) as root:
-                action(root, Files(root, record.name, _Silent()))
-            return self._keep(before, key, record, created_by)
+                fill = action(root, Files(root, record.name, _Silent()), self._snapshots.can_fill(record))
+            return self._keep(before, key, record, created_by, fill)
 
     @contextmanager
     def reading(self, files: FileSystem) -> Iterator[ContainerRoot]:
@@ -233,46 +269,54 @@ class Steps:
         with self._container(files) as record, self._roots.open(record) as root:
             yield root
 
+    def _step(self, files: FileSystem) -> Step:
+        ground = _Ground(files.image, documents.chain_ids(files.diff_ids), {})
+        return Step(ground, os.path.basename(self._build.path))
+
     @contextmanager
     def _container(self, files: FileSystem) -> Iterator[Record]:
         """A container that is never started."""
-        host = {"NetworkMode": "none", "AutoRemove": True, "LogConfig": {"Type": "none", "Config": {}}}
-        container, _ = self._containers.create_from({"Image": files.image, "Cmd": ["build"], "HostConfig": host})
+        host = {"NetworkMode": "none", "LogConfig": {"Type": "none", "Config": {}}}
+        body = {"Image": _NAME, "Cmd": ["build"], "HostConfig": host}
+        container, _ = self._containers.create_from(body, self._step(files))
         try:
             yield self._records.get(container.id)
         finally:
             _remove(container)
 
-    def _keep(self, before: FileSystem, key: str, record: Record, created_by: Mapping[str, Any]) -> FileSystem:
+    def _keep(
+        self, before: FileSystem, key: str, record: Record, created_by: Mapping[str, Any], fill: Fill | None = None
+    ) -> FileSystem:
         """A container's changes as one more layer, and an entry in the cache that leads to it."""
-        self._content.collect_ingests()
-        with self._content.writer() as ingest:
-            layer = self._snapshots.commit(record, ingest, nullcontext())
-            if layer.diff_id == EMPTY_LAYER:
-                after = before.replace(key=key)
-            else:
-                after = self._publish(before, key, ingest, layer, created_by)
-        self._cache.set(key, after.image)
+        after, what = before.replace(key=key), str(created_by.get("created_by") or "")
+        entry = Entry(before.key, "", 0, "", "", 0, what, _now(), _now())
+        with self._content.writer() as ingest, self._lock.shared():
+            layer = self._snapshots.adopt(record, ingest, before.date * 1_000_000_000, fill)
+            if layer.diff_id != EMPTY_LAYER:
+                digest, size = ingest.commit(layer.diff_id, synced=True)
+                after = _grown(before, key, layer.diff_id, digest, size)
+                chain_id = documents.chain_ids(after.diff_ids)[-1]
+                self._content.hold_more(self._build, (digest, chain_id))
+                entry = entry.replace(
+                    blob=digest, bytes=size, diff_id=layer.diff_id, chain_id=chain_id, size=layer.size
+                )
+            self._cache.put(key, entry)
         return after
 
-    def _publish(
-        self, before: FileSystem, key: str, ingest: Ingest, layer: LayerInfo, created_by: Mapping[str, Any]
-    ) -> FileSystem:
-        created = str(created_by.get("created") or clock.now())
-        diff_ids = (*before.diff_ids, layer.diff_id)
-        history = (*before.history, {"created": created, **created_by})
-        document = documents.make_config(before.platform, created, {}, diff_ids, history)
-        try:
-            with self._lock.shared():
-                digest, size = ingest.commit(layer.diff_id)
-                layers = (*before.layers, Descriptor(documents.OCI_LAYER, digest, size))
-                self._snapshots.note(layer.replace(chain_id=documents.chain_ids(diff_ids)[-1]))
-                image = self._images.publish(document, layers, None, before.image, unpack=False)
-        except BaseException:
-            # The layer is noted, and perhaps its blob has its name: nothing leads to them.
-            self._images.collect_now()
-            raise
-        return FileSystem(image.id, diff_ids, layers, created, key, before.platform, history)
+
+_NAME = "build"
+"""What the container of a step says that it was made from."""
+
+
+def _grown(before: FileSystem, key: str, diff_id: str, blob: str, size: int) -> FileSystem:
+    layers = (*before.layers, Descriptor(documents.OCI_LAYER, blob, size))
+    return before.replace(key=key, diff_ids=(*before.diff_ids, diff_id), layers=layers)
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns()
 
 
 class _Silent:

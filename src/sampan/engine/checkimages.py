@@ -21,7 +21,7 @@ from sampan.store.snapshots import EMPTY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Protocol
 
     from sampan.engine.check import Found
@@ -104,8 +104,9 @@ class ImageCheck:
         staging: tuple[Staging, Staging],
         lock: Lock,
         records: Records,
+        cached: Callable[[], tuple[set[str], set[str]]],
     ) -> None:
-        """`staging`: that of the layers and that of the writable parts."""
+        """`cached` gives what the cache of builds leads to; `staging`: that of the layers and that of the writable parts."""
         self._layout = layout
         self._content = content
         self._names = names
@@ -114,6 +115,7 @@ class ImageCheck:
         self._staging = staging
         self._lock = lock
         self._records = records
+        self._cached = cached
 
     def findings(self) -> Iterator[Found]:
         with self._lock.exclusive():
@@ -257,7 +259,7 @@ class ImageCheck:
     # What nothing leads to
 
     def _unused(self, images: list[Image], names: tuple[NameRecord, ...]) -> Iterator[Found]:
-        blobs = {digest for record in names for digest in blobs_of(self._content, record.target)}
+        blobs = {digest for record in names for digest in blobs_of(self._content, record.target)} | self._cached()[0]
         for digest in self._content.list():
             if digest not in blobs:
                 yield found(GARBAGE, "blob", self._content.path(digest), "nothing leads to it", "remove it",
@@ -281,6 +283,7 @@ class ImageCheck:
         suffix = _SUFFIXES[self._layers.name]
         # An image without layers has one place for its init layer, which all such images share.
         wanted = {id_.removeprefix("sha256:") + suffix for image in images for id_ in image.layers or (EMPTY,)}
+        wanted |= {chain_id.removeprefix("sha256:") + suffix for chain_id in self._cached()[1]}
         if self._records.leftovers():
             return None  # One that is being removed stands on its layers until it is gone.
         for container_id in self._records.ids():

@@ -267,7 +267,14 @@ class ContainerRoots:
                 image = self._snapshots.image_root(record, point.layers)
                 images[point.destination] = image.lower or (image.source,)
         place = RootFilesystem(
-            root.kind, root.lower, root.upper, root.work, root.source, paths.directory, False, bool(record.uids)
+            root.kind,
+            root.lower,
+            root.upper,
+            root.work,
+            root.source,
+            paths.directory,
+            mapped=bool(record.uids),
+            volatile=bool(record.build),
         )
         return mount_steps(record.to_json(), place, self._own_files(record, paths), images)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.container import Verbs
     from sampan.engine.containerfilters import Filters
+    from sampan.engine.create import Step
     from sampan.engine.networkviews import Connections
     from sampan.engine.results import RunResult
     from sampan.oci.mountpoint import MountPoint
@@ -42,9 +43,12 @@ class Containers:
         return self.create_from(request(image, command, name, options))[0]
 
     @told
-    def create_from(self, request: dict[str, Any]) -> tuple[Container, list[str]]:
-        """Make the container of a body of Docker's `POST /containers/create`, with "Name" beside it; and the warnings."""
-        created = self._verbs.creator.create(request)
+    def create_from(self, request: dict[str, Any], step: Step | None = None) -> tuple[Container, list[str]]:
+        """Make the container of a body of Docker's `POST /containers/create`, with "Name" beside it; and the warnings.
+
+        `step`, here and below: what it is a step of, for builds.
+        """
+        created = self._verbs.creator.create(request, step)
         with created.lock:  # nobody starts it before its creation was told
             self._verbs.events.container(created.record, "create")
         return Container(self._verbs, created.record), list(created.warnings)
@@ -58,6 +62,7 @@ class Containers:
         *,
         environment: Sequence[str] = (),
         mounts: Sequence[MountPoint] = (),
+        step: Step | None = None,
     ) -> tuple[Container, Attachment | None]:
         """Make a container and start it: faster than one after the other, for its shim comes up meanwhile.
 
@@ -68,7 +73,7 @@ class Containers:
         # First of all: what is imported, checked and written from here on costs no time while an interpreter comes up.
         launch = self._verbs.launcher.open()
         try:
-            made = self._verbs.creator.create(request)
+            made = self._verbs.creator.create(request, step)
             try:
                 container = Container(self._verbs, made.record)
                 self._verbs.events.container(made.record, "create")

@@ -75,6 +75,13 @@ class Created(Struct):
     warnings: tuple[str, ...]
 
 
+class Step(Struct):
+    """What a container is a step of. image: what it stands on, all of it unpacked. build: as of `Record.build`."""
+
+    image: Image
+    build: str
+
+
 class Creator:
     """`POST /containers/create`."""
 
@@ -103,11 +110,11 @@ class Creator:
         self._settings = settings
         self._trace = trace
 
-    def create(self, request: dict[str, Any]) -> Created:
+    def create(self, request: dict[str, Any], step: Step | None = None) -> Created:
         """Make the container that the body of Docker's `POST /containers/create` (with "Name" beside it) describes.
 
         Raises InvalidParameter, NotFound (no such image), Conflict (the name is taken) in Docker's words; nothing is
-        left behind then.
+        left behind then. `step`: it belongs to a build, and stands on what that says instead of "Image".
         """
         name = check_name(request["Name"]) if request.get("Name") else ""
         config, host, warnings = self._checked(request)
@@ -116,11 +123,12 @@ class Creator:
         networks = self._attachments(host, endpoints)
         # Until the record is there, nothing says that the image's layers are in use.
         with self._images.hold():
-            image = self._images.resolve(config["Image"], request.get("Platform") or "")
+            image = step.image if step else self._images.resolve(config["Image"], request.get("Platform") or "")
             config = self._merged(config, image.config)
             resolve_argv(config)
-            self._images.ensure_unpacked(image)
-            record, lock = self._lay_out(name, image, config, host, networks)
+            if step is None:
+                self._images.ensure_unpacked(image)
+            record, lock = self._lay_out(name, image, config, host, networks, step)
         return Created(record, lock, tuple(warnings))
 
     def _attachments(self, host: dict[str, Any], endpoints: dict[str, Any]) -> tuple[Attachment, ...]:
@@ -142,12 +150,13 @@ class Creator:
         config: dict[str, Any],
         host: dict[str, Any],
         networks: tuple[Attachment, ...],
+        step: Step | None,
     ) -> tuple[Record, RecordLock]:
         container_id = new_id()
         self._name_host(config, host, container_id)
         path, *args = resolve_argv(config)
         uids, gids = _ids(host)
-        creation = self._records.begin(container_id, name, durable=not host["AutoRemove"])
+        creation = self._records.begin(container_id, name, durable=not (host["AutoRemove"] or step))
         try:
             record = Record(
                 schema=SCHEMA,
@@ -165,6 +174,7 @@ class Creator:
                 config=config,
                 host_config=host,
                 networks=networks,
+                build=step.build if step else "",
             )
             if (host["LogConfig"].get("Config") or {}).get("tag"):
                 from sampan.engine import logoptions

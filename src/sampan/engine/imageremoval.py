@@ -181,8 +181,9 @@ class Removal:
         held = (
             self._content.held()
         )  # What is being saved goes when that has ended; what is being pulled gets its record.
-        layers |= self._users.layers_in_use() | held
-        blobs |= held
+        cached_blobs, cached_layers = self._users.cached()
+        layers |= self._users.layers_in_use() | held | cached_layers
+        blobs |= held | cached_blobs
         garbage = [chain_id for chain_id in self._snapshots.layers() if chain_id not in layers]
         for chain_id in garbage:
             self._snapshots.remove_layer(chain_id)

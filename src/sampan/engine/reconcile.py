@@ -11,6 +11,7 @@ import os
 
 from sampan.engine.settle import BRIEF
 from sampan.errors import NotFound, SampanError
+from sampan.kernel.files import lock_is_held
 from sampan.oci import lifecycle
 from sampan.store.record import parse_record
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         def adopt(self, paths: ContainerPaths) -> RecordLock | None: ...
         def release_stale_names(self) -> None: ...
         def ids(self) -> list[str]: ...
+        def try_read(self, container_id: str) -> Record | None: ...
         def paths(self, container_id: str) -> ContainerPaths: ...
 
     class Settler(Protocol):
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
     class Snapshots(Protocol):
         def collect_garbage(self) -> None: ...
+
+    class Remover(Protocol):
+        def remove(self, record: Record, force: bool, volumes: bool, *, patience: Patience) -> None: ...
 
     class Volumes(Protocol):
         def release_unused(self) -> None: ...
@@ -62,6 +67,7 @@ class Janitor:
         settler: Settler,
         snapshots: Snapshots,
         volumes: Callable[[], Volumes],
+        remover: Callable[[], Remover],
         trace: Trace,
     ) -> None:
         self._layout = layout
@@ -69,6 +75,7 @@ class Janitor:
         self._volumes = volumes
         self._records = records
         self._settler = settler
+        self._remover = remover
         self._trace = trace
 
     def finish_leftovers(self) -> None:
@@ -112,12 +119,23 @@ class Janitor:
         except NotFound:
             return None
         due = seen.status == lifecycle.LOST or seen.orphaned or (seen.status == lifecycle.EXITED and record.auto_remove)
-        if not due:
-            return seen
         try:
+            if record.build and not lock_is_held(f"{self._layout.ingest}/{record.build}"):
+                # What is left of a build that was killed.
+                self._remover().remove(record, force=True, volumes=True, patience=BRIEF)
+                return None
+            if not due:
+                return seen
             return self._settler.settle(record, BRIEF)
         except SampanError:
             return seen
+
+    def end_builds(self) -> None:
+        """Remove the containers of builds that were killed."""
+        for container_id in self._records.ids():
+            record = self._records.try_read(container_id)
+            if record is not None and record.build:
+                self.observe(record)
 
     def sweep(self) -> None:
         """Remove parts that belong to no container at all: none are ever made so, but files may be restored or lost.

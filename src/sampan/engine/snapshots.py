@@ -6,12 +6,14 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
+    from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
+    from sampan.store.layerwriter import LayerWriter
     from sampan.store.layout import Layout
     from sampan.store.record import Record
     from sampan.store.snapshots import LayerSink, RootMount, Snapshotter
@@ -63,7 +65,8 @@ class Snapshots:
 
     def root(self, record: Record) -> RootMount:
         """What a container's root file system is joined of; nothing is mounted."""
-        return self._of(record.snapshotter).root(record.id, record.layers)
+        found = self._of(record.snapshotter).root(record.id, record.layers)
+        return found.replace(volatile=True) if record.build else found
 
     def image_root(self, record: Record, chain_ids: Sequence[str]) -> RootMount:
         """What an image is joined of that is mounted into a container, which was unpacked for it as its own image was."""
@@ -82,6 +85,32 @@ class Snapshots:
         """Its container's changes as a layer; see `store.snapshots.Snapshotter`."""
         with _reading_ids(record) as ids:
             return self._of(record.snapshotter).commit(record.id, record.layers, sink, reading, ids)
+
+    def has(self, chain_id: str) -> bool:
+        """Whether a layer is unpacked for new containers."""
+        return self.layers.has(chain_id)
+
+    def can_fill(self, record: Record) -> bool:
+        """Whether `adopt` takes a `fill`."""
+        return record.snapshotter == "overlay" and not record.uids
+
+    def adopt(
+        self, record: Record, sink: Ingest, newest: int, fill: Callable[[LayerWriter], None] | None = None
+    ) -> LayerInfo:
+        """`commit` of a container that is at its end and good for nothing afterwards: the layer is unpacked, too, and on the disk.
+
+        `fill` writes the layer, of a container in which nothing was changed (`can_fill`). `newest`: as of `store.snapshots.Snapshotter.adopt`, whose way this goes where it can.
+        """
+        from contextlib import nullcontext  # in here: a listing comes by this module
+
+        snapshotter = self._of(record.snapshotter)
+        with _reading_ids(record) as ids:
+            info = snapshotter.adopt(record.id, record.layers, sink, newest, ids, fill)
+            if info is None:
+                info = snapshotter.commit(record.id, record.layers, sink, nullcontext(), ids, newest)
+                if info.entries:
+                    info = snapshotter.unpack(record.layers, sink.reader(), info.diff_id)
+        return info
 
     def note(self, layer: LayerInfo) -> None:
         """A layer that was committed, for when a container needs it."""

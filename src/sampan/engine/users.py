@@ -8,7 +8,7 @@ from sampan.store.record import parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from typing import Protocol
 
     from sampan.store.layout import ContainerPaths
@@ -23,19 +23,25 @@ if TYPE_CHECKING:
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
 
+    class Cache(Protocol):
+        def roots(self) -> tuple[set[str], set[str]]: ...
+
 
 class ImageUsers:
     """Every container counts, also one that is being made or removed."""
 
-    def __init__(self, records: Records, settler: Settler, without: Collection[str] = ()) -> None:
-        """`without`: ids of containers that do not count."""
+    def __init__(
+        self, records: Records, settler: Settler, cache: Callable[[], Cache], without: Collection[str] = ()
+    ) -> None:
+        """`cache` gives the cache of builds; `without`: ids of containers that do not count."""
         self._records = records
+        self._cache = cache
         self._settler = settler
         self._without = frozenset(without)
 
     def without(self, containers: Collection[str]) -> ImageUsers:
         """As it will be when these containers are gone."""
-        return ImageUsers(self._records, self._settler, containers)
+        return ImageUsers(self._records, self._settler, self._cache, containers)
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         """The id of each container made from the image or with it mounted, and whether it runs."""
@@ -51,6 +57,10 @@ class ImageUsers:
         records = list(self._all())
         mounted = {chain_id for record in records for point in record.mounts for chain_id in point.layers}
         return mounted | {chain_id for record in records for chain_id in record.layers}
+
+    def cached(self) -> tuple[set[str], set[str]]:
+        """The digests of the blobs, and the chain ids of the layers, that the cache of builds leads to."""
+        return self._cache().roots()
 
     def _all(self) -> Iterator[Record]:
         for container_id in self._records.ids():

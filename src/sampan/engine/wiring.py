@@ -68,7 +68,7 @@ class Wiring:
 
         layout, trace = self.layout, self.trace
         content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
-        users = ImageUsers(self.records, self.settler)
+        users = ImageUsers(self.records, self.settler, lambda: self.build_cache)
         lock = StoreLock(layout.images_lock)
         return Images(
             *(content, names, self.snapshots.layers, lock, users, self.events, trace, self.notify),
@@ -154,7 +154,15 @@ class Wiring:
     def _janitor(self) -> Any:
         from sampan.engine.reconcile import Janitor
 
-        return Janitor(self.layout, self.records, self.settler, self.snapshots, lambda: self.volumes, self.trace)
+        return Janitor(
+            self.layout,
+            self.records,
+            self.settler,
+            self.snapshots,
+            lambda: self.volumes,
+            lambda: self.remover,
+            self.trace,
+        )
 
     def _creator(self) -> Any:
         from sampan.engine.create import Creator
@@ -314,7 +322,6 @@ class Wiring:
         from sampan.engine.buildsteps import Steps
         from sampan.engine.containerroots import ContainerRoots
         from sampan.engine.containers import Containers
-        from sampan.store.buildcache import BuildCache
         from sampan.store.cachemounts import CacheMounts
         from sampan.store.content import ContentStore
         from sampan.store.images import StoreLock
@@ -322,12 +329,19 @@ class Wiring:
         layout, trace = self.layout, self.trace
         roots = ContainerRoots(self.records, self.settler, self.snapshots, lambda: self.volumes, trace)
         content, lock = ContentStore(layout.content, trace), StoreLock(layout.images_lock)
-        cache = BuildCache(layout.build_cache, trace)
-        containers = Containers(self)
-        steps = Steps(containers, self.records, roots, self.snapshots, content, lock, self.images, cache)
+        containers, cache = Containers(self), self.build_cache
+
+        def begin() -> Any:
+            return Steps(containers, self.records, roots, self.snapshots, content, lock, self.images, cache)
+
         caches = CacheMounts(layout.build_mounts, trace)
         workplaces = Workplaces(layout.build_work, layout.build_secrets, caches, trace)
-        return Builder(steps, self.images, lock, workplaces)
+        return Builder(begin, self.images, lock, self.janitor, workplaces)
+
+    def _build_cache(self) -> Any:
+        from sampan.store.buildcache import BuildCache
+
+        return BuildCache(self.layout.build_cache, self.trace)
 
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
@@ -385,7 +399,9 @@ class Wiring:
         content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
         staging = (Staging(layout.layers, trace), Staging(layout.snapshots, trace))
         lock = StoreLock(layout.images_lock)
-        images = ImageCheck(layout, content, names, self.images, self.snapshots.layers, staging, lock, records)
+        images = ImageCheck(
+            layout, content, names, self.images, self.snapshots.layers, staging, lock, records, self.build_cache.roots
+        )
         volumes = VolumeStore(layout.volumes, trace)
 
         def copy_of(volume: VolumeRecord) -> CopyUp:

@@ -290,21 +290,25 @@ _OVERLAY_OPTIONS = (("index", "off"), ("metacopy", "off"), ("redirect_dir", "off
 """Set always: a host's module parameters must not decide how layers look on disk, and hostile layers may carry metacopy xattrs."""
 
 
-def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: int = 0) -> int:
+def overlay(lower: Sequence[str], upper: str = "", work: str = "", attributes: int = 0, volatile: bool = False) -> int:
     """A detached overlay mount of `lower` (topmost first) under `upper`; read-only without `upper`.
 
     Layers are named one by one by `lowerdir+` (any number of them; Linux 6.7), before that by one `lowerdir`
     string where it fits fsconfig's 255 bytes, else by mount(2) with short names (see `_overlay_by_mount`).
     The choice goes by the kernel's version: an older kernel takes an unknown option without a word and
     refuses the whole mount later.
+    `volatile`: its end does not write the upper layer to the disk, and the directory `work` is good for this one mount
+    (overlayfs.rst, "Volatile mount"; Linux 5.10).
     Paths may hold any byte but NUL. Raises `KernelError` with the kernel's own message.
     """
     context = fsopen("overlay")
     try:
         if not _set_layers(context, lower, upper, work):
-            return _overlay_by_mount(lower, upper, work, attributes)
+            return _overlay_by_mount(lower, upper, work, attributes, volatile)
         for key, value in (("source", "overlay"), *_OVERLAY_OPTIONS):
             fsconfig_set_string(context, key, value)
+        if volatile:
+            fsconfig_set_flag(context, "volatile")
         fsconfig_create(context)
         return fsmount(context, attributes)
     finally:
@@ -334,7 +338,7 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: int) -> int:
+def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: int, volatile: bool) -> int:
     """The same by mount(2), for kernels without `lowerdir+`.
 
     mount(2) takes one page of options, so the layers are named by descriptor numbers relative to
@@ -353,6 +357,7 @@ def _overlay_by_mount(lower: Sequence[str], upper: str, work: str, attributes: i
         if upper:
             options += [f"upperdir={short(upper)}", f"workdir={short(work)}"]
         options += [f"{k}={v}" for k, v in _OVERLAY_OPTIONS]
+        options += ["volatile"] * volatile
         place = upper or lower[0]
         back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         opened.append(back)

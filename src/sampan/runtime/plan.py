@@ -36,7 +36,7 @@ class RootFilesystem(Struct):
 
     kind: "overlay" or "bind". lower: topmost first. place: any directory of ours, for the root to be attached to. recursive: with what is mounted below.
     mapped: its owners on disk are the image's, and are shown as the container's user namespace maps them. propagation: of a bind, to
-    the mount that it is a copy of.
+    the mount that it is a copy of. volatile: of an overlay, see `kernel.mount.overlay`.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class RootFilesystem(Struct):
     recursive: bool = False
     mapped: bool = False
     propagation: str = "rprivate"
+    volatile: bool = False
 
 
 class Mode(Struct):
@@ -262,7 +263,8 @@ def _open_cgroups(group: str, driver: CgroupDriver, beside: bool = False, by_fil
 def root_steps(root: RootFilesystem) -> list[Step]:
     """What makes a container's root file system, detached and named "root"."""
     if root.kind == "overlay":
-        return [sources.BuildOverlay("root", root.lower, root.upper, root.work, "user" if root.mapped else "")]
+        ids = "user" if root.mapped else ""
+        return [sources.BuildOverlay("root", root.lower, root.upper, root.work, ids, root.volatile)]
     whole = sources.CloneTree("root", root.source, root.recursive, propagation=root.propagation)
     return [whole, planmore().map_root(root.source)] if root.mapped else [whole]
 

@@ -23,6 +23,7 @@ class BuildOverlay(Step):
 
     ids: the descriptor of a user namespace by whose map the layers' owners are shown (they are everybody's, and belong to
     the ids of the image); the writable one belongs to the mapped ids themselves, for an overlay takes none that is mapped.
+    volatile: its end writes nothing to the disk, which the kernel does otherwise, for all of the disk.
     """
 
     name: str
@@ -30,6 +31,7 @@ class BuildOverlay(Step):
     upper: str
     work: str
     ids: str = ""
+    volatile: bool = False
 
     def describe(self) -> str:
         mapped = f", id-mapped by {self.ids}" if self.ids else ""
@@ -42,7 +44,7 @@ class BuildOverlay(Step):
             if self.ids:
                 opened.extend(mount.clone_mapped(path, ctx.fds[self.ids]) for path in self.lower)
             lower = [f"/proc/self/fd/{fd}" for fd in opened] or self.lower
-            return mount.overlay(lower, self.upper, self.work)
+            return mount.overlay(lower, self.upper, self.work, volatile=self.volatile)
 
         try:
             self._build(ctx, build)

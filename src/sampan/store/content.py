@@ -165,6 +165,10 @@ class ContentStore:
                 raise
         return lock
 
+    def hold_more(self, hold: FileLock, wanted: Iterable[str]) -> None:
+        """Add to a hold. The caller has the store's lock shared, since before what he adds had its name."""
+        write_all(hold.fd, "".join(f"{digest}\n" for digest in wanted).encode("ascii"))
+
     def drop(self, hold: FileLock) -> None:
         """End a hold."""
         with self._trace.step("drop hold", hold.path):

@@ -105,6 +105,19 @@ class Extractor:
         else:
             self._device(parent, base, entry)
 
+    def begin_file(self, entry: TarEntry) -> int:
+        """The descriptor of a regular file that is new in an overlay's layer; its data and metadata are the caller's to put. Raises as `put`."""
+        try:
+            parent_path, _, base = clean(entry.name).rpartition(b"/")
+            parent = self._tree.directory(parent_path, entry.mtime_ns)
+            try:
+                return os.open(base, _NEW_FILE, 0o600, dir_fd=parent.fd)
+            except FileExistsError:
+                self._tree.remove(parent, base)
+                return os.open(base, _NEW_FILE, 0o600, dir_fd=parent.fd)
+        except OSError as e:
+            raise System(f"{_place(entry)}: {os.strerror(e.errno or errno.EIO).lower()}") from e
+
     # Kinds
 
     def _file(self, parent: Directory, base: bytes, entry: TarEntry, reader: TarReader) -> None:

@@ -65,8 +65,12 @@ class Ingest:
         os.posix_fadvise(self._lock.fd, self._written_back, self.size - self._written_back, os.POSIX_FADV_DONTNEED)
         self._written_back = self.size
 
-    def commit(self, expected_digest: str | None = None) -> tuple[str, int]:
-        """Give the blob its name; return its digest and its size.
+    def reader(self) -> Written:
+        """What was written until now, to be read from its beginning."""
+        return Written(self._lock.fd)
+
+    def commit(self, expected_digest: str | None = None, synced: bool = False) -> tuple[str, int]:
+        """Give the blob its name; return its digest and its size. `synced`: its bytes are on the disk already.
 
         Raises `InvalidParameter` if another digest was expected, and leaves nothing then; OSError.
         """
@@ -76,7 +80,7 @@ class Ingest:
         try:
             if expected_digest is not None and digest != expected_digest:
                 raise digests.mismatch(expected_digest, digest)
-            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}")
+            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}", synced)
         except BaseException:
             self.abort()
             raise
@@ -84,13 +88,15 @@ class Ingest:
         self._lock.release()
         return digest, self.size
 
-    def _publish(self, path: str) -> None:
+    def _publish(self, path: str, synced: bool) -> None:
         """Sync the bytes, then rename, then sync the directory: a name that survives a power cut has its content."""
-        with self._trace.step("sync blob", self._lock.path):
-            os.fsync(self._lock.fd)
+        if not synced:
+            with self._trace.step("sync blob", self._lock.path):
+                os.fsync(self._lock.fd)
         with self._trace.step("name blob", path):
             os.rename(self._lock.path, path)
-            sync_directory(self._blobs)
+            if not synced:
+                sync_directory(self._blobs)
 
     def abort(self) -> None:
         """Remove what was written; nothing happens after a commit."""
@@ -106,6 +112,19 @@ class Ingest:
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self.abort()
+
+
+class Written:
+    """A stream over a file that is at the same time written, from its beginning."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = os.pread(self._fd, size, self._position)
+        self._position += len(data)
+        return data
 
 
 class Partial(Ingest):

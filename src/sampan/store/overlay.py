@@ -6,6 +6,7 @@ import os
 
 from sampan.kernel.tree import copy_metadata, disk_usage
 from sampan.store.snapshots import (
+    EMPTY_LAYER,
     LayerDirectory,
     RootMount,
     WritableParts,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
+    from sampan.store.layerwriter import LayerWriter
     from sampan.store.snapshots import LayerSink
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -142,6 +144,7 @@ class OverlaySnapshotter:
         sink: LayerSink,
         reading: AbstractContextManager[object],
         ids: int = -1,
+        newest: int | None = None,
     ) -> LayerInfo:
         from sampan.store.forms import OverlayForm
         from sampan.store.lower import LowerLayers
@@ -152,10 +155,46 @@ class OverlaySnapshotter:
         lower = LowerLayers(diffs)
         try:
             with reading:
-                return archive_changes(upper, OverlayForm(lower), diffs[0] if diffs else "", sink)
+                return archive_changes(upper, OverlayForm(lower), diffs[0] if diffs else "", sink, newest)
         finally:
             lower.close()
             os.close(upper)
+
+    def adopt(
+        self,
+        container_id: str,
+        chain_ids: Sequence[str],
+        sink: LayerSink,
+        newest: int,
+        ids: int = -1,
+        fill: Callable[[LayerWriter], None] | None = None,
+    ) -> LayerInfo | None:
+        if ids >= 0:
+            return None  # Its owners are not the image's.
+        from sampan.oci.image import chain_ids as chained
+        from sampan.store.forms import OverlayForm
+        from sampan.store.lower import LowerLayers
+        from sampan.store.settled import settle
+
+        directory = f"{self._parts.require(container_id)}/upper"
+        diffs = self._diffs(chain_ids)
+        lower = LowerLayers(diffs)
+        upper = open_directory(directory)
+        try:
+            form = OverlayForm(lower)
+            with self._trace.step("settle layer", directory):
+                settle(upper, form, newest)
+                if fill is None:
+                    info = archive_changes(upper, form, diffs[0] if diffs else "", sink, newest)
+                else:
+                    info = _filled(upper, diffs, sink, newest, fill)
+        finally:
+            lower.close()
+            os.close(upper)
+        if info.diff_id != EMPTY_LAYER:
+            info = info.replace(chain_id=chained((*chain_ids[-1:], info.diff_id))[-1])
+            self._layers.adopt(info, directory)
+        return info
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
         upper = open_for_reading(f"{self._parts.require(container_id)}/upper", ids)
@@ -199,6 +238,20 @@ class OverlaySnapshotter:
                     lower.close()
             staged.publish(init)
         return init
+
+
+def _filled(
+    upper: int, diffs: Sequence[str], sink: LayerSink, newest: int, fill: Callable[[LayerWriter], None]
+) -> LayerInfo:
+    from sampan.store.layerwriter import LayerWriter
+
+    writer = LayerWriter(upper, diffs, sink, newest)
+    try:
+        fill(writer)
+        return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
 
 
 def _copy_root(source: str, target_fd: int) -> None:

@@ -39,6 +39,7 @@ class Record(Struct):
     mounts: what is mounted into it besides what every container has; records of the first version have none.
     uids, gids: the maps of its user namespace (`oci.subids`), fixed when it is made, for its files have such owners; empty for the host's.
     networks: what it asked for in each network that it joins when it starts; none for the modes none, host and container:ID.
+    build: the lock file of the build that it is a step of, which it does not outlive ("" for all others).
     broken: why the record could not be read ("" for a good one); such a container can only be removed.
     """
 
@@ -59,6 +60,12 @@ class Record(Struct):
     uids: tuple[tuple[int, int, int], ...] = ()
     gids: tuple[tuple[int, int, int], ...] = ()
     networks: tuple[Attachment, ...] = ()
+    build: str = ""
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is to be there after a power cut."""
+        return not (self.auto_remove or self.build)
 
     @property
     def auto_remove(self) -> bool:
@@ -84,6 +91,8 @@ class Record(Struct):
             data["schema"] = SCHEMA_WITH_NETWORKS
         else:
             del data["networks"]
+        if not self.build:
+            del data["build"]
         return jsontext.dumps(data)
 
 

@@ -135,7 +135,7 @@ class Records:
         """
         with self._trace.step("write record", lock.paths.record):
             try:
-                write_atomic(lock.paths.record, record.to_bytes(), sync=not record.auto_remove)
+                write_atomic(lock.paths.record, record.to_bytes(), sync=record.durable)
             except FileNotFoundError:
                 raise NotFound(f"No such container: {record.id}") from None
 
@@ -156,7 +156,7 @@ class Records:
             renamed = record.replace(name=name)
             try:
                 with self._trace.step("claim name", name):
-                    write_atomic(self._layout.name(name), record.id.encode(), sync=not record.auto_remove)
+                    write_atomic(self._layout.name(name), record.id.encode(), sync=record.durable)
                 self.change(lock, renamed)
             except BaseException:
                 # Whichever of the two the record says by now, the other one is given back.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.store.archive import Form
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
+    from sampan.store.layerwriter import LayerWriter
     from sampan.store.staging import Staged
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -107,11 +108,29 @@ if TYPE_CHECKING:
             sink: LayerSink,
             reading: AbstractContextManager[object],
             ids: int = -1,
+            newest: int | None = None,
         ) -> LayerInfo:
             """Write the changes into `sink` as the plain archive of a layer; return what it is. Nothing is unpacked.
 
             The writable part is read inside `reading`, and only that is done there. An archive without an entry is
-            `EMPTY_LAYER`. Raises `NotFound`, OSError; nothing stays behind then.
+            `EMPTY_LAYER`. `newest`: no time in it is later, nanoseconds since 1970. Raises `NotFound`, OSError; nothing stays behind then.
+            """
+
+        def adopt(
+            self,
+            container_id: str,
+            chain_ids: Sequence[str],
+            sink: LayerSink,
+            newest: int,
+            ids: int = -1,
+            fill: Callable[[LayerWriter], None] | None = None,
+        ) -> LayerInfo | None:
+            """`commit` of a container that is at its end, of which the writable part becomes the layer; with `newest` for the latest time.
+
+            `fill`: what writes the layer, of a container in which nothing was changed.
+
+            The layer and what was written into the sink are on the disk then. None if this snapshotter has to unpack it.
+            Raises as `commit`; the writable part is good for nothing afterwards.
             """
 
         def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
@@ -148,6 +167,7 @@ class RootMount(Struct):
     upper: str = ""
     work: str = ""
     source: str = ""
+    volatile: bool = False
 
 
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
@@ -228,6 +248,14 @@ class LayerDirectory:
                 self._publish(staged, info)
         return info
 
+    def adopt(self, info: LayerInfo, directory: str) -> None:
+        """Add a layer whose files are in a directory beside ours, which becomes the layer's."""
+        with self.staging.begin() as staged:
+            with self._trace.step("rename", f"{directory} to {staged.path}/diff"):
+                os.rename(directory, f"{staged.path}/diff")
+            # Also where it is there already: what else was written for it is to be on the disk, too.
+            self._publish(staged, info, volatile=True)
+
     def note(self, info: LayerInfo) -> None:
         """Add the document of a layer alone. See `Snapshotter.note`."""
         path = self.path(info.chain_id)
@@ -271,14 +299,15 @@ class LayerDirectory:
             os.rename(f"{staged.path}/diff", f"{path}/diff")
         self._sync_layer(path)
 
-    def _publish(self, staged: Staged, info: LayerInfo) -> None:
+    def _publish(self, staged: Staged, info: LayerInfo, volatile: bool = False) -> None:
         self._write_info(staged.path, info, sync=False)
         # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
         # an fsync for each of thousands of files.
         self._sync_layer(staged.path)
         path = self.path(info.chain_id)
         if staged.publish(path):
-            self._sync_names()
+            if not volatile:
+                self._sync_names()
         elif not self.has(info.chain_id):
             # It was noted: its files join its document.
             with self._trace.step("rename", f"{staged.path}/diff to {path}/diff"):
@@ -371,14 +400,22 @@ def open_for_reading(path: str, ids: int = -1) -> int:
         os.close(view)
 
 
-def archive_changes(top_fd: int, form: Form, below: str, sink: LayerSink) -> LayerInfo:
-    """Write what `form` takes of a writable part into the sink. `below` is the directory under it, "" for none."""
+def archive_changes(top_fd: int, form: Form, below: str, sink: LayerSink, newest: int | None = None) -> LayerInfo:
+    """Write what `form` takes of a writable part into the sink. `below` is the directory under it, "" for none.
+
+    `newest`: no time in it is later than this, nanoseconds since 1970.
+    """
     from sampan.store.archive import Archive, PlainTree, has_root_of
     from sampan.store.layers import LayerInfo
 
     tree = PlainTree(top_fd)
     try:
         archive = Archive(tree, sink, form)
+        if newest is not None:
+            from sampan.store.settled import DatedArchive
+
+            archive = DatedArchive(tree, sink, form)
+            archive.newest = newest
         for _ in archive.write(with_root=not has_root_of(top_fd, below)):
             pass
     finally:

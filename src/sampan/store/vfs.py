@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
+    from sampan.store.layerwriter import LayerWriter
     from sampan.store.snapshots import LayerSink
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -140,6 +141,7 @@ class VfsSnapshotter:
         sink: LayerSink,
         reading: AbstractContextManager[object],
         ids: int = -1,
+        newest: int | None = None,
     ) -> LayerInfo:
         from sampan.store.forms import WholeForm
 
@@ -147,9 +149,20 @@ class VfsSnapshotter:
         below = self._layers.diff(chain_ids[-1]) if chain_ids else ""
         try:
             with reading:
-                return archive_changes(root, WholeForm(self.changes(container_id, chain_ids)), below, sink)
+                return archive_changes(root, WholeForm(self.changes(container_id, chain_ids)), below, sink, newest)
         finally:
             os.close(root)
+
+    def adopt(
+        self,
+        container_id: str,
+        chain_ids: Sequence[str],
+        sink: LayerSink,
+        newest: int,
+        ids: int = -1,
+        fill: Callable[[LayerWriter], None] | None = None,
+    ) -> LayerInfo | None:
+        return None  # Its layers have what is below them in them, too.
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
         return export_layers(open_for_reading(f"{self._parts.require(container_id)}/rootfs"), (), sink)

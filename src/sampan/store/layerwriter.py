@@ -1,0 +1,138 @@
+"""A layer's directory and its archive, written at once: what is copied into a build is read once and hashed on its way.
+
+`LayerWriter` takes entries as `tarwriter.TarWriter` does. The directory is what the archive would unpack to (`extract`), for
+the same code puts the entries there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel.files import write_all
+from sampan.store.extract import Extractor, set_metadata
+from sampan.store.layers import LayerInfo
+from sampan.store.layertree import LayerTree
+from sampan.store.lower import LowerLayers
+from sampan.store.tarstream import FILE, SYMLINK, TarEntry
+from sampan.store.tarwriter import TarWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from sampan.store.snapshots import LayerSink
+
+_BUFFERED = 1 << 18
+
+
+class LayerWriter:
+    """Writes into the empty directory `dir_fd` of a layer on top of `lower` (directories, topmost first), and into `sink`.
+
+    newest: no time is later, nanoseconds since 1970. To be ended by `finish` or `abandon`.
+    """
+
+    def __init__(self, dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int) -> None:
+        self._sink = sink
+        self._parts: list[bytes] = []
+        self._buffered = 0
+        self._newest = newest
+        self._layers = LowerLayers(lower) if lower else None
+        self._tree = LayerTree(dir_fd, self._layers)
+        self._extractor = Extractor(self._tree, self._layers)
+        self._archive = TarWriter(_Buffer(self))
+        self._file = -1
+        self._entry: TarEntry | None = None
+        self._regions: list[int] = []  # Of a sparse file, what is left of them, in reverse.
+        self._left = 0
+        self._size = self._entries = 0
+
+    def buffer(self, data: bytes) -> None:
+        """What the archive's own writer hands on: mostly two small pieces an entry."""
+        self._parts.append(data)
+        self._buffered += len(data)
+        if self._buffered >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._sink.write(b"".join(self._parts))
+        self._parts.clear()
+        self._buffered = 0
+
+    def add(self, entry: TarEntry, data: bytes = b"") -> None:
+        """An entry and, for a regular file, its data. Raises OSError, InvalidParameter for what the tree cannot take."""
+        self.begin(entry)
+        if data:
+            self.write(data)
+        self.end()
+
+    def begin(self, entry: TarEntry) -> None:
+        """An entry; the data of a file follow by `write`, then `end`. Raises as `add`."""
+        entry.mtime_ns = min(entry.mtime_ns, self._newest)
+        self._archive.begin(entry)
+        self._entries += 1
+        if entry.kind != FILE:
+            self._size += len(entry.target) if entry.kind == SYMLINK else 0
+            self._extractor.put(entry, _NO_DATA)
+            return
+        self._entry = entry
+        self._size += entry.size
+        self._file = self._extractor.begin_file(entry)
+        self._regions = list(entry.regions or ())[::-1]
+        self._left = 0
+        if entry.regions is not None:
+            os.ftruncate(self._file, entry.size)
+
+    def write(self, data: bytes) -> None:
+        """The next data of the file that was begun; of a sparse one no piece is of two regions."""
+        self._archive.write(data)
+        if self._file < 0:
+            return
+        if self._regions and not self._left:
+            os.lseek(self._file, self._regions.pop(), os.SEEK_SET)
+            self._left = self._regions.pop()
+        self._left = max(0, self._left - len(data))
+        write_all(self._file, data)
+
+    def end(self) -> None:
+        """The end of the entry that was begun."""
+        self._archive.end()
+        fd, self._file = self._file, -1
+        if fd >= 0:
+            try:
+                assert self._entry is not None
+                set_metadata(fd, self._entry)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """One of several sources is at its end; the layer is not (`finish`)."""
+
+    def finish(self) -> LayerInfo:
+        """The end of the layer: the directories get their times, the archive its end."""
+        self._archive.close()
+        self._flush()
+        self._tree.close()
+        self._let_go()
+        return LayerInfo(self._sink.digest, self._size, self._entries, self._sink.size)
+
+    def abandon(self) -> None:
+        """Give it up half written."""
+        self._tree.abandon()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        fd, self._file = self._file, -1
+        if fd >= 0:
+            os.close(fd)
+        if self._layers is not None:
+            self._layers.close()
+
+
+class _Buffer:
+    def __init__(self, writer: LayerWriter) -> None:
+        self.write = writer.buffer
+
+
+_NO_DATA: Any = None
+"""Only a file's entry has data, and those are not put by `Extractor.put`."""
