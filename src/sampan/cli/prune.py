@@ -65,6 +65,7 @@ _KINDS = (
     ("NetworksDeleted", "Networks"),
     ("VolumesDeleted", "Volumes"),
     ("ImagesDeleted", "Images"),
+    ("CachesDeleted", "build cache objects"),
 )
 
 
@@ -72,7 +73,7 @@ def report(done: dict[str, Any], dry_run: bool = False) -> None:
     """What was deleted, by kinds, and the bytes that are free now; what would be, after a dry run."""
     for member, kind in _KINDS:
         if found := done.get(member):
-            heading = f"{kind} that would be deleted:" if dry_run else f"Deleted {kind}:"
+            heading = f"{kind[0].upper()}{kind[1:]} that would be deleted:" if dry_run else f"Deleted {kind}:"
             out("\n".join([heading, *(line for item in found for line in _lines(item)), ""]))
     size = human_size(done["SpaceReclaimed"])
     out(f"Space that would be reclaimed: {size}" if dry_run else f"Total reclaimed space: {size}")

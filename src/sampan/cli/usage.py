@@ -40,6 +40,9 @@ def df(context: Context, arguments: Arguments) -> int:
 
 def _summary(facts: dict[str, Any]) -> list[dict[str, str]]:
     images, containers, volumes = facts["Images"], facts["Containers"], facts["Volumes"]
+    cache = facts["BuildCache"]
+    kept = sum(item["DiskSize"] for item in cache)
+    idle = sum(item["DiskSize"] for item in cache if not item["InUse"])
     busy = [c["DiskSize"] for c in containers if c["State"] in _RUNNING]
     used = [v["DiskSize"] for v in volumes if v["UsageData"]["RefCount"]]
     return [
@@ -54,7 +57,7 @@ def _summary(facts: dict[str, Any]) -> list[dict[str, str]]:
             "Containers", containers, len(busy), facts["ContainersSize"], max(0, facts["ContainersSize"] - sum(busy))
         ),
         _line("Local Volumes", volumes, len(used), facts["VolumesSize"], max(0, facts["VolumesSize"] - sum(used))),
-        _line("Build Cache", facts["BuildCache"], 0, 0, 0),
+        _line("Build Cache", cache, sum(item["InUse"] for item in cache), kept, idle),
     ]
 
 
@@ -111,8 +114,9 @@ def _print_details(facts: dict[str, Any]) -> None:
     show(details["Containers"], _CONTAINER_HEADS, _table(_CONTAINER_HEADS))
     out("\nLocal Volumes space usage:\n")
     show(details["Volumes"], _VOLUME_HEADS, _table(_VOLUME_HEADS))
-    out("\nBuild cache usage: 0B\n")
-    show([], _CACHE_HEADS, _table(_CACHE_HEADS))
+    kept = human_size(sum(item["DiskSize"] for item in facts["BuildCache"]))
+    out(f"\nBuild cache usage: {kept}\n")
+    show(details["BuildCache"], _CACHE_HEADS, _table(_CACHE_HEADS))
 
 
 def _table(heads: dict[str, str]) -> str:
@@ -125,8 +129,33 @@ def _details(facts: dict[str, Any], long: bool) -> dict[str, Any]:
         "Images": [_image(item, long) for item in facts["Images"]],
         "Containers": [_container(item, long) for item in facts["Containers"]],
         "Volumes": [_volume(item) for item in facts["Volumes"]],
-        "BuildCache": [],
+        "BuildCache": [_cached(item, long) for item in facts["BuildCache"]],
     }
+
+
+def _cached(item: dict[str, Any], long: bool) -> dict[str, object]:
+    return {
+        "ID": item["ID"] if long else item["ID"][:12],
+        "Parent": ", ".join(item["Parents"]),
+        "CacheType": item["Type"],
+        "Description": item["Description"],
+        "Size": human_size(item["Size"]),
+        "CreatedAt": item["CreatedAt"],
+        "CreatedSince": _ago(item["CreatedAt"]),
+        "LastUsedAt": item["LastUsedAt"],
+        "LastUsedSince": _ago(item["LastUsedAt"]),
+        "UsageCount": str(item["UsageCount"]),
+        "InUse": str(item["InUse"]).lower(),
+        "Shared": str(item["Shared"]).lower(),
+    }
+
+
+def _ago(moment: str) -> str:
+    import time
+
+    from sampan.engine.times import human_duration, parse
+
+    return f"{human_duration(time.time() - parse(moment) / 1_000_000_000)} ago"
 
 
 def _image(item: dict[str, Any], long: bool) -> dict[str, object]:

@@ -6,18 +6,21 @@ from sampan.engine.failures import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from sampan.build.rules import Finding
     from sampan.build.source import Source
     from sampan.engine.builder import Builder, BuildRequest, Told
+    from sampan.engine.buildprune import BuildPruner
 
 
 class Builds:
     """`build` and `check`. What a build needs is imported with the first one."""
 
-    def __init__(self, builder: Callable[[], Builder]) -> None:
+    def __init__(self, builder: Callable[[], Builder], pruner: Callable[[], BuildPruner]) -> None:
         self._builder = builder
+        self._pruner = pruner
 
     @told
     def build(self, request: BuildRequest, watcher: Told) -> str:
@@ -28,3 +31,15 @@ class Builds:
     def check(self, request: BuildRequest) -> tuple[list[Finding], Source]:
         """What BuildKit's checks find in a Dockerfile. Raises as `engine.builder.Builder.check`."""
         return self._builder().check(request)
+
+    @told
+    def prune(
+        self,
+        filters: Mapping[str, str | Sequence[str]] | None = None,
+        *,
+        all: bool = False,
+        keep_storage: int = 0,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Remove build cache; see `engine.buildprune.BuildPruner.prune`."""
+        return self._pruner().prune(filters, all=all, keep_storage=keep_storage, dry_run=dry_run)

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
             self, filters: Mapping[str, Any], dry_run: bool = ..., without: Collection[str] = ...
         ) -> dict[str, Any]: ...
 
+    class Builds(Protocol):
+        def prune(self, filters: Mapping[str, Any], *, all: bool = ..., dry_run: bool = ...) -> dict[str, Any]: ...
+
     class Announcer(Protocol):
         def pruned(self, kind: str, reclaimed: int) -> None: ...
 
@@ -71,9 +74,10 @@ class Pruner:
         networks: Callable[[], Networks],
         images: Callable[[], Images],
         volumes: Callable[[], Volumes],
+        builds: Callable[[], Builds],
         events: Announcer,
     ) -> None:
-        """`networks`, `images` and `volumes` give those services when they are needed."""
+        """`networks`, `images`, `volumes` and `builds` give those services when they are needed."""
         self._records = records
         self._janitor = janitor
         self._space = space
@@ -81,6 +85,7 @@ class Pruner:
         self._networks = networks
         self._images = images
         self._volumes = volumes
+        self._builds = builds
         self._events = events
 
     def containers(self, filters: Filters | None = None, dry_run: bool = False) -> dict[str, Any]:
@@ -133,7 +138,7 @@ class Pruner:
     def everything(
         self, all_images: bool = False, volumes: bool = False, filters: Filters | None = None, dry_run: bool = False
     ) -> dict[str, Any]:
-        """`system prune`: containers, then networks, then anonymous volumes if they are asked for, then images without a name.
+        """`system prune`: containers, then networks, then anonymous volumes if they are asked for, then images without a name, and the cache of builds.
 
         `all_images`: every image that no container uses. The members are those of the single prunes, SpaceReclaimed
         the sum. Raises InvalidParameter for a filter that one of them does not know.
@@ -152,5 +157,8 @@ class Pruner:
         if volumes:
             done.append(self._volumes().prune(filters, dry_run, gone))
         done.append(self._images().prune({**filters, "dangling": not all_images}, dry_run, gone))
+        # The cache has no labels: a prune by them is not meant for it (moby, builder prune).
+        if not filters.keys() - {"until"}:
+            done.append(self._builds().prune(filters, all=all_images, dry_run=dry_run))
         total = {key: value for one in done for key, value in one.items()}
         return {**total, "SpaceReclaimed": sum(one["SpaceReclaimed"] for one in done)}

@@ -14,7 +14,7 @@ from sampan.kernel.tree import disk_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Protocol
 
     from sampan.oci.image import Descriptor
@@ -88,7 +88,9 @@ class Usage:
         layers: Layers,
         volumes: VolumeStore,
         space: Space,
+        cache: Callable[[], list[dict[str, Any]]],
     ) -> None:
+        """`cache` gives what builds keep."""
         self._records = records
         self._janitor = janitor
         self._inspector = inspector
@@ -98,21 +100,24 @@ class Usage:
         self._layers = layers
         self._volumes = volumes
         self._space = space
+        self._cache = cache
 
     @told
     def df(self) -> dict[str, Any]:
         """`GET /system/df`, and the bytes of the disk; ImagesReclaimable are those that `image prune -a` would give back."""
         self._janitor.sweep()
         found = [r for i in self._records.ids() if (r := self._records.try_read(i)) is not None]
+        cache = self._cache()
         return {
-            "LayersSize": self._space.images(),
+            # What only the cache keeps is not the images'.
+            "LayersSize": self._space.images() - sum(item["DiskSize"] for item in cache),
             "ImagesReclaimable": self._images.prune({"dangling": "false"}, dry_run=True)["SpaceReclaimed"],
             "ContainersSize": self._space.containers(),
             "VolumesSize": self._space.volumes(),
             "Images": self._image_items([record.image for record in found]),
             "Containers": self._container_items(found),
             "Volumes": self._volume_items(found),
-            "BuildCache": [],
+            "BuildCache": cache,
         }
 
     def _container_items(self, found: list[Record]) -> list[dict[str, Any]]:

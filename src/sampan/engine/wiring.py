@@ -314,7 +314,17 @@ class Wiring:
     def _builds(self) -> Any:
         from sampan.engine.builds import Builds
 
-        return Builds(lambda: self.builder)
+        return Builds(lambda: self.builder, lambda: self.build_pruner)
+
+    def _build_pruner(self) -> Any:
+        from sampan.engine.buildprune import BuildPruner
+        from sampan.store.content import ContentStore
+        from sampan.store.images import ImageNames, StoreLock
+
+        layout, trace = self.layout, self.trace
+        content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
+        lock = StoreLock(layout.images_lock)
+        return BuildPruner(self.build_cache, content, names, self.snapshots.layers, lock, self.images)
 
     def _builder(self) -> Any:
         from sampan.engine.builder import Builder
@@ -359,6 +369,7 @@ class Wiring:
             lambda: self.networks,
             lambda: self.images,
             lambda: self.volumes,
+            lambda: self.build_pruner,
             self.events,
         )
 
@@ -378,7 +389,9 @@ class Wiring:
         volumes = VolumeStore(layout.volumes, trace)
         layers = self.snapshots.layers
         looks = (self.records, self.janitor, self.inspector)
-        return Usage(*looks, self.images, names, content, layers, volumes, self.space)
+        return Usage(
+            *looks, self.images, names, content, layers, volumes, self.space, lambda: self.build_pruner.items()
+        )
 
     def _checker(self) -> Any:
         from sampan.engine.check import Checker
