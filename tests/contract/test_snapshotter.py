@@ -23,8 +23,11 @@ from sampan.errors import Conflict, InvalidParameter, NotFound, System
 from sampan.kernel import mount
 from sampan.oci.image import chain_ids
 from sampan.steps.trace import Event, Trace
+from sampan.store.imagetree import ImageTree
+from sampan.store.layers import DigestStream
 from sampan.store.overlay import OverlaySnapshotter
 from sampan.store.staging import delete_tree
+from sampan.store.tarstream import DIRECTORY, FILE, SYMLINK
 from sampan.store.vfs import VfsSnapshotter
 
 from support.archives import (
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
+_FORMATS = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
 KINDS = {"overlay": OverlaySnapshotter, "vfs": VfsSnapshotter}
 ID = "c0ffee" * 10 + "0001"
 
@@ -380,6 +384,25 @@ def seen(top: Path) -> dict[bytes, tuple[object, ...]]:
     return found | {b"": found[b""][:3]}
 
 
+def explored(archives: list[bytes]) -> dict[bytes, tuple[object, ...]]:
+    """What `store.imagetree` makes of the layers: mode, owner, and content or target of each name but the root."""
+    tree = ImageTree(hashed=True)
+    for archive in archives:
+        tree.add(DigestStream(io.BytesIO(archive)), 1000)
+    found: dict[bytes, tuple[object, ...]] = {}
+    for path, node in tree.root.below():
+        entry = node.file.entry
+        mode = _FORMATS[entry.kind] | (0o777 if entry.kind == SYMLINK else entry.mode)
+        what = {FILE: (node.file.content,), SYMLINK: (entry.target,)}.get(entry.kind, ())
+        found[b"/" + path] = (mode, entry.uid, entry.gid, *what)
+    return found
+
+
+def shown(top: dict[bytes, tuple[object, ...]]) -> dict[bytes, tuple[object, ...]]:
+    """The same of what `seen` has found: between owner and content are device, time and xattrs."""
+    return {path: (*what[:3], *what[6:]) for path, what in top.items() if path}
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(layers=st.lists(LAYER, min_size=1, max_size=4))
 def test_both_show_the_same(layers: list[list[tuple[object, ...]]], tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -402,6 +425,12 @@ def test_both_show_the_same(layers: list[list[tuple[object, ...]]], tmp_path_fac
         store.snapshotter.remove(ID)
     delete_tree(str(top))
     assert results[0] == results[1]
+    # And who only reads the archives sees the same again.
+    if isinstance(results[0], str):
+        with pytest.raises(InvalidParameter):
+            explored(archives)
+    else:
+        assert explored(archives) == shown(results[0])  # type: ignore[arg-type]
 
 
 # The init layer

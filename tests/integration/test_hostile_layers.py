@@ -365,3 +365,10 @@ def test_whiteouts_in_a_hostile_order(target: Target) -> None:
     data = member(b"d/f", b"1") + whiteout(b"d") + whiteout(b"d") + member(b"d/g", b"2") + opaque(b"d") + opaque(b"")
     assert not isinstance(target.apply(data, "overlay"), InvalidParameter)
     assert sorted(os.listdir(target.root / "d")) == ["g"]
+
+
+def test_entries_are_bounded(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sampan.store.layers.ENTRY_LIMIT", 100)
+    assert not isinstance(target.apply(b"".join(member(b"f%d" % n) for n in range(100)), "overlay"), InvalidParameter)
+    refused = target.apply(b"".join(member(b"f%d" % n) for n in range(101)), "overlay")
+    assert "more than 100 entries" in str(refused)

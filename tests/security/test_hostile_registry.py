@@ -327,3 +327,9 @@ def test_a_list_of_tags_that_goes_on_elsewhere(store: Store, lying: Hostile) -> 
     lying.answers["/v2/x/tags/list"] = sent(tags, Link='<http://127.0.0.1:1/v2/x/tags/list?n=1>; rel="next"')
     with pytest.raises(Unavailable, match="goes on elsewhere"):
         store.images.pull(f"{lying.host}/x", all_tags=True)
+
+
+def test_more_entries_than_a_layer_may_have(store: Store, lying: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sampan.store.layers.ENTRY_LIMIT", 5)
+    lying.serve("x", layout(gzip.compress(archive({f"f{n}": b"" for n in range(6)}))))
+    refused(store, lying, InvalidParameter, "failed to register layer: .*more than 5 entries")

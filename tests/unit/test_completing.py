@@ -47,6 +47,7 @@ def test_what_a_verb_takes_is_understood(verb: str) -> None:
     known |= {"NAME[:TAG|@DIGEST]", "NAME[:TAG]", "SERVER"}
     others = {
         "FILE|URL|-",
+        "PATH",  # in an image
         "PATH|-",
         *completing._COPIED,
         "COMMAND",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
+    from sampan.engine.explorer import Explorer
     from sampan.engine.imagefilters import Filters
     from sampan.engine.imageprune import ImagePruner
     from sampan.engine.imageremoval import Removal
@@ -508,6 +509,12 @@ class Images:
     def history(self, name: str, platform: str = "") -> Sequence[dict[str, Any]]:
         """How an image came about, newest step first, as `GET /images/{name}/history` has it. Raises as `inspect`."""
         return self._views().history(self.resolve(name, platform))
+
+    def explorer(self) -> Explorer:
+        """Who looks into the layers of images: what each did, where a path comes from, what two images differ in."""
+        from sampan.engine.explorer import Explorer
+
+        return Explorer(self._content, self._names, self._lock, self)
 
     def prune(
         self, filters: Filters | None = None, dry_run: bool = False, without: Collection[str] = ()

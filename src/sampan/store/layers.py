@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ARCHIVE_LIMIT = 1 << 40
 """Bytes of one layer's plain archive: no image has that, but a few kilobytes of zstd can claim to."""
 
+ENTRY_LIMIT = 4_000_000
+"""Entries of one layer: several times what the largest images have; empty files cost an archive nothing, and a disk its inodes."""
+
 
 class LayerInfo(Struct):
     """What an archive turned out to be.
@@ -112,6 +115,8 @@ def _apply(
 def _unpack(reader: TarReader, extractor: Extractor) -> tuple[int, int]:
     size = entries = 0
     for entry in reader:
+        if entries == ENTRY_LIMIT:
+            raise InvalidParameter(f"error processing tar file: more than {ENTRY_LIMIT} entries")
         extractor.put(entry, reader)
         size += len(entry.target) if entry.kind == SYMLINK else entry.size
         entries += 1
