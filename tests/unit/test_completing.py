@@ -48,7 +48,7 @@ def test_what_a_verb_takes_is_understood(verb: str) -> None:
     others = {
         "FILE|URL|-",
         "PATH",  # in an image
-        "PATH|-",
+        "PATH|URL|-",
         *completing._COPIED,
         "COMMAND",
         "ARG",

@@ -187,7 +187,7 @@ class _Line:
 
     def _words(self, command: Command, scan: _Scan) -> list[str]:
         kind, repeated = _kind_of_word(command.usage, len(scan.positional))
-        if kind in ("FILE|URL|-", "PATH|-"):
+        if kind in ("FILE|URL|-", "PATH|URL|-"):
             return [FILES]
         if kind in _COPIED:
             # One side is a container's; a path of this machine that could be one begins with a slash or a dot.
