@@ -1,14 +1,16 @@
-"""`python -m bench [start|bridge|many|import|commit|build|archives|probe|oci|pull]...`: all of them without a name."""
+"""`python -m bench [start|bridge|names|throughput|many|import|commit|build|archives|probe|oci|pull]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import archives, bridge, build, commit, import_, many, oci, probe, pull, start
+from bench import archives, bridge, build, commit, import_, many, names, oci, probe, pull, start, throughput
 
 ALL = {
     "start": start.main,
     "bridge": bridge.main,
+    "names": names.main,
+    "throughput": throughput.main,
     "many": many.main,
     "import": import_.main,
     "commit": commit.main,
