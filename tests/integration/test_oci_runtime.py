@@ -121,6 +121,31 @@ def test_what_a_process_finds(runtime: Runtime) -> None:
     assert {"A=1", "HOME=/", "PATH=/bin"} <= set(result.stdout.split("\n")[6:])
 
 
+def test_an_exec_runs_on_the_processors_that_are_for_execs(runtime: Runtime) -> None:
+    """process.execCPUAffinity: the container's own process is where it would be."""
+    last = max(os.sched_getaffinity(0))
+    runtime.config["process"]["execCPUAffinity"] = {"initial": str(min(os.sched_getaffinity(0))), "final": str(last)}
+    runtime.create("sleep", "1000")
+    assert runtime("start", "box").returncode == 0
+    allowed = ("grep", "Cpus_allowed_list", "/proc/1/status", "/proc/self/status")
+    first, second = (line.split()[1] for line in runtime("exec", "box", *allowed).stdout.splitlines())
+    ours = next(line for line in Path("/proc/self/status").read_text().splitlines() if "Cpus_allowed_list" in line)
+    assert (first, second) == (ours.split()[1], str(last))
+    process = {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "execCPUAffinity": {"final": "1023"}}
+    (runtime.bundle / "process.json").write_text(json.dumps(process))
+    refused = runtime("exec", "--process", str(runtime.bundle / "process.json"), "box")
+    assert refused.returncode != 0
+    assert "sched_setaffinity" in refused.stderr
+
+
+def test_a_cgroup_manager_that_is_not_ours_is_refused_with_what_to_do(runtime: Runtime) -> None:
+    runtime.write("true")
+    refused = runtime("--systemd-cgroup", "run", "-b", str(runtime.bundle), "box")
+    assert refused.returncode == 1
+    assert "--systemd-cgroup is not supported: use the cgroupfs manager" in refused.stderr
+    assert runtime("state", "box").returncode != 0
+
+
 def test_a_user_namespace_owns_what_is_made_in_it(runtime: Runtime, tmp_path: Path) -> None:
     linux = runtime.config["linux"]
     linux["namespaces"] += [{"type": "user"}, {"type": "time"}]
