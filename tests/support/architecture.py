@@ -67,6 +67,7 @@ COLD: dict[str, str] = {
             "proxies",
             "pull",
             "push",
+            "referrers",
             "tokens",
             "transport",
         )

@@ -19,7 +19,14 @@ def inspect(context: Context, arguments: Arguments) -> int:
     import json
 
     registries, (name,), insecure = context.engine.registries, arguments.words, arguments["insecure"]
-    if arguments["verbose"]:
+    shown: object
+    if arguments["artifact-type"] and not arguments["referrers"]:
+        raise Failure("--artifact-type chooses among referrers: it needs --referrers")
+    if arguments["referrers"]:
+        if arguments["verbose"]:
+            raise Failure("conflicting options: cannot specify both --referrers and --verbose")
+        shown = registries.referrers(name, arguments["artifact-type"], insecure)
+    elif arguments["verbose"]:
         shown = registries.described(name, insecure)
     else:
         # Read once already, and so bounded and well-formed.
@@ -33,7 +40,9 @@ INSPECT = Command(
     "[OPTIONS] NAME[:TAG|@DIGEST]",
     inspect,
     (
+        Flag("artifact-type", "string", "Only referrers of this type; with --referrers"),
         Flag("insecure", "bool", "Ask the registry also without TLS, and whatever its certificate says"),
+        Flag("referrers", "bool", "Show what the registry has about it: signatures, bills of materials"),
         Flag("verbose", "bool", "Show every image of an index, with its platform and its bytes", "v"),
     ),
     at_least=1,

@@ -46,6 +46,7 @@ _PLAIN = {
     documents.OCI_LAYER: {GZIP: documents.OCI_LAYER_GZIP, ZSTD: documents.OCI_LAYER_ZSTD},
     documents.DOCKER_LAYER: {GZIP: documents.DOCKER_LAYER_GZIP, ZSTD: documents.OCI_LAYER_ZSTD},
 }
+_KEPT = ("artifactType", "subject", "annotations")
 _AS_OCI = {
     documents.DOCKER_LAYER: documents.OCI_LAYER,
     documents.DOCKER_LAYER_GZIP: documents.OCI_LAYER_GZIP,
@@ -188,7 +189,7 @@ class Pusher:
         if not sending.has(repository, config.digest):
             sending.begin(repository).finish(config.digest, self._content.read(config.digest, documents.CONFIG_LIMIT))
         if changed:
-            data = manifest.document()
+            data = self._document(image, manifest)
             target = Descriptor(manifest.media_type, digests.of_bytes(data), len(data))
         else:
             target = image.target
@@ -196,12 +197,31 @@ class Pusher:
         index = self._index(image, target, changed)
         if index is not None:
             # All that the index names is here, or the registry has it: so it can have the index.
-            sending.manifest(repository, target.digest, target, data)
+            self._put(repository, target.digest, target, data)
             target, data = index
-        sending.manifest(repository, name.tag, target, data)
+        self._put(repository, name.tag, target, data)
         if changed:
             self._remember(image.record, target, data)
         return Pushed(name.tag, target.digest, len(data))
+
+    def _document(self, image: Local, manifest: Manifest) -> bytes:
+        """A manifest with other layers; what it says beside them stays said."""
+        before = documents.load(
+            self._content.read(image.target.digest, documents.MANIFEST_LIMIT), "manifest", documents.MANIFEST_LIMIT
+        )
+        kept = {key: before[key] for key in _KEPT if key in before}
+        after = documents.load(manifest.document(), "manifest", documents.MANIFEST_LIMIT)
+        return documents.dump(after | kept)
+
+    def _put(self, repository: Repository, name: str, target: Descriptor, data: bytes) -> None:
+        """Put a manifest under a name, and see to it that who asks for the referrers of its subject finds it."""
+        noted = sending.manifest(repository, name, target, data)
+        document = documents.load(data, "manifest", documents.MANIFEST_LIMIT)
+        subject = document.get("subject")
+        if isinstance(subject, dict) and not noted:
+            from sampan.registry import referrers
+
+            referrers.announce(repository, documents.parse_descriptor(subject).digest, target, document)
 
     def _index(self, image: Local, target: Descriptor, changed: bool) -> tuple[Descriptor, bytes] | None:
         """The index that the name leads to, if this image is all that it names."""

@@ -102,6 +102,22 @@ class Registries:
         client = self.client(name.domain, insecure=insecure)
         return self._asked(name, client, lambda found: _described(found, name))
 
+    def referrers(self, text: str, artifact_type: str = "", insecure: bool = False) -> dict[str, Any]:
+        """What its registry has about what a name leads to, as an index: signatures, bills of materials; of one type if that is said.
+
+        Raises as `manifest`.
+        """
+        name = reference.parse(text).canonical()
+        client = self.client(name.domain, insecure=insecure)
+
+        def asked(repository: Repository) -> list[dict[str, Any]]:
+            from sampan.registry.referrers import referrers
+
+            digest = name.digest or fetching.manifest(repository, name.tag).target.digest
+            return referrers(repository, digest, artifact_type)
+
+        return {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": self._asked(name, client, asked)}
+
     def _asked(self, name: Reference, client: Client, question: Callable[[Repository], Answer]) -> Answer:
         from sampan.engine.pulling import translated
 

@@ -227,18 +227,21 @@ class Repository:
             except (ValueError, KeyError, TypeError):
                 raise InvalidParameter(f"the list of tags of {self.path} is not what a registry says") from None
             found += [tag for tag in tags or () if isinstance(tag, str)]
-            what = self._next(link)
+            what = self.next_page(link)
             if not what:
                 return found
         raise Unavailable(f"the list of tags of {self.path} has more than {_TAG_PAGES} pages")
 
-    def _next(self, link: str) -> str:
-        """The path of the next page (RFC 5988), of this registry alone: a credential is sent there."""
+    def next_page(self, link: str) -> str:
+        """The path of the next page by a `Link` (RFC 5988), "" for none; of this registry alone: a credential is sent there.
+
+        Raises `Unavailable` for one that leads elsewhere.
+        """
         target, _, relation = link.partition(">")
         if 'rel="next"' not in relation.replace(" ", ""):
             return ""
         target = target.strip().removeprefix("<")
         path = target.removeprefix(self.connection.endpoint.url)
         if not path.startswith("/v2/"):
-            raise Unavailable(f"the list of tags of {self.path} goes on elsewhere: {clean(target)}")
+            raise Unavailable(f"the list of {self.path} goes on elsewhere: {clean(target)}")
         return path

@@ -115,11 +115,15 @@ class Upload:
         return int(last[:18]) + 1 if last.isascii() and last.isdigit() and last != "0" else 0
 
 
-def manifest(repository: Repository, name: str, target: Descriptor, data: bytes) -> None:
-    """Put a manifest or an index under a tag or its digest. Raises `Refused`, `Unreachable`, `Unavailable`."""
+def manifest(repository: Repository, name: str, target: Descriptor, data: bytes) -> str:
+    """Put a manifest or an index under a tag or its digest.
+
+    Returns the digest of the subject that the registry has taken note of (`OCI-Subject`), "" for none. Raises `Refused`, `Unreachable`, `Unavailable`.
+    """
     headers = {"Content-Type": target.media_type}
     path = f"/v2/{repository.path}/manifests/{name}"
     with repository.connection.request("PUT", path, repository.scopes, headers, data) as answer:
-        said = answer.check(201, 202).header("Docker-Content-Digest")
+        said, subject = answer.check(201, 202).header("Docker-Content-Digest"), answer.header("OCI-Subject")
     if said.startswith("sha256:") and said != target.digest:
         raise Unavailable(f"the registry took {target.digest} for {clean(said)}")
+    return subject
