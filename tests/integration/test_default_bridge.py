@@ -208,13 +208,19 @@ def test_a_user_namespace_owns_its_network(here: Machine, tmp_path: Path) -> Non
     assert done.stdout.split()[-2:] == ["eth0", "lo"]
 
 
-def test_beside_another_engine_that_forwards_nothing(here: Machine) -> None:
-    here.host.run("iptables", "-P", "FORWARD", "DROP")
+@pytest.mark.parametrize("program", ["iptables-nft", "iptables-legacy"])
+def test_beside_another_engine_that_forwards_nothing(here: Machine, program: str) -> None:
+    here.host.run(program, "-P", "FORWARD", "DROP")
+    here.host.run(program, "-A", "FORWARD", "-i", "other", "-m", "comment", "--comment", "a b", "-j", "ACCEPT")
+    before = here.host.run(program, "-S").stdout
     here.web("-p", "8080:80")
     assert here.get(HERE, 8080, here.outside) == "web"
-    here("rm", "-f", "web").ok()
+    here.web(name="second")
+    rules = here.host.run(program, "-S").stdout
+    assert rules.count("--comment sampan-") == 2
+    here("rm", "-f", "web", "second").ok()
     eventually(lambda: "sampan" not in here.host.ruleset())
-    assert here.host.run("iptables", "-S", "FORWARD").stdout == "-P FORWARD DROP\n"
+    assert here.host.run(program, "-S").stdout == before
 
 
 def test_many_at_once_get_an_address_each(here: Machine) -> None:

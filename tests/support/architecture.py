@@ -148,6 +148,7 @@ SPAWNS = frozenset(
 PROCESS_MODULES = frozenset({"subprocess", "multiprocessing", "_posixsubprocess", "pty"})
 # Modules that may import one of those, with the reason.
 PROCESS_MODULE_USERS: dict[str, str] = {
+    f"{PACKAGE}.network.legacytables": "asks the host's iptables-legacy, whose lock its programs take; no container's process",
     f"{PACKAGE}.engine.buildgit": "asks the host's git for the trees of repositories; no container's process",
     f"{PACKAGE}.engine.machine": "asks the host's busybox for its applets, once, when `base` is made; no container's process",
     f"{PACKAGE}.registry.credentials": "asks credential helpers, programs of the user's; no container's process",

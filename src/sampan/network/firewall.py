@@ -20,7 +20,7 @@ import errno
 from sampan.errors import System
 from sampan.kernel import links, netlink, nft
 from sampan.kernel.libc import KernelError
-from sampan.network import bridge, parameters
+from sampan.network import bridge, legacytables, parameters
 from sampan.oci.network import BRIDGE, OPTION_ICC, OPTION_MASQUERADE, OPTION_SOURCE, OPTION_SOURCE6
 from sampan.oci.subnet import parse_subnet
 
@@ -299,6 +299,7 @@ def open_ways(socket: netlink.Socket, network: Network, chains: Sequence[Chain])
             batch.commit(socket)
     except KernelError as e:
         raise bridge.failure(f"cannot let packets of network {network.name} be forwarded", e) from None
+    legacytables.open_ways(network.link, comment)
 
 
 def close_ways(socket: netlink.Socket, network: Network) -> None:
@@ -313,6 +314,7 @@ def close_ways(socket: netlink.Socket, network: Network) -> None:
         except KernelError as e:
             if e.errno != errno.ENOENT:
                 raise
+    legacytables.close_ways(comment)
 
 
 def _guarded(chains: Sequence[Chain], shut_only: bool = True) -> list[tuple[int, str, str]]:
