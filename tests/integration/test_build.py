@@ -139,6 +139,15 @@ def test_instructions_that_change_the_configuration(
     assert {key: found.get(key) for key in expected} == expected
 
 
+def test_a_base_without_a_path_gets_the_usual_one(build: Build, store: Root, tmp_path: Path) -> None:
+    """`ENV PATH=/x:$PATH` on an image of an archive left /x alone, in which no command was found."""
+    with tarfile.open(tmp_path / "bare.tar", "w"):
+        pass
+    store.cli("import", str(tmp_path / "bare.tar"), "bare").ok()
+    build("FROM bare\nENV PATH=/x:$PATH").ok()
+    assert config(store.cli)["Env"] == ["PATH=/x:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+
+
 def test_run_sees_what_was_said_before_it_and_nothing_else(build: Build, store: Root) -> None:
     build(
         "FROM base\nARG GIVEN\nARG DEFAULT=d\nARG UNSET\nENV E=1\nUSER 7:8\nWORKDIR /w\n"

@@ -167,7 +167,7 @@ class StageBuilder:
         self._files = self._steps.of_image(image, self._date_of(image))
         self._history = list(self._files.history)
         self._author = str(image.document.get("author") or "")
-        return dict(image.config)
+        return _with_path(image.config)
 
     def _date_of(self, image: Image) -> int:
         """The date of what is built on an image: SOURCE_DATE_EPOCH, else that of the image, for nothing in the result is to tell when it was built."""
@@ -404,6 +404,14 @@ class StageBuilder:
     def _tree_of(self, files: FileSystem) -> Iterator[FileTree]:
         with self._steps.reading(files) as root:
             yield FileTree(root.fd, Ignore())
+
+
+def _with_path(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As BuildKit: a base without a PATH gets the usual one, so that `ENV PATH=/x:$PATH` means what everybody thinks it does."""
+    environment = list(config.get("Env") or [])
+    if "PATH" not in words.environment(environment):
+        environment.append(f"PATH={DEFAULT_PATH}")
+    return {**config, "Env": environment}
 
 
 def _listed(command: Any) -> str:
