@@ -132,6 +132,29 @@ def test_sharing(build: Builds, tmp_path: Path) -> None:
         assert one.returncode == 0, said
 
 
+def test_nobody_waits_for_himself_or_in_a_circle(build: Builds) -> None:
+    mounts = [f"--mount=type=cache,target=/{t},id={i},sharing=locked" for t, i in (("a", "x"), ("b", "y"), ("c", "x"))]
+    text = "FROM base\nRUN {} touch /a/one && test -e /c/one\nRUN {} rm -f /c/one\n"
+    there, back = (
+        text.format(" ".join(mounts), " ".join(mounts)),
+        text.format(" ".join(mounts[::-1]), " ".join(mounts[::-1])),
+    )
+    (build.context / "back").write_text(back)
+    other = build.cli.start(
+        "build",
+        "--network",
+        "none",
+        "--no-cache",
+        "-f",
+        str(build.context / "back"),
+        str(build.context),
+        stderr=subprocess.PIPE,
+    )
+    build(there, "--no-cache").ok()
+    _, said = other.communicate(timeout=60)
+    assert other.returncode == 0, said
+
+
 def test_secrets(build: Builds, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(SECRET)

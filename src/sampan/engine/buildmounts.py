@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sampan.build.parser import Heredoc
     from sampan.engine.buildsteps import FileSystem
     from sampan.steps.trace import Trace
-    from sampan.store.cachemounts import CacheMounts
+    from sampan.store.cachemounts import CacheMount, CacheMounts
     from sampan.store.staging import Staged
 
     Origin = Callable[[str], FileSystem | FileTree]
@@ -51,6 +51,7 @@ SCRIPTS = "/dev/pipes"
 _SECRET_LIMIT = 500 << 10
 _SECRETS = "/run/secrets"
 _READ_ONLY_MODE = 0o400
+_STRICTNESS = ("shared", "private", "locked")
 _OF_CONTEXT = Manner((0, 0))
 """What comes from the caller's disk is root's in a build, whoever the caller is."""
 
@@ -142,6 +143,7 @@ class RunMounts:
         self._origin = origin
         self._opened = opened
         self._workplaces = workplaces
+        self._caches: dict[str, str] = {}
         targets = [mount.target for mount in self._mounts if mount.target]
         for target in targets:
             if targets.count(target) > 1:
@@ -167,6 +169,7 @@ class RunMounts:
             mounts: list[dict[str, Any]] = []
             points: list[MountPoint] = []
             environment: list[str] = []
+            self._take_caches(until_done)
             for mount in self._mounts:
                 if mount.kind == "secret":
                     value = self._secret(mount)
@@ -198,7 +201,9 @@ class RunMounts:
             options = {"SizeBytes": mount.size, "Options": [["exec"]]}
             return {"Type": "tmpfs", "Target": mount.target, "TmpfsOptions": options}
         if mount.kind == "cache":
-            return _bind(self._cache(mount, until_done), mount, read_only=mount.read_only is True)
+            return _bind(
+                self._caches[_cache_name(mount, self._content(mount))], mount, read_only=mount.read_only is True
+            )
         place = until_done.enter_context(self._workplaces.files()).path
         os.chmod(place, 0o755)
         copied = self._copied(mount, self._origin(mount.from_), f"{place}/")
@@ -226,11 +231,20 @@ class RunMounts:
         with self._opened(origin) as tree:
             return _copy(tree, mount.source, place, Manner(None))
 
-    def _cache(self, mount: RunMount, until_done: ExitStack) -> str:
-        base = self._content(mount)
-        about = {"id": mount.id or mount.target, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
-        name = digests.of_bytes(repr([sorted(about.items()), base, mount.source if mount.from_ else ""]).encode())
+    def _take_caches(self, until_done: ExitStack) -> None:
+        """Each cache once, with the strictest of what is said of it, and all in the order of their names.
 
+        So nobody waits for himself, nor two for each other, whatever order their mounts are in.
+        """
+        wanted: dict[str, list[RunMount]] = {}
+        for mount in self._mounts:
+            if mount.kind == "cache":
+                wanted.setdefault(_cache_name(mount, self._content(mount)), []).append(mount)
+        for name, mounts in sorted(wanted.items()):
+            sharing = max((mount.sharing for mount in mounts), key=_STRICTNESS.index)
+            self._caches[name] = until_done.enter_context(self._opened_cache(name, mounts[0], sharing)).path
+
+    def _opened_cache(self, name: str, mount: RunMount, sharing: str) -> CacheMount:
         def fill(path: str) -> None:
             if mount.from_:
                 copied = self._copied(mount, self._origin(mount.from_), f"{path}/")
@@ -241,9 +255,8 @@ class RunMounts:
             if mount.mode >= 0 or not mount.from_:
                 os.chmod(path, mount.mode if mount.mode >= 0 else 0o755)
 
-        hex_digits = digests.sha256_hex(name)
-        opened = self._workplaces.caches.open(hex_digits, mount.sharing, {**about, "target": mount.target}, fill)
-        return until_done.enter_context(opened).path
+        about = {**_about(mount), "target": mount.target}
+        return self._workplaces.caches.open(name, sharing, about, fill)
 
     # Secrets
 
@@ -262,6 +275,16 @@ class RunMounts:
             os.fchown(fd, max(mount.uid, 0), max(mount.gid, 0))
             os.fchmod(fd, mount.mode if mount.mode >= 0 else _READ_ONLY_MODE)
         return path
+
+
+def _about(mount: RunMount) -> dict[str, Any]:
+    return {"id": mount.id or mount.target, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+
+
+def _cache_name(mount: RunMount, base: object) -> str:
+    """64 hex digits: caches are the same if their id, owner and permissions are, and what they began with."""
+    parts = [sorted(_about(mount).items()), base, mount.source if mount.from_ else ""]
+    return digests.sha256_hex(digests.of_bytes(repr(parts).encode("utf-8", "surrogateescape")))
 
 
 def _settled(mount: RunMount, directory: str) -> RunMount:
