@@ -70,18 +70,21 @@ CASES = {
     "add archive": "ADD files.tar /t1\nADD files.tgz /t2/\nADD files.tar f /t3/",
     "add no archive": "ADD broken.tar /b1",
     "stages": "RUN mkdir /o && echo built > /o/f && chown 3:4 /o/f && ln -s f /o/l\nFROM scratch AS second\nCOPY --from=0 /o /copied\nCOPY --from=0 /o/l /deref\nADD root.tar /\nFROM second\nCOPY --from=second /copied/f /again",
-    "stage of a target": "RUN echo 1 > /one\nFROM scratch AS last\nRUN [\"/no/such\"]",
+    "stage of a target": "",
     "deletes": "RUN mkdir /x && echo 1 > /x/a\nRUN rm -r /x && echo 2 > /y\nRUN mkdir /x && echo 3 > /x/b",
     "escape": "",
     "ignored": "COPY . /i/",
 }  # fmt: skip
 WHOLE = {
+    "stage of a target": (
+        'FROM scratch AS wanted\nADD root.tar /\nRUN echo 1 > /one\nFROM scratch AS last\nRUN ["/no/such"]',
+        ("--target", "wanted"),
+    ),
     "arg before from": ("ARG IT=scratch\nFROM $IT\nADD root.tar /\nARG IT\nENV I=$IT", ()),
     "escape": ("# escape=`\nFROM scratch\nADD root.tar /\nRUN echo a `\n b > /out\nENV A=`$x B=\\y", ()),
 }
 FLAGS = {
     "arg given": ("--build-arg", "GIVEN=yes", "--build-arg", "http_proxy=p"),
-    "stage of a target": ("--target", "0"),
     "label": ("--label", "by=flag"),
 }
 IGNORE = {"ignored": "*.txt\ndir\n!dir/x\n**/sub\n# comment\nwith*\n"}

