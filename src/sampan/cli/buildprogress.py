@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from sampan.build.rules import Finding
     from sampan.build.source import Source
+    from sampan.engine.container import Container
 
 _KEPT_LINES = 25
 """Lines of a failed step's output that are told once more at the end."""
@@ -36,6 +37,9 @@ class Plain:
         self._lines = []
         self._say(f"#{self._number} {self._title}")
         return self._number
+
+    def runs(self, container: Container) -> None:
+        """An interrupt ends a build here, and removes its container on the way."""
 
     def output(self, step: int, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sampan.engine.buildstage import Built, Watcher
     from sampan.engine.buildsteps import Steps
     from sampan.engine.images import Image, Images, Lock
+    from sampan.engine.registries import Registries
 
     class Janitor(Protocol):
         def end_builds(self) -> None: ...
@@ -96,7 +97,7 @@ class Builder:
             self._plan(read, request)
             return self._findings(read, request), read.source
 
-    def build(self, request: BuildRequest, watcher: Told) -> str:
+    def build(self, request: BuildRequest, watcher: Told, registries: Registries | None = None) -> str:
         """Build, and return the image's id. What is wrong in the request or the Dockerfile is told before anything is built.
 
         Raises `DockerfileError`, `BuildFailed` (with the lines of what failed), `InvalidParameter`, `NotFound`, `System`. What failed
@@ -107,7 +108,8 @@ class Builder:
         # The containers of builds that were killed.
         self._janitor.end_builds()
         with self._contexts(request) as contexts, self._begin() as steps:
-            built = self._built(request, watcher, contexts, steps)
+            find_image = self._finder(watcher, request.pull, registries)
+            built = self._built(request, watcher, contexts, steps, find_image)
             step = watcher.begin("exporting to image")
             image = self._publish(built, request)
             for name in names:
@@ -118,7 +120,14 @@ class Builder:
         watcher.done(step)
         return image
 
-    def _built(self, request: BuildRequest, watcher: Told, contexts: Contexts, steps: Steps) -> Built:
+    def _built(
+        self,
+        request: BuildRequest,
+        watcher: Told,
+        contexts: Contexts,
+        steps: Steps,
+        find_image: Callable[[str, str], Image],
+    ) -> Built:
         read = self._read(request, contexts)
         plan = self._plan(read, request)
         findings = self._findings(read, request)
@@ -127,7 +136,7 @@ class Builder:
             if rules.settings(read.parsed.directives.get("check", "")).error:
                 raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
         context = contexts.local(read.context, read.ignore) if read.context else contexts.empty()
-        return self._build(read, plan, request, context, watcher, contexts, steps)
+        return self._build(read, plan, request, context, watcher, contexts, steps, find_image)
 
     def _contexts(self, request: BuildRequest) -> Contexts:
         return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts})
@@ -168,6 +177,7 @@ class Builder:
         watcher: Told,
         contexts: Contexts,
         steps: Steps,
+        find_image: Callable[[str, str], Image],
     ) -> Built:
         settings = Settings(
             read.source,
@@ -189,7 +199,6 @@ class Builder:
             found = stages.find(all_stages, name)
             return found.index if found is not None and found.index in built else None
 
-        find_image = self._finder(watcher, request.pull)
         for planned in plan.stages:
             builder = StageBuilder(
                 planned, settings, steps, watcher, built, find_stage, find_image, len(all_stages) > 1
@@ -197,7 +206,7 @@ class Builder:
             built[planned.stage.index] = builder.build()
         return built[plan.target.stage.index]
 
-    def _finder(self, watcher: Told, always: bool) -> Callable[[str, str], Image]:
+    def _finder(self, watcher: Told, always: bool, registries: Registries | None) -> Callable[[str, str], Image]:
         """What finds a base: in the store, else by a pull; with `always` by a pull, once each."""
         pulled: set[tuple[str, str]] = set()
 
@@ -209,7 +218,7 @@ class Builder:
                     pass
             step = watcher.begin(f"[internal] pull {name}")
             try:
-                self._images.pull(name, platform)
+                self._images.pull(name, platform, registries=registries)
             except SampanError as e:
                 watcher.failed(step, str(e))
                 raise

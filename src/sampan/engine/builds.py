@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sampan.build.source import Source
     from sampan.engine.builder import Builder, BuildRequest, Told
     from sampan.engine.buildprune import BuildPruner
+    from sampan.engine.registries import Registries
 
 
 class Builds:
@@ -23,9 +24,12 @@ class Builds:
         self._pruner = pruner
 
     @told
-    def build(self, request: BuildRequest, watcher: Told) -> str:
-        """Build an image and return its id; `watcher` is told how it goes. Raises as `engine.builder.Builder.build`."""
-        return self._builder().build(request, watcher)
+    def build(self, request: BuildRequest, watcher: Told, registries: Registries | None = None) -> str:
+        """Build an image and return its id; `watcher` is told how it goes. `registries`: as whom base images are pulled.
+
+        Raises as `engine.builder.Builder.build`.
+        """
+        return self._builder().build(request, watcher, registries)
 
     @told
     def check(self, request: BuildRequest) -> tuple[list[Finding], Source]:

@@ -40,12 +40,17 @@ if TYPE_CHECKING:
     from sampan.engine.buildcontexts import Contexts
     from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildsteps import FileSystem, Steps
+    from sampan.engine.container import Container
     from sampan.engine.images import Image
 
     class Watcher(Protocol):
-        """Who is told how a build goes. A step has a number; `output` is what its command writes."""
+        """Who is told how a build goes. A step has a number; `output` is what its command writes.
+
+        `runs` is told of the container of a RUN before it is started, so that a build which nobody wants any more can be ended.
+        """
 
         def begin(self, title: str) -> int: ...
+        def runs(self, container: Container) -> None: ...
         def output(self, step: int, data: bytes) -> None: ...
         def done(self, step: int, cached: bool = False) -> None: ...
         def failed(self, step: int, message: str) -> None: ...
@@ -293,7 +298,7 @@ class StageBuilder:
             f"RUN {run.node.rest}",
             f"RUN {counted}{run.script.content if run.script is not None else ' '.join(command)}",
             depends,
-            lambda key, to: self._steps.run(before, key, request, command, to[0], to[1], mounts),
+            lambda key, to: self._steps.run(before, key, request, command, to[0], to[1], self._watcher.runs, mounts),
         )
 
     def _check_allowed(self, run: Run) -> None:

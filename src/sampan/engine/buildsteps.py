@@ -204,10 +204,16 @@ class Steps:
         command: Sequence[str],
         output: Callable[[bytes], None],
         created_by: Mapping[str, Any],
+        runs: Callable[[Container], None],
         mounts: RunMounts | None = None,
     ) -> FileSystem:
-        """Run a command in a container. Raises `RunFailed`, and what starting a container raises; nothing is left behind."""
+        """Run a command in a container, which `runs` is told of before it is started. Raises `RunFailed`, and what starting a container raises; nothing is left behind."""
         made: list[Container] = []
+
+        def begun(container: Container, _: object) -> None:
+            made.append(container)
+            runs(container)
+
         try:
             body = {**request, "Image": _NAME, "AttachStdout": True, "AttachStderr": True}
             with mounts.ready() if mounts is not None else nullcontext(Prepared()) as prepared:
@@ -216,7 +222,7 @@ class Steps:
                 container, attachment = self._containers.launch(
                     body,
                     True,
-                    lambda one, _: made.append(one),
+                    begun,
                     environment=prepared.environment,
                     mounts=prepared.points,
                     step=self._step(before),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from sampan import __version__
+from sampan.engine.fields import normalise_config
 from sampan.engine.standstill import Standstill
 from sampan.errors import Conflict, InvalidParameter, NotFound, System
 from sampan.kernel import clock
@@ -125,14 +126,15 @@ class Committer:
         changes: Sequence[str],
         pause: bool,
         progress: Progress | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> str:
-        """Make the image and return its id. What is wrong in the arguments is told before anything is read.
+        """Make the image and return its id. given: a `Config` that goes before the container's. What is wrong in the arguments is told before anything is read.
 
         Raises `InvalidParameter` in Docker's words, `NotFound` if the container or its image is gone, `Conflict` if its
         state forbids it, `System` for a disk that is full; nothing is left behind then.
         """
         target = new_name(name) if name else None
-        config = committed_config(record.config, changes)
+        config = committed_config(record.config, changes, given)
         before = self._settler.observe(record)
         if before.status == lifecycle.DEAD:
             raise Conflict(f"You cannot commit container {record.id} which is Dead")
@@ -237,12 +239,15 @@ def _document(parent: Image, record: Record, config: dict[str, Any], diff_id: st
     )
 
 
-def committed_config(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """The `Config` of the image: the container's, with Dockerfile instructions carried out.
+def committed_config(
+    config: dict[str, Any], changes: Sequence[str], given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The `Config` of the image: the one that is given, or else the container's, with Dockerfile instructions carried out.
 
     What an instruction empties comes back from the container's, as in Docker. Raises `InvalidParameter`.
     """
-    merged = merge(instructions.apply(config, changes), config)
+    own = config if given is None else normalise_config(dict(given))
+    merged = merge(instructions.apply(own, changes), config)
     return {key: merged[key] for key in _IMAGE_KEYS if merged.get(key)}
 
 

@@ -191,14 +191,16 @@ class Container:
         changes: Sequence[str] = (),
         pause: bool = True,
         progress: Progress | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> str:
         """Make an image of it as it is now, and return the image's id ("sha256:...").
 
-        `name` is a repository with or without a tag, `changes` are Dockerfile instructions. With `pause` its processes
+        `name` is a repository with or without a tag, `changes` are Dockerfile instructions, `config` is a `Config` whose members
+        go before the container's. With `pause` its processes
         stand still while its files are read, of which `progress` is told. What is in volumes is not in the image. Raises InvalidParameter, Conflict,
         NotFound (also if the image that it was made from is gone), System; nothing is left behind then.
         """
-        return self._verbs.committer.commit(self._record, name, author, message, changes, pause, progress)
+        return self._verbs.committer.commit(self._record, name, author, message, changes, pause, progress, config)
 
     @told
     def diff(self) -> list[dict[str, Any]]:

@@ -364,11 +364,16 @@ class Images:
         return loaded
 
     def pull(
-        self, name: str, platform: str = "", report: Report | None = None, all_tags: bool = False
+        self,
+        name: str,
+        platform: str = "",
+        report: Report | None = None,
+        all_tags: bool = False,
+        registries: Registries | None = None,
     ) -> Sequence[Pulled]:
         """Bring an image in from its registry; with `all_tags` every tag of the repository.
 
-        `report(layer, status, done, total)` is told what happens, by any thread; an empty layer is a line of its own.
+        `registries`: as whom they are asked (`Registries.as_user`). `report(layer, status, done, total)` is told what happens, by any thread; an empty layer is a line of its own.
         Raises `NotFound` in Docker's words, `Unavailable` for what the network or the registry does, `InvalidParameter`
         for what is wrong with the image. A pull that is interrupted goes on where it was when it is begun again.
         """
@@ -376,7 +381,9 @@ class Images:
 
         assert self._registries is not None
         puller = Puller(self._content, self._names, self._snapshots, self._lock, self)
-        return puller.pull(self._registries(), name, platform, report or (lambda *_: None), all_tags, self._pulled)
+        return puller.pull(
+            registries or self._registries(), name, platform, report or (lambda *_: None), all_tags, self._pulled
+        )
 
     def push(
         self,
@@ -386,10 +393,11 @@ class Images:
         all_tags: bool = False,
         compression: str = "gzip",
         done: Callable[[Pushed], None] | None = None,
+        registries: Registries | None = None,
     ) -> Sequence[Pushed]:
         """Send an image to the registry that its name says; with `all_tags` every tag of the repository.
 
-        `report` as in `pull`; `compression`, "gzip" or "zstd", is for layers that are not compressed yet; `done` is told of
+        `report` and `registries` as in `pull`; `compression`, "gzip" or "zstd", is for layers that are not compressed yet; `done` is told of
         each tag. Raises `NotFound` in Docker's words, `Unavailable`, `InvalidParameter`.
         """
         from sampan.engine.pushing import Pusher
@@ -398,7 +406,7 @@ class Images:
         pusher = Pusher(self._content, self._names, self._lock, self)
         sent = []
         for record, pushed in pusher.push(
-            self._registries(), name, platform, report or (lambda *_: None), all_tags, compression
+            registries or self._registries(), name, platform, report or (lambda *_: None), all_tags, compression
         ):
             familiar = reference.parse(record.reference).familiar
             self._events.image(familiar, "push", familiar, self._labels(record.image))

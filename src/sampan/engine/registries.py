@@ -17,11 +17,12 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
     from sampan.engine.config import Config
     from sampan.oci.image import Descriptor
+    from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
 
     Answer = TypeVar("Answer")
@@ -36,17 +37,55 @@ class LoggedIn(Struct):
     stored_in: str = ""
 
 
+class Login(Struct):
+    """Who somebody is to a registry: a name with a password, or an identity token that it gave him."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Login({self.username!r})"  # never the secret
+
+    @property
+    def credential(self) -> Credential:
+        return Credential(self.username, self.password, self.identity_token)
+
+
 class Registries:
     """`engine.registries`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, accounts: Mapping[str, Credential] | None = None) -> None:
+        """accounts: who we are to whom; without them that is what the caller's configuration file says."""
+        self._config = config
+        self._accounts = accounts
         self._settings = Settings(config.mirrors, config.insecure_registries, timeout=config.registry_timeout)
         self.downloads = config.max_concurrent_downloads
         self.uploads = config.max_concurrent_uploads
 
+    def as_user(self, logins: Mapping[str, Login]) -> Registries:
+        """The same registries for somebody else: who sends his credentials along. logins: by the registry's name.
+
+        Where he says nothing he is nobody: never who this process is. Raises `InvalidParameter` for what is no registry.
+        """
+        accounts = {account_of(domain_of(server)): login.credential for server, login in logins.items()}
+        return Registries(self._config, accounts)
+
     def client(self, domain: str, mirrors: bool = False, insecure: bool = False) -> Client:
         """Whoever asks a registry, with the caller's credentials. `mirrors`: they are asked first."""
-        return Client(domain, self._settings, Credentials().get, mirrors, insecure)
+        return Client(domain, self._settings, self._credential, mirrors, insecure)
+
+    def _credential(self, account: str) -> Credential:
+        if self._accounts is None:
+            return Credentials().get(account)
+        return self._accounts.get(account, Credential())
+
+    def check(self, server: str, login: Login) -> tuple[str, str]:
+        """Try credentials and keep nothing: what the registry says, and an identity token if it gives one. Raises as `login`."""
+        domain = domain_of(server)
+        if not login.credential:
+            raise InvalidParameter("username and password are needed")
+        return self._tried(domain, login.credential)[::-1]
 
     def accounts(self) -> list[str]:
         """The registries that something is kept for, but docker.io, which needs no name. Raises `InvalidParameter`."""
@@ -67,17 +106,19 @@ class Registries:
         credential = Credential(username, password) if username else kept.get(account)
         if not credential:
             raise InvalidParameter("username and password are needed")
-        client = self.client(domain)
-        try:
-            token, status = client.login(credential)
-        except Refused as e:
-            if e.status in (401, 403):
-                raise Unauthorized(f"login attempt to {domain} failed with status: {e.status}: {e}") from None
-            raise
+        token, status = self._tried(domain, credential)
         if token:
             credential = Credential(credential.username, "", token)
         in_file = kept.set(account, credential)
         return LoggedIn(status, kept.path if in_file else "")
+
+    def _tried(self, domain: str, credential: Credential) -> tuple[str, str]:
+        try:
+            return self.client(domain).login(credential)
+        except Refused as e:
+            if e.status in (401, 403):
+                raise Unauthorized(f"login attempt to {domain} failed with status: {e.status}: {e}") from None
+            raise
 
     def logout(self, server: str) -> bool:
         """Forget what is kept for a registry. Whether there was something. Raises `InvalidParameter`, `System`."""
@@ -118,6 +159,11 @@ class Registries:
 
         return {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": self._asked(name, client, asked)}
 
+    def distribution(self, text: str) -> dict[str, Any]:
+        """`GET /distribution/{name}/json`: what a name leads to in its registry, and the platforms that it is for. Raises as `manifest`."""
+        name = reference.parse(text).canonical()
+        return self._asked(name, self.client(name.domain, mirrors=True), lambda found: _distribution(found, name))
+
     def _asked(self, name: Reference, client: Client, question: Callable[[Repository], Answer]) -> Answer:
         from sampan.engine.pulling import translated
 
@@ -128,6 +174,22 @@ class Registries:
                 if not connection.endpoint.mirror:
                     raise translated(e, connection, name) from None
         raise AssertionError("the last endpoint is no mirror")
+
+
+def _distribution(repository: Repository, name: Reference) -> dict[str, Any]:
+    top = fetching.manifest(repository, name.digest or name.tag)
+    parsed = documents.parse_manifest(top.data, top.target.media_type)
+    if isinstance(parsed, Index):
+        platforms = [entry.platform for entry in parsed.manifests if entry.platform is not None]
+    else:
+        config = fetching.document(repository, parsed.config, documents.CONFIG_LIMIT)
+        platforms = [documents.platform_of(documents.load(config, "image config", documents.CONFIG_LIMIT))]
+    return {"Descriptor": top.target.document(), "Platforms": [_shown_platform(platform) for platform in platforms]}
+
+
+def _shown_platform(platform: Platform) -> dict[str, str]:
+    shown = {"architecture": platform.architecture, "os": platform.os}
+    return {**shown, "variant": platform.variant} if platform.variant else shown
 
 
 def _described(repository: Repository, name: Reference) -> dict[str, Any] | list[dict[str, Any]]:
