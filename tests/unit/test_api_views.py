@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from urllib.parse import urlencode
 
@@ -195,13 +196,14 @@ def test_build_request() -> None:
                 ]
             )
         ),
-        "/context",
+        io.BytesIO(),
     )
     assert found.tags == ("a:1", "b")
-    assert found.dockerfile == "/context/sub/Dockerfile"
+    assert found.dockerfile == "sub/Dockerfile"
+    assert (found.context, found.stream is not None) == ("", True)
     assert found.arguments == (("A", "1"),)
     assert found.labels == (("l", "v"),)
-    assert (found.target, found.use_cache, found.pull, found.confined) == ("t", False, True, True)
+    assert (found.target, found.use_cache, found.pull) == ("t", False, True)
     assert dict(found.host) == {
         "NetworkMode": "none",
         "ExtraHosts": ["a:1.2.3.4", "b:::1"],
@@ -220,12 +222,13 @@ def test_build_request() -> None:
         ("ulimits", '[{"Name":"nofile"}]', "ulimits"),
         ("ulimits", '[{"Name":"nofile","Soft":true,"Hard":1}]', "ulimits"),
         ("memory", "1k", "memory"),
-        ("dockerfile", "../../etc/passwd", "Forbidden path outside the build context"),
+        ("remote", "/etc", "no address"),
+        ("remote", ".", "no address"),
     ],
 )
 def test_build_request_refused(name: str, value: str, words: str) -> None:
     with pytest.raises(InvalidParameter, match=words):
-        buildrequest.build_request(query(**{name: value}), "/context")
+        buildrequest.build_request(query(**{name: value}), io.BytesIO())
 
 
 @pytest.mark.parametrize(

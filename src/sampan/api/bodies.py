@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-_NAMES = {str: "string", bool: "bool", int: "int64", dict: "object", list: "array"}
+
+class Texts:
+    """In a table: an object whose members are texts."""
+
+
+_NAMES = {Texts: "map[string]string", str: "string", bool: "bool", int: "int64", dict: "object", list: "array"}
 _GIVEN = {
     str: "string",
     bool: "bool",
@@ -39,8 +44,19 @@ def fields(body: Any, table: Mapping[str, type], above: str = "") -> dict[str, A
         if name is None or value is None:
             continue
         kind = table[name]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        wrong = _wrong(kind, value)
+        if wrong is not None:
+            value = wrong[0]
             given = _GIVEN[type(value)]
             raise InvalidParameter(f"json: cannot unmarshal {given} into field {above}{name} of type {_NAMES[kind]}")
         found[name] = value
     return found
+
+
+def _wrong(kind: type, value: Any) -> tuple[Any] | None:
+    """The value that is not of its type, if there is one."""
+    if kind is Texts:
+        if not isinstance(value, dict):
+            return (value,)
+        return next(((member,) for member in value.values() if not isinstance(member, str)), None)
+    return None if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) else (value,)

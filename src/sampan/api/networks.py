@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.api import networkview
-from sampan.api.bodies import fields
+from sampan.api.bodies import Texts, fields
 from sampan.errors import InvalidParameter, NotFound
 
 TYPE_CHECKING = False
@@ -24,11 +24,11 @@ _CREATE = {
     "IPAM": dict,
     "EnableIPv4": bool,
     "EnableIPv6": bool,
-    "Options": dict,
-    "Labels": dict,
+    "Options": Texts,
+    "Labels": Texts,
 }
-_IPAM = {"Driver": str, "Config": list, "Options": dict}
-_POOL = {"Subnet": str, "IPRange": str, "Gateway": str, "AuxiliaryAddresses": dict, "AuxAddress": dict}
+_IPAM = {"Driver": str, "Config": list, "Options": Texts}
+_POOL = {"Subnet": str, "IPRange": str, "Gateway": str, "AuxiliaryAddresses": Texts}
 _CONNECT = {"Container": str, "EndpointConfig": dict}
 _DISCONNECT = {"Container": str, "Force": bool}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.api import volumeview
-from sampan.api.bodies import fields
+from sampan.api.bodies import Texts, fields
 from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sampan.api.exchange import Exchange
     from sampan.engine.engine import Engine
 
-_CREATE = {"Name": str, "Driver": str, "DriverOpts": dict, "Labels": dict, "ClusterVolumeSpec": dict}
+_CREATE = {"Name": str, "Driver": str, "DriverOpts": Texts, "Labels": Texts, "ClusterVolumeSpec": dict}
 
 
 def listing(engine: Engine, exchange: Exchange) -> None:
