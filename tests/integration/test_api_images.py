@@ -279,7 +279,7 @@ def test_a_build_ends_with_its_client(api: Api, root: Root) -> None:
         pass
     assert root.cli("ps", "-q").ok().out
     answer.close()
-    connection.close()
+    connection.close()  # and with it the socket
     eventually(lambda: not root.cli("ps", "-aq").ok().out, 60)
     eventually(lambda: not list((root.root / "build/work").glob(".tmp-*")), 60)
 
