@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.buildoutputs import Outputs, write_metadata
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, out
 from sampan.cli.verbs import Command
@@ -32,25 +33,37 @@ def build(context: Context, arguments: Arguments) -> int:
         raise Failure(f"invalid progress mode {progress!r}: {', '.join(_PROGRESS)} are there")
     if arguments["check"]:
         return _check(context.engine.builds, _request(arguments))
-    request = _request(arguments)
+    outputs = Outputs(arguments)
+    request = _request(arguments).replace(
+        tags=outputs.names,
+        exports=outputs.exports(),
+        store=outputs.wants_image,
+        no_cache=tuple(name for text in arguments["no-cache-filter"] for name in text.split(",") if name),
+    )
     quiet = arguments["quiet"] or progress == "quiet"
-    image = _built(context, request, quiet)
-    if image and arguments["iidfile"]:
+    image = _built(context, request, quiet, outputs)
+    if image is None:
+        return 1
+    if arguments["iidfile"]:
         _write_id(arguments["iidfile"], image)
-    if image and quiet:
+    if arguments["metadata-file"]:
+        write_metadata(arguments["metadata-file"], context, image, outputs.names)
+    if quiet and image and not outputs.quiet:
         out(image)
-    return 0 if image else 1
+    return 0
 
 
-def _built(context: Context, request: BuildRequest, quiet: bool) -> str:
-    """The image's id; "" after a failure that was told."""
+def _built(context: Context, request: BuildRequest, quiet: bool, outputs: Outputs) -> str | None:
+    """The image's id, "" if there is none, when all is where it was to go; None after a failure that was told."""
     from sampan.build.source import DockerfileError
     from sampan.cli.buildprogress import Plain
     from sampan.engine.builder import BuildFailed
 
     with _ended_by_signals():
         try:
-            image: str = context.engine.builds.build(request, Plain(not quiet))
+            watcher = Plain(not quiet)
+            image: str = context.engine.builds.build(request, watcher)
+            outputs.finish(context, image, watcher)
         except DockerfileError as e:
             _fail(e, e.excerpt())
         except BuildFailed as e:
@@ -59,7 +72,7 @@ def _built(context: Context, request: BuildRequest, quiet: bool) -> str:
             _fail(e, "")
         else:
             return image
-    return ""
+    return None
 
 
 def _fail(error: SampanError, excerpt: str) -> None:
@@ -291,8 +304,18 @@ BUILD = Command(
         Flag("label", "labels", "Set a label of the image"),
         Flag("memory", "bytes", "Memory limit of the containers of RUN", "m"),
         Flag("memory-swap", "bytes or -1", "Memory plus swap of the containers of RUN (-1: no limit)"),
+        Flag("load", "bool", "The same as --output=type=docker"),
+        Flag("metadata-file", "string", "Write what was built as JSON to a file"),
         Flag("network", "string", "Network of the containers of RUN"),
         Flag("no-cache", "bool", "Do every step, whatever the cache has"),
+        Flag("no-cache-filter", "list", "Do every step of these stages, whatever the cache has"),
+        Flag(
+            "output",
+            "list",
+            "Where the result goes: DIRECTORY, -, type=local|tar|oci|docker|image|registry[,dest=PATH]",
+            "o",
+        ),
+        Flag("push", "bool", "The same as --output=type=registry"),
         Flag("platform", "string", "Platform of the image, which must be one that this machine runs"),
         # As with BuildKit there is nothing to say about what is always so.
         *(Flag(name, "bool", hidden=True) for name in ("compress", "force-rm", "rm")),

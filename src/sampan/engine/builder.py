@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from sampan.build.parser import Parsed
     from sampan.build.rules import Finding
     from sampan.engine.buildcontexts import Fetched, Stream
+    from sampan.engine.buildexport import Tree
     from sampan.engine.buildfiles import FileTree
     from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildstage import Built, Watcher
     from sampan.engine.buildsteps import Steps
     from sampan.engine.images import Image, Images, Lock
     from sampan.engine.registries import Registries
+    from sampan.oci.reference import Reference
 
     class Janitor(Protocol):
         def end_builds(self) -> None: ...
@@ -53,6 +55,7 @@ class BuildRequest(Struct):
     Dockerfile itself, None to read the file. tags: names of the image. arguments, labels: as --build-arg and --label say. target: a stage. platform: "" for this
     machine's. host: parts of a `HostConfig` for the containers of RUN. use_cache: False builds every step. pull: bases come from their registries also
     if they are in the store. secrets: for RUN --mount=type=secret. allowed: what RUN may ask for, of `buildstage.ENTITLEMENTS`.
+    exports: who is given the files of the result (`buildexport.Tree`). store: whether the store gets the image. no_cache: names of stages whose steps are all done.
     contexts: what names of --from and FROM stand for: a directory, an address, docker-image://NAME.
     """
 
@@ -71,6 +74,9 @@ class BuildRequest(Struct):
     allowed: tuple[str, ...] = ()
     contexts: tuple[tuple[str, str], ...] = ()
     stream: Stream | None = None
+    exports: tuple[Callable[[Tree], None], ...] = ()
+    store: bool = True
+    no_cache: tuple[str, ...] = ()
 
 
 class ChecksFailed(InvalidParameter):
@@ -98,7 +104,7 @@ class Builder:
             return self._findings(read, request), read.source
 
     def build(self, request: BuildRequest, watcher: Told, registries: Registries | None = None) -> str:
-        """Build, and return the image's id. What is wrong in the request or the Dockerfile is told before anything is built.
+        """Build, and return the image's id, "" if none was asked for. What is wrong in the request or the Dockerfile is told before anything is built.
 
         Raises `DockerfileError`, `BuildFailed` (with the lines of what failed), `InvalidParameter`, `NotFound`, `System`. What failed
         leaves nothing but the steps that were done, in the cache.
@@ -110,15 +116,26 @@ class Builder:
         with self._contexts(request) as contexts, self._begin() as steps:
             find_image = self._finder(watcher, request.pull, registries)
             built = self._built(request, watcher, contexts, steps, find_image)
-            step = watcher.begin("exporting to image")
-            image = self._publish(built, request)
-            for name in names:
-                self._images.tag(image, str(name))
-        watcher.output(step, f"writing image {image}\n".encode())
+            if request.exports:
+                step = watcher.begin("exporting files")
+                for export in request.exports:
+                    export(steps.tree(built.files))
+                watcher.done(step)
+            return self._exported(built, request, names, watcher) if request.store else ""
+
+    def _exported(self, built: Built, request: BuildRequest, names: Sequence[Reference], watcher: Told) -> str:
+        step = watcher.begin("exporting to image")
+        # With its first name at once: what has none may be pruned at any moment.
+        image = self._publish(built, request, names[0] if names else None)
+        for name in names[1:]:
+            self._images.tag(image.id, str(name))
+        if names:
+            self._images.announce_tag(image, names[0])
+        watcher.output(step, f"writing image {image.id}\n".encode())
         for name in names:
             watcher.output(step, f"naming to {name}\n".encode())
         watcher.done(step)
-        return image
+        return image.id
 
     def _built(
         self,
@@ -191,6 +208,7 @@ class Builder:
             frozenset(request.allowed),
             self._workplaces,
             contexts,
+            frozenset(name.lower() for name in request.no_cache),
         )
         all_stages = read.dockerfile.stages
         built: dict[int, Built] = {}
@@ -228,7 +246,7 @@ class Builder:
 
         return find
 
-    def _publish(self, built: Built, request: BuildRequest) -> str:
+    def _publish(self, built: Built, request: BuildRequest, name: Reference | None) -> Image:
         """The image of the last stage. The same files and the same configuration are the same image."""
         config = dict(built.config)
         history = list(built.history)
@@ -242,7 +260,7 @@ class Builder:
             built.files.platform, created, config, built.files.diff_ids, history, author=built.author
         )
         with self._lock.shared():
-            return self._images.publish(document, built.files.layers, None, built.files.image, unpack=False).id
+            return self._images.publish(document, built.files.layers, name, built.files.image, unpack=False)
 
 
 class _Read:

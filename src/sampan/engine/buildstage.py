@@ -86,7 +86,7 @@ class Settings(Struct):
     """What all stages of a build share.
 
     given: --build-arg. above: the variables that ARGs find. host: `HostConfig` of RUN's containers. secrets: by their ids.
-    allowed: of `ENTITLEMENTS`.
+    allowed: of `ENTITLEMENTS`. no_cache: names of stages whose steps are all done.
     """
 
     source: Source
@@ -100,6 +100,7 @@ class Settings(Struct):
     allowed: frozenset[str]
     workplaces: Workplaces
     contexts: Contexts
+    no_cache: frozenset[str] = frozenset()
 
 
 class StageBuilder:
@@ -126,6 +127,8 @@ class StageBuilder:
         self._find_image = find_image
         self._label = (self._stage.name or (f"stage-{self._stage.index}" if many else "")) + " "
         self._label = self._label.lstrip()
+        named = {self._stage.name, str(self._stage.index)} - {""}
+        self._uses_cache = settings.use_cache and not named & settings.no_cache
         self._counted = 1
         self._total = 1
         self._author = ""
@@ -243,7 +246,7 @@ class StageBuilder:
         self._counted += 1
         step = self._watcher.begin(self._title(title))
         key = key_of({"before": before.key, **depends})
-        after = self._steps.cached(before, key) if self._settings.use_cache else None
+        after = self._steps.cached(before, key) if self._uses_cache else None
         cached = after is not None
         entry = self._entry(created_by)
         if after is None:

@@ -10,6 +10,7 @@ import os
 from contextlib import contextmanager, nullcontext
 
 from sampan.engine.archive import Files
+from sampan.engine.buildexport import Tree
 from sampan.engine.buildmounts import Prepared, Stubs
 from sampan.engine.commit import as_oci
 from sampan.engine.create import Step
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         def root(self, record: Record) -> RootMount: ...
         def adopt(self, record: Record, sink: Ingest, newest: int, fill: Fill | None) -> LayerInfo: ...
         def can_fill(self, record: Record) -> bool: ...
+        def layer_directories(self, chain_ids: Sequence[str]) -> tuple[str, ...]: ...
         def has(self, chain_id: str) -> bool: ...
 
     class Images(Protocol):
@@ -274,6 +276,10 @@ class Steps:
         """The files, to be read."""
         with self._container(files) as record, self._roots.open(record) as root:
             yield root
+
+    def tree(self, files: FileSystem) -> Tree:
+        """The files, to be taken out of the store."""
+        return Tree(self._snapshots.layer_directories(documents.chain_ids(files.diff_ids)))
 
     def _step(self, files: FileSystem) -> Step:
         ground = _Ground(files.image, documents.chain_ids(files.diff_ids), {})

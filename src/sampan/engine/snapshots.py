@@ -72,6 +72,11 @@ class Snapshots:
         """What an image is joined of that is mounted into a container, which was unpacked for it as its own image was."""
         return self._of(record.snapshotter).image_root(chain_ids)
 
+    def layer_directories(self, chain_ids: Sequence[str]) -> tuple[str, ...]:
+        """Unpacked layers to be read together, topmost first. Raises NotFound for a lost one."""
+        root = self.layers.image_root(chain_ids) if chain_ids else None
+        return () if root is None else root.lower or (root.source,)
+
     def usage(self, record: Record) -> int:
         """Bytes of the files in its writable part."""
         return self._of(record.snapshotter).usage(record.id)
