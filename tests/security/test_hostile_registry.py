@@ -333,3 +333,27 @@ def test_more_entries_than_a_layer_may_have(store: Store, lying: Hostile, monkey
     monkeypatch.setattr("sampan.store.layers.ENTRY_LIMIT", 5)
     lying.serve("x", layout(gzip.compress(archive({f"f{n}": b"" for n in range(6)}))))
     refused(store, lying, InvalidParameter, "failed to register layer: .*more than 5 entries")
+
+
+@pytest.mark.parametrize("what", ["manifest", "blob"])
+def test_a_registry_that_drips(tmp_path: Path, lying: Hostile, store: Store, what: str) -> None:
+    """A byte now and then is no silence; but it is no transfer either."""
+    members = layout()
+    lying.serve("x", members)
+    path = "/v2/x/manifests/1" if what == "manifest" else f"/v2/x/blobs/{manifest_of(members)['layers'][0]['digest']}"
+    connections: list[str] = []
+
+    def drip(request: Request) -> None:
+        connections.append(request.path)
+        request.send_response(200)
+        request.send_header("Content-Length", "300000" if what == "manifest" else str(len(LAYER)))
+        request.end_headers()
+        while not lying.ended.wait(0.2):
+            request.wfile.write(b" ")
+
+    lying.answers[path] = drip
+    with pytest.raises(Unavailable, match=r"bytes have come in 1 seconds, which is no transfer"):
+        store.images.pull(f"{lying.host}/x:1")
+    assert 1 <= len(connections) <= 5
+    store.images.collect()
+    assert store.files() == []

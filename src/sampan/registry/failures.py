@@ -10,11 +10,13 @@ import errno
 import os
 import socket
 import ssl
+from urllib.parse import urlsplit
 
 import urllib3.exceptions
 
 from sampan import jsontext
 from sampan.errors import Unavailable
+from sampan.registry.proxies import proxy_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +59,14 @@ def unreachable(method: str, url: str, error: BaseException) -> Unreachable:
 
 def _told(url: str, error: BaseException) -> str:
     host = url.partition("://")[2].partition("/")[0]
+    if any(isinstance(inner, urllib3.exceptions.ProxyError) for inner in _causes(error)):
+        # It was not the registry that did not answer, but who stands before it.
+        proxy = proxy_for(url) or ""
+        return f"proxyconnect tcp: {_reason(urlsplit(proxy).netloc.rpartition('@')[2], error)}"
+    return _reason(host, error)
+
+
+def _reason(host: str, error: BaseException) -> str:
     for inner in _causes(error):
         if isinstance(inner, urllib3.exceptions.NameResolutionError | socket.gaierror):
             return f"dial tcp: lookup {host.rpartition(':')[0] or host}: no such host"

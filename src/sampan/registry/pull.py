@@ -33,6 +33,8 @@ _ACCEPTED = (documents.OCI_MANIFEST, documents.OCI_INDEX, documents.DOCKER_MANIF
 ACCEPT = ", ".join(_ACCEPTED)
 _UNTYPED = frozenset(("", "application/json", "application/octet-stream", "text/plain"))
 _CHUNK = 1 << 17
+_PROGRESS = 1 << 10
+"""Bytes that a connection has to bring for its end not to count as a failure."""
 _CONNECTIONS = 100
 """Requests for one blob at most, also if each brings a few bytes more."""
 
@@ -122,7 +124,7 @@ def download(repository: Repository, wanted: Descriptor, sink: Sink) -> None:
         try:
             _once(repository, wanted, sink)
         except Unreachable:
-            failures = 1 if sink.size > before else failures + 1
+            failures = 1 if sink.size >= before + _PROGRESS else failures + 1
             if failures == ATTEMPTS:
                 raise
             patience.pause(failures)

@@ -7,6 +7,7 @@ the one that it was meant for.
 from __future__ import annotations
 
 import threading
+import time
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -27,6 +28,7 @@ AGENT = "sampan"
 _REDIRECTS = 10
 _CONNECT = 30.0  # seconds
 _ERROR_BODY = 64 << 10
+_LEAST = 1 << 10  # bytes of a body that have to come in the time for which a registry may be silent
 _REDIRECTED = frozenset((301, 302, 303, 307, 308))
 _PORTS = {"http": 80, "https": 443}
 
@@ -37,9 +39,13 @@ class Answer:
     `url` is where it came from in the end.
     """
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str, window: float = 60.0) -> None:
+        """`window`: seconds in which something worth the wait has to come (see `_LEAST`)."""
         self._response = response
         self._method = method
+        self._window = window
+        self._window_ends = time.monotonic() + window
+        self._come = 0  # Bytes in this window.
         self.url = url
         self.status = response.status
 
@@ -57,11 +63,20 @@ class Answer:
         return int(text[:18]) if text.isascii() and text.isdigit() else None
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes of the body, as they came; b"" at its end. Raises `Unreachable` if that comes too early."""
+        """Up to `size` bytes of the body, as they came; b"" at its end. Raises `Unreachable` if that comes too early, or too slowly."""
         try:
-            return self._response.read(size, decode_content=False)
+            data = self._response.read1(size, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as e:
             raise unreachable(self._method, self.url, e) from None
+        self._come += len(data)
+        if data and time.monotonic() >= self._window_ends:
+            # The time limit of a socket is about silence: a byte now and then would be waited for without an end.
+            if self._come < _LEAST:
+                raise Unreachable(
+                    f'{self._method.capitalize()} "{clean(self.url)}": {self._come} bytes have come in {self._window:g} seconds, which is no transfer'
+                )
+            self._window_ends, self._come = time.monotonic() + self._window, 0
+        return data
 
     def read_all(self, limit: int) -> bytes:
         """The whole body. Raises `Unreachable`; longer ones are cut one byte behind the limit."""
@@ -161,7 +176,7 @@ class Transport:
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as e:
             raise unreachable(method, url, e) from None
-        return Answer(response, method, url)
+        return Answer(response, method, url, self._settings.timeout)
 
     def _pool(self, url: str, verify: bool) -> Any:
         """The connections to a host. A TLS context costs 20 ms, so one serves all threads."""
