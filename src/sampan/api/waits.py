@@ -96,7 +96,8 @@ class _Waiter:
 
     def _listen(self) -> Attachment | None:
         try:
-            return self._container.listen()
+            # What ends in this moment is over, unless the next run is wanted too.
+            return self._container.listen(running=self._condition == NOT_RUNNING)
         except (Conflict, NotFound):
             return None  # it changes its state in this moment, or is gone: look again
 

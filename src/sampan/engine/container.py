@@ -399,9 +399,12 @@ class Container:
         return self._verbs.executor.attach(self._record, stdin, stdout, stderr, running)
 
     @told
-    def listen(self) -> Attachment:
-        """A connection that carries nothing but the exit code: of this run, or if it does not run of the next one. Raises Conflict, NotFound."""
-        return self._verbs.executor.listen(self._record)
+    def listen(self, running: bool = False) -> Attachment:
+        """A connection that carries nothing but the exit code: of this run, or if it does not run of the next one.
+
+        Raises Conflict if `running` and it does not run, NotFound.
+        """
+        return self._verbs.executor.listen(self._record, running)
 
     @told
     def resize(self, rows: int, columns: int) -> None:

@@ -49,6 +49,8 @@ KEPT_EXECS = 1000
 
 PLANNED_EXEC = "planned-"
 """Begins the name of the file, in the run directory, of an exec that was created and not started."""
+CLAIMED_EXEC = "claimed-"
+"""The same of one that is being started in this moment."""
 EXEC_ID_PREFIX = 16
 """Digits of an exec's id that are its container's."""
 
@@ -127,8 +129,9 @@ class Executor:
             self.inspect(record, exec_id)
             raise Conflict(f"exec session {exec_id} was started before")
         handle = self._judged(record, request)
+        claimed = f"{paths.run_directory}/{CLAIMED_EXEC}{exec_id}"
         try:
-            os.unlink(f"{paths.run_directory}/{PLANNED_EXEC}{exec_id}")
+            os.rename(f"{paths.run_directory}/{PLANNED_EXEC}{exec_id}", claimed)
         except FileNotFoundError:
             raise Conflict(f"exec session {exec_id} was started before") from None
         request = request.replace(detach=detach, size=size if size != (0, 0) else request.size)
@@ -138,11 +141,14 @@ class Executor:
             path = f"{paths.run_directory}/{ENDED_EXEC_FILE}{exec_id}.{e.container_exit_code}"
             files.write_atomic(path, f"0 {_about(request)}".encode("ascii"), sync=False)
             raise
+        finally:
+            # Until now: whoever looks meanwhile finds it created, running or ended, and never gone.
+            _unlink(claimed)
 
-    def _planned(self, record: Record, exec_id: str) -> ExecRequest | None:
+    def _planned(self, record: Record, exec_id: str, kind: str = PLANNED_EXEC) -> ExecRequest | None:
         if not exec_id.isalnum():
             return None
-        path = f"{self._records.paths(record.id).run_directory}/{PLANNED_EXEC}{exec_id}"
+        path = f"{self._records.paths(record.id).run_directory}/{kind}{exec_id}"
         try:
             with open(path, "rb") as file:
                 fields = jsontext.loads(file.read())
@@ -198,7 +204,13 @@ class Executor:
         request = self._planned(record, exec_id)
         if request is not None:
             return self._shown(record, exec_id, _about(request), 0, None, False)
-        found = self._records.paths(record.id).find_exec(exec_id)
+        paths = self._records.paths(record.id)
+        found = paths.find_exec(exec_id)
+        if found is None:
+            request = self._planned(record, exec_id, CLAIMED_EXEC)
+            if request is not None:
+                return self._shown(record, exec_id, _about(request), 0, None, False)
+            found = paths.find_exec(exec_id)  # it was claimed a moment ago
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
         try:
@@ -242,14 +254,16 @@ class Executor:
         attachment.notice = lambda action, extra: self._events.container(record, action, extra)
         return attachment
 
-    def listen(self, record: Record) -> Attachment:
+    def listen(self, record: Record, running: bool = False) -> Attachment:
         """A connection that carries nothing but the exit code of this run, or of the next one if it does not run; no event tells of it.
 
-        Raises Conflict while its state forbids it: it is paused, or about to be restarted.
+        Raises Conflict if `running` and it does not run, or while nobody can be attached.
         """
         seen = self._settler.observe(record)
         if seen.status in (lifecycle.PAUSED, lifecycle.RESTARTING):
             return self._handle(record, seen).attach(False, False, False)
+        if running:
+            return self._running(record, lifecycle.ATTACH).attach(False, False, False)
         return self._attach_ahead(record, False, False, False)
 
     def resize(self, record: Record, rows: int, columns: int) -> None:
@@ -310,6 +324,13 @@ def _about(request: ExecRequest) -> str:
         "ProcessConfig": process,
     }
     return jsontext.dumps(about).decode("ascii")
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # the container's end took it along
 
 
 def new_exec_id(record: Record) -> str:

@@ -1,0 +1,124 @@
+"""The docker command line on our server, also at a real terminal."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.apiserver import Server, serving
+from support.command import Command, Result
+from support.roots import Root
+from support.terminal import Terminal
+
+pytestmark = [pytest.mark.root, pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def server(test_directory: str) -> Iterator[Server]:
+    home = Root(Path(test_directory) / "api-docker")
+    home.cli("run", "--rm", "--network", "none", "base", "true").ok()
+    before = home.state()
+    with serving(home) as started:
+        yield started
+    before.check()
+    home.delete()
+
+
+@pytest.fixture(scope="module")
+def docker(server: Server) -> Command:
+    return Command({"DOCKER_HOST": server.url, "DOCKER_CONFIG": "/nonexistent"}, program="docker")
+
+
+RUN = ("run", "--network", "none")
+
+
+def test_run(docker: Command) -> None:
+    def run(*words: str, input: str | None = None) -> Result:
+        return docker(*RUN, "--rm", *words, input=input)
+
+    assert run("base", "echo", "hello").ok().out == "hello\n"
+    split = run("base", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (split.out, split.err, split.code) == ("out\n", "err\n", 3)
+    assert run("-i", "base", "wc", "-c", input="x" * 1_000_000).ok().out == "1000000\n"
+    missing = run("base", "nosuch")
+    assert missing.code == 127
+    assert 'exec: "nosuch": executable file not found in $PATH' in missing.err
+    assert docker("ps", "-aq").ok().out == ""
+
+
+def test_a_program_that_ends_without_reading_gives_its_exit_code(docker: Command) -> None:
+    yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+    assert yes.stdout is not None
+    with yes.stdout as pipe:
+        ended = docker(*RUN, "--rm", "-i", "base", "sh", "-c", "exit 3", stdin=pipe.fileno())
+    yes.wait()
+    assert (ended.code, ended.err) == (3, "")
+
+
+def test_the_verbs(docker: Command, tmp_path: Path) -> None:
+    docker(*RUN, "-d", "--name", "web", "base", "sh", "-c", "echo line; exec sleep 300").ok()
+    try:
+        assert "web" in docker("ps").ok().out
+        assert docker("exec", "web", "sh", "-c", "echo a; exit 7").code == 7
+        assert docker("exec", "-i", "web", "cat", input="typed").ok().out == "typed"
+        assert docker("exec", "web", "nosuch").code == 127
+        assert docker("logs", "web").ok().out == "line\n"
+        (tmp_path / "f").write_text("copied")
+        docker("cp", str(tmp_path / "f"), "web:/tmp/f").ok()
+        docker("cp", "web:/tmp/f", str(tmp_path / "g")).ok()
+        assert (tmp_path / "g").read_text() == "copied"
+        assert "A /tmp/f" in docker("diff", "web").ok().out
+        assert "sleep 300" in docker("top", "web").ok().out
+        assert docker("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}").ok().out == "web 1\n"
+        for verb in ("pause", "unpause"):
+            docker(verb, "web").ok()
+        docker("update", "--memory", "64m", "--memory-swap", "64m", "web").ok()
+        docker("rename", "web", "other").ok()
+        docker("restart", "-t", "0", "other").ok()
+        docker("stop", "-t", "0", "other").ok()
+        assert docker("wait", "other").ok().out == "137\n"
+        docker("start", "other").ok()
+        assert docker("inspect", "-f", "{{.State.Status}} {{.Name}}", "other").ok().out == "running /other\n"
+        assert docker("export", "other").ok().out_bytes[257:262] == b"ustar"
+        told = docker("events", "--since", "5m", "--until", "0s", "--filter", "event=rename").ok().out
+        assert "oldName=/web" in told
+        docker("kill", "other").ok()
+    finally:
+        docker("rm", "-f", "web", "other")
+    docker("version").ok()
+    docker("info").ok()
+    assert "not a swarm manager" in docker("node", "ls").err
+
+
+def test_at_a_terminal(server: Server, docker: Command) -> None:
+    environment = {**docker.environment, "TERM": "xterm"}
+    with Terminal([docker.program, *RUN, "-it", "--rm", "base", "sh"], environment, 40, 120) as terminal:
+        terminal.expect("[#$] ")
+        terminal.send("stty size\n")
+        terminal.expect("40 120")
+        terminal.resize(30, 100)
+        terminal.send("stty size\n")
+        terminal.expect("30 100")
+        terminal.send("exit 5\n")
+        assert terminal.wait() == 5
+    docker(*RUN, "-d", "--name", "held", "base", "sleep", "300").ok()
+    try:
+        with Terminal([docker.program, "exec", "-it", "held", "sh"], environment, 41, 121) as terminal:
+            terminal.expect("[#$] ")
+            terminal.send("stty size\n")
+            terminal.expect("41 121")
+            terminal.send("\x03exit 6\n")
+            assert terminal.wait() == 6
+    finally:
+        docker("rm", "-f", "held").ok()
+
+
+def test_logs_are_followed_to_the_end(docker: Command) -> None:
+    docker(*RUN, "-d", "--name", "talks", "base", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.3; done").ok()
+    try:
+        assert docker("logs", "-f", "talks").ok().out == "1\n2\n3\n"
+    finally:
+        docker("rm", "-f", "talks").ok()
