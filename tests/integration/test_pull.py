@@ -539,6 +539,24 @@ def test_run_pulls_what_is_not_here(plain: Registry, new_root: Root) -> None:
     assert f"manifest for {plain.host}/none:1 not found" in missing.err
 
 
+def test_create_and_inspect_with_a_platform(plain: Registry, new_root: Root) -> None:
+    other = "s390x" if ARCHITECTURE != "s390x" else "amd64"
+    put_index(plain, "either", **{ARCHITECTURE: image_for(ARCHITECTURE), other: image_for(other)})
+    name, cli = f"{plain.host}/either:1", new_root.cli
+    box = cli("create", "--network", "none", "--platform", f"linux/{other}", name, "prog").ok()
+    assert f"Unable to find image '{name}' locally" in box.err
+    (shown,) = json.loads(cli("image", "inspect", "--platform", f"linux/{other}", name).ok().out)
+    assert shown["Architecture"] == other
+    assert cli("inspect", "--format", "{{.Image}}", box.out.strip()).ok().out.strip() == shown["Id"]
+    # What is here is for another platform than the one that is wanted: that one is fetched, or it is told.
+    refused = cli("run", "--rm", "--pull", "never", "--platform", f"linux/{ARCHITECTURE}", name, "prog")
+    assert (refused.code, "does not match the specified platform" in refused.err) == (125, True)
+    cli("create", "--network", "none", "--pull", "always", "--platform", f"linux/{ARCHITECTURE}", name, "prog").ok()
+    assert json.loads(cli("image", "inspect", name).ok().out)[0]["Architecture"] == ARCHITECTURE
+    wrong = cli("run", "--rm", "--pull", "always", "--platform", "linux/riscv64", name, "prog")
+    assert (wrong.code, "no matching manifest for linux/riscv64" in wrong.err) == (125, True)
+
+
 def base_image(root: Root) -> dict[str, bytes]:
     """`base` as the members of an OCI layout."""
     import io
