@@ -135,3 +135,86 @@ def test_prunes_in_the_middle_of_a_build_take_nothing_from_it(new_root: Root, tm
     assert builds.run("cat", "/cached", "/made") == "cached\nmade\n"
     eventually(lambda: new_root.cli("ps", "-aq").ok().out == "")
     assert new_root.cli("system", "check").ok().out == "nothing found\n"
+
+
+_TWO = """FROM base AS one
+RUN --mount=type=cache,target=/meet touch /meet/one; until test -e /meet/two; do sleep 0.05; done; echo 1 > /one
+FROM base AS two
+RUN --mount=type=cache,target=/meet touch /meet/two; until test -e /meet/one; do sleep 0.05; done; echo 2 > /two
+FROM base AS unused
+RUN false
+FROM base
+COPY --from=one /one /
+COPY --from=two /two /
+"""
+
+
+def test_stages_that_do_not_need_each_other_are_built_at_the_same_time(new_root: Root, tmp_path: Path) -> None:
+    """Each of the two waits for the other: one after the other they would wait for ever. The third is not needed, and fails."""
+    builds = Builds(new_root, tmp_path / "context")
+    told = builds(_TWO, timeout=120).ok().err
+    assert builds.run("cat", "/one", "/two") == "1\n2\n"
+    assert "unused" not in told
+    # What each of them said is kept apart.
+    numbers = {line.split(" ", 1)[0] for line in told.splitlines() if "[one 2/2]" in line or "[two 2/2]" in line}
+    assert len(numbers) == 2
+    assert all(f"{number} DONE" in told for number in numbers)
+
+    # One that fails ends the other, and is what is told.
+    failing = _TWO.replace("echo 1 > /one", "echo lost; exit 3").replace("echo 2 > /two", "sleep 1000")
+    done = builds(failing, timeout=120)
+    assert done.code == 1
+    assert "did not complete successfully: exit code: 3" in done.err.splitlines()[-1]
+    assert "CANCELED" in done.err
+    assert new_root.cli("ps", "-aq").ok().out == ""
+    assert new_root.cli("system", "check").ok().out == "nothing found\n"
+
+
+def test_a_build_is_ended_from_outside(new_root: Root, tmp_path: Path) -> None:
+    import threading
+
+    from sampan.cli.buildprogress import Plain
+    from sampan.engine.buildcancel import Cancellation, Cancelled
+    from sampan.engine.builder import BuildRequest
+    from sampan.engine.buildstage import BuildFailed
+
+    class Watching(Plain):
+        def output(self, step: int, data: bytes) -> None:
+            if b"begun" in data:
+                begun.set()
+
+    begun, cancellation = threading.Event(), Cancellation()
+    request = BuildRequest(
+        "",
+        text="FROM base\nRUN echo begun; sleep 1000\nRUN echo never",
+        host=(("NetworkMode", "none"),),
+        cancellation=cancellation,
+    )
+
+    def end() -> None:
+        begun.wait(60)
+        cancellation.cancel()
+
+    ender = threading.Thread(target=end)
+    ender.start()
+    with pytest.raises(BuildFailed) as failure:
+        new_root.engine().builds.build(request, Watching(False))
+    ender.join()
+    assert isinstance(failure.value.error, Cancelled)
+    assert new_root.cli("ps", "-aq").ok().out == ""
+    with pytest.raises((BuildFailed, Cancelled)):
+        new_root.engine().builds.build(request, Watching(False))
+
+
+def test_raw_progress_is_a_document_a_line(new_root: Root, tmp_path: Path) -> None:
+    import base64
+
+    builds = Builds(new_root, tmp_path / "context")
+    done = builds("FROM base\nRUN echo said\nRUN exit 2", "--progress", "rawjson")
+    lines = [line for line in done.err.splitlines() if line.startswith("{")]
+    told = [json.loads(line) for line in lines]
+    logs = [base64.b64decode(log["data"]) for one in told for log in one.get("logs", ())]
+    assert b"".join(logs) == b"said\n"
+    ended = {v["name"]: v for one in told for v in one.get("vertexes", ()) if "completed" in v}
+    assert ended["[1/3] FROM base"]["cached"] is True
+    assert "exit code: 2" in ended["[3/3] RUN exit 2"]["error"]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from sampan.engine.buildmounts import Secret
     from sampan.engine.builds import Builds
 
-_PROGRESS = ("auto", "plain", "quiet")
+_PROGRESS = ("auto", "plain", "rawjson", "quiet")
+_AT_ONCE = 4
+"""Stages that are built at the same time. A command of one keeps as many processors busy as it likes."""
 _STDIN_LIMIT = 4 << 20
 _EPOCH = "SOURCE_DATE_EPOCH"
 
@@ -38,10 +40,11 @@ def build(context: Context, arguments: Arguments) -> int:
         tags=outputs.names,
         exports=outputs.exports(),
         store=outputs.wants_image,
+        at_once=_AT_ONCE,
         no_cache=tuple(name for text in arguments["no-cache-filter"] for name in text.split(",") if name),
     )
     quiet = arguments["quiet"] or progress == "quiet"
-    image = _built(context, request, quiet, outputs)
+    image = _built(context, request, quiet, outputs, progress == "rawjson" and not quiet)
     if image is None:
         return 1
     if arguments["iidfile"]:
@@ -53,15 +56,15 @@ def build(context: Context, arguments: Arguments) -> int:
     return 0
 
 
-def _built(context: Context, request: BuildRequest, quiet: bool, outputs: Outputs) -> str | None:
+def _built(context: Context, request: BuildRequest, quiet: bool, outputs: Outputs, rawjson: bool) -> str | None:
     """The image's id, "" if there is none, when all is where it was to go; None after a failure that was told."""
     from sampan.build.source import DockerfileError
-    from sampan.cli.buildprogress import Plain
+    from sampan.cli.buildprogress import Plain, Raw
     from sampan.engine.builder import BuildFailed
 
     with _ended_by_signals():
         try:
-            watcher = Plain(not quiet)
+            watcher = Raw() if rawjson else Plain(not quiet)
             image: str = context.engine.builds.build(request, watcher)
             outputs.finish(context, image, watcher)
         except DockerfileError as e:
@@ -320,7 +323,7 @@ BUILD = Command(
         # As with BuildKit there is nothing to say about what is always so.
         *(Flag(name, "bool", hidden=True) for name in ("compress", "force-rm", "rm")),
         Flag("pull", "bool", "Pull the base images also if they are here"),
-        Flag("progress", "string", "How to tell the progress (auto, plain, quiet)", default="auto"),
+        Flag("progress", "string", "How to tell the progress (auto, plain, rawjson, quiet)", default="auto"),
         Flag("quiet", "bool", "Print nothing but the image's ID", "q"),
         Flag("secret", "list", "Secret for RUN --mount=type=secret (id=ID[,src=FILE|,env=NAME])"),
         Flag("shm-size", "bytes", "Size of /dev/shm of the containers of RUN"),

@@ -1,4 +1,7 @@
-"""How a build goes, in BuildKit's plain form on standard error: "#3 [2/4] RUN make", each line of output with its time, "#3 DONE 0.2s"."""
+"""How a build goes, on standard error, as BuildKit tells it. Steps of several stages go on at the same time: each call may come from another thread.
+
+`Plain`: "#3 [2/4] RUN make", each line of output with its time, "#3 DONE 0.2s". `Raw`: a JSON document for each change (BuildKit's SolveStatus).
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,47 @@ from sampan.cli.output import err
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sampan.build.rules import Finding
     from sampan.build.source import Source
-    from sampan.engine.container import Container
+    from sampan.engine.containers import Container
 
 _KEPT_LINES = 25
 """Lines of a failed step's output that are told once more at the end."""
+
+
+_CANCELLED = "context canceled"
+"""Why a step ends whose build is ended from outside, or by another stage that failed: nothing of its own is to be told."""
+
+
+class _Step:
+    """One that is being done."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.begun = time.monotonic()
+        self.rest = b""
+        self.lines: list[str] = []
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def take(self, data: bytes) -> list[str]:
+        """The lines that are whole now."""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return [self._line(line) for line in lines]
+
+    def last(self) -> list[str]:
+        """What is left behind the last line."""
+        rest, self.rest = self.rest, b""
+        return [self._line(rest)] if rest else []
+
+    def _line(self, line: bytes) -> str:
+        text = line.decode("utf-8", "surrogateescape").rstrip("\r")
+        told = f"{self.seconds():.3f} {text}"
+        self.lines = [*self.lines[1 - _KEPT_LINES :], told]
+        return told
 
 
 class Plain:
@@ -24,50 +61,48 @@ class Plain:
     def __init__(self, shown: bool) -> None:
         self._shown = shown
         self._number = 0
-        self._title = ""
-        self._begun = 0.0
-        self._rest = b""
-        self._lines: list[str] = []
+        self._steps: dict[int, _Step] = {}
+        import threading
+
+        self._lock = threading.Lock()
+        self._said = 0
 
     def begin(self, title: str) -> int:
-        self._number += 1
-        self._title = title.split("\n", 1)[0]
-        self._begun = time.monotonic()
-        self._rest = b""
-        self._lines = []
-        self._say(f"#{self._number} {self._title}")
-        return self._number
+        with self._lock:
+            self._number += 1
+            number = self._number
+            self._steps[number] = _Step(title.split("\n", 1)[0])
+            self._say(number, self._steps[number].title)
+        return number
 
     def runs(self, container: Container) -> None:
         """An interrupt ends a build here, and removes its container on the way."""
 
     def output(self, step: int, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._line(step, line)
-
-    def _line(self, step: int, line: bytes) -> None:
-        text = line.decode("utf-8", "surrogateescape").rstrip("\r")
-        self._lines = [*self._lines[1 - _KEPT_LINES :], f"{self._seconds():.3f} {text}"]
-        self._say(f"#{step} {self._lines[-1]}")
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._begun
-
-    def _flush(self, step: int) -> None:
-        if self._rest:
-            self._line(step, self._rest)
-            self._rest = b""
+        with self._lock:
+            for line in self._steps[step].take(data):
+                self._say(step, line)
 
     def done(self, step: int, cached: bool = False) -> None:
-        self._flush(step)
-        self._say(f"#{step} CACHED\n" if cached else f"#{step} DONE {self._seconds():.1f}s\n")
+        with self._lock:
+            one = self._ended(step)
+            self._say(step, "CACHED\n" if cached else f"DONE {one.seconds():.1f}s\n")
 
     def failed(self, step: int, message: str) -> None:
-        self._flush(step)
-        self._say(f"#{step} ERROR: {message}")
-        rule = "------"
-        err("\n".join([rule, f" > {self._title}:", *self._lines, rule]))
+        with self._lock:
+            one = self._ended(step)
+            if message == _CANCELLED:
+                self._say(step, "CANCELED")
+                return
+            self._say(step, f"ERROR: {message}")
+            rule = "------"
+            err("\n".join([rule, f" > {one.title}:", *one.lines, rule]))
+
+    def _ended(self, step: int) -> _Step:
+        one = self._steps.pop(step)
+        for line in one.last():
+            self._say(step, line)
+        return one
 
     def warn(self, findings: Sequence[Finding], source: Source) -> None:
         if not self._shown:
@@ -75,6 +110,73 @@ class Plain:
         count = f"{len(findings)} warning{'s' * (len(findings) != 1)} found (sampan build --check explains them):"
         err("\n".join([f" {count}", *(f" - {one.rule}: {one.text} (line {one.first})" for one in findings), ""]))
 
-    def _say(self, text: str) -> None:
-        if self._shown:
-            err(text)
+    def _say(self, step: int, text: str) -> None:
+        if not self._shown:
+            return
+        if self._said not in (0, step) and self._said in self._steps:
+            # As BuildKit: what belongs to another step is set off.
+            err("")
+        self._said = step
+        err(f"#{step} {text}")
+
+
+class Raw:
+    """--progress=rawjson, for programs."""
+
+    def __init__(self) -> None:
+        self._vertexes: dict[int, dict[str, Any]] = {}
+        self._number = 0
+        import threading
+
+        self._lock = threading.Lock()
+
+    def begin(self, title: str) -> int:
+        with self._lock:
+            self._number += 1
+            digest = f"sha256:{self._number:064x}"
+            self._vertexes[self._number] = {"digest": digest, "name": title, "started": _now()}
+            self._tell(vertexes=[self._vertexes[self._number]])
+            return self._number
+
+    def runs(self, container: Container) -> None: ...
+
+    def output(self, step: int, data: bytes) -> None:
+        import base64
+
+        with self._lock:
+            text = base64.b64encode(data).decode("ascii")
+            log = {"vertex": self._vertexes[step]["digest"], "stream": 1, "data": text, "timestamp": _now()}
+            self._tell(logs=[log])
+
+    def done(self, step: int, cached: bool = False) -> None:
+        self._end(step, {"cached": True} if cached else {})
+
+    def failed(self, step: int, message: str) -> None:
+        self._end(step, {"error": message})
+
+    def _end(self, step: int, more: dict[str, Any]) -> None:
+        with self._lock:
+            self._tell(vertexes=[{**self._vertexes.pop(step), "completed": _now(), **more}])
+
+    def warn(self, findings: Sequence[Finding], source: Source) -> None:
+        import base64
+
+        def encoded(text: str) -> str:
+            return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode("ascii")
+
+        told = [
+            {"level": 1, "short": encoded(f"{one.rule}: {one.text} (line {one.first})"), "range": [one.first, one.last]}
+            for one in findings
+        ]
+        with self._lock:
+            self._tell(warnings=told)
+
+    def _tell(self, **document: Any) -> None:
+        import json
+
+        err(json.dumps(document))
+
+
+def _now() -> str:
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"

@@ -9,6 +9,7 @@ import os
 
 from sampan.build import lint, reading, rules, stages
 from sampan.build.source import Source
+from sampan.engine import buildparallel
 from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
 from sampan.engine.buildstage import BuildFailed, Settings, StageBuilder
 from sampan.engine.images import new_name
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.build.instructions import Dockerfile
     from sampan.build.parser import Parsed
     from sampan.build.rules import Finding
+    from sampan.engine.buildcancel import Cancellation
     from sampan.engine.buildcontexts import Fetched, Stream
     from sampan.engine.buildexport import Tree
     from sampan.engine.buildfiles import FileTree
@@ -56,6 +58,7 @@ class BuildRequest(Struct):
     machine's. host: parts of a `HostConfig` for the containers of RUN. use_cache: False builds every step. pull: bases come from their registries also
     if they are in the store. secrets: for RUN --mount=type=secret. allowed: what RUN may ask for, of `buildstage.ENTITLEMENTS`.
     exports: who is given the files of the result (`buildexport.Tree`). store: whether the store gets the image. no_cache: names of stages whose steps are all done.
+    at_once: stages that may be built at the same time; with more than one the watcher is called by several threads. cancellation: by which somebody may end it.
     contexts: what names of --from and FROM stand for: a directory, an address, docker-image://NAME.
     """
 
@@ -77,6 +80,8 @@ class BuildRequest(Struct):
     exports: tuple[Callable[[Tree], None], ...] = ()
     store: bool = True
     no_cache: tuple[str, ...] = ()
+    at_once: int = 1
+    cancellation: Cancellation | None = None
 
 
 class ChecksFailed(InvalidParameter):
@@ -114,6 +119,7 @@ class Builder:
         # The containers of builds that were killed.
         self._janitor.end_builds()
         with self._contexts(request) as contexts, self._begin() as steps:
+            steps.cancellation = request.cancellation or steps.cancellation
             find_image = self._finder(watcher, request.pull, registries)
             built = self._built(request, watcher, contexts, steps, find_image)
             if request.exports:
@@ -213,22 +219,30 @@ class Builder:
         all_stages = read.dockerfile.stages
         built: dict[int, Built] = {}
 
-        def find_stage(name: str) -> int | None:
-            found = stages.find(all_stages, name)
-            return found.index if found is not None and found.index in built else None
+        def make(planned: stages.Planned) -> Built:
+            def find_stage(name: str) -> int | None:
+                # Of those that it waits for: which others are there by now is chance.
+                found = stages.find(all_stages, name)
+                return found.index if found is not None and found.index in planned.needs else None
 
-        for planned in plan.stages:
-            builder = StageBuilder(
-                planned, settings, steps, watcher, built, find_stage, find_image, len(all_stages) > 1
-            )
-            built[planned.stage.index] = builder.build()
+            several = len(all_stages) > 1
+            return StageBuilder(planned, settings, steps, watcher, built, find_stage, find_image, several).build()
+
+        buildparallel.build(plan.stages, make, built, steps.cancellation, request.at_once)
         return built[plan.target.stage.index]
 
     def _finder(self, watcher: Told, always: bool, registries: Registries | None) -> Callable[[str, str], Image]:
         """What finds a base: in the store, else by a pull; with `always` by a pull, once each."""
         pulled: set[tuple[str, str]] = set()
+        import threading
+
+        pulling = threading.Lock()
 
         def find(name: str, platform: str) -> Image:
+            with pulling:
+                return found(name, platform)
+
+        def found(name: str, platform: str) -> Image:
             if not always or (name, platform) in pulled:
                 try:
                     return self._images.resolve(name, platform)

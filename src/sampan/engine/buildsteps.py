@@ -10,6 +10,7 @@ import os
 from contextlib import contextmanager, nullcontext
 
 from sampan.engine.archive import Files
+from sampan.engine.buildcancel import Cancellation
 from sampan.engine.buildexport import Tree
 from sampan.engine.buildmounts import Prepared, Stubs
 from sampan.engine.commit import as_oci
@@ -125,6 +126,7 @@ class Steps:
         self._images = images
         self._cache = cache
         self._hold: FileLock | None = None
+        self.cancellation = Cancellation()
 
     def __enter__(self) -> Self:
         # What builds that were killed had begun; downloads can go on.
@@ -215,7 +217,9 @@ class Steps:
         def begun(container: Container, _: object) -> None:
             made.append(container)
             runs(container)
+            self.cancellation.check()
 
+        self.cancellation.check()
         try:
             body = {**request, "Image": _NAME, "AttachStdout": True, "AttachStderr": True}
             with mounts.ready() if mounts is not None else nullcontext(Prepared()) as prepared:
@@ -230,7 +234,9 @@ class Steps:
                     step=self._step(before),
                 )
                 assert attachment is not None
-                code = _follow(attachment, output)
+                with self.cancellation.watching(made):
+                    code = _follow(attachment, output)
+            self.cancellation.check()
             if code:
                 raise RunFailed(command, code)
             record = self._records.get(container.id)
@@ -266,6 +272,7 @@ class Steps:
 
         If the last argument is True it may also look only, and give what fills the layer without a file system in between.
         """
+        self.cancellation.check()
         with self._container(before) as record:
             with self._roots.open(record) as root:
                 fill = action(root, Files(root, record.name, _Silent()), self._snapshots.can_fill(record))
