@@ -46,6 +46,7 @@ FROM base
 WORKDIR /work
 ARG WHERE=/expanded
 RUN --mount=target=/ctx set -e; grep -q 'from the context' /ctx/f; test $(stat -c %u:%g:%a /ctx/f) = 0:0:644; ! touch /ctx/new; ! test -e /ctx/hidden; ! cat /ctx/out
+RUN --mount=target=. test "$(cat f)" = "from the context"
 RUN --mount=type=bind,source=sub,target=relative,rw set -e; touch /work/relative/new; test "$(ls relative | tr '\\n' ' ')" = "g new "
 RUN --mount=from=one,source=/link,target=/a --mount=from=one,source=tree/file,target=/b/c/d,readonly set -e; grep -q staged /a/file; grep -q staged /b/c/d; ! touch /a/x
 RUN --mount=from=one,target=/whole,readwrite set -e; grep -q staged /whole/tree/file; echo changed > /whole/tree/file; grep -q changed /whole/tree/file
@@ -220,6 +221,7 @@ def test_what_a_dockerfile_gets_only_if_it_is_allowed(build: Builds) -> None:
 @pytest.mark.parametrize(
     ("mount", "message"),
     [
+        ("target=.", 'invalid mount target "."'),
         ("type=ssh", "there is no agent here; give a key with --mount=type=secret"),
         ("source=absent,target=/x", '"/absent": not found'),
         ("from=base,source=/absent,target=/x", '"/absent": not found'),

@@ -18,11 +18,12 @@ BASES: dict[str, dict[str, Any]] = {
     "a": {"Env": ["PATH=/bin", "HOME=/root"]},
     "shelled": {"Shell": ["/bin/bash", "-c"]},
 }
+PLATFORMS = {"a": Platform(), "armed": Platform("linux", "arm64", "v8")}
 
 
 def findings(text: str, ignore: str = "", **arguments: str) -> list[tuple[str, str, int]]:
     dockerfile, parsed = read(Source("Dockerfile", text))
-    linter = Linter(dockerfile, parsed, arguments, Platform(), Ignore.parse(ignore), BASES.get)
+    linter = Linter(dockerfile, parsed, arguments, Platform(), Ignore.parse(ignore), BASES.get, PLATFORMS.get)
     return [(finding.rule, finding.text, finding.first) for finding in linter.run()]
 
 
@@ -51,6 +52,7 @@ def findings(text: str, ignore: str = "", **arguments: str) -> list[tuple[str, s
         ("ARG TAG\nFROM a:$TAG", "InvalidDefaultArgInFrom", "Default value for ARG a:$TAG results in empty or invalid base image name", 2),
         ("FROM --platform=linux/amd64 a", "FromPlatformFlagConstDisallowed", 'FROM --platform flag should not use constant value "linux/amd64"', 1),
         ("FROM a\nCOPY secret/x /", "CopyIgnoredFile", 'Attempting to Copy file "secret/x" that is excluded by .dockerignore', 2),
+        ("FROM armed", "InvalidBaseImagePlatform", 'Base image armed was pulled with platform "linux/arm64/v8", expected "linux/amd64" for current build', 1),
         ("FROM a\nEXPOSE 80/TcP", "ExposeProtoCasing", "Defined protocol '80/TcP' in EXPOSE instruction should be lowercase", 2),
         ("FROM a\nEXPOSE 127.0.0.1:80:80", "ExposeInvalidFormat", "EXPOSE instruction should not define an IP address or host-port mapping, found '127.0.0.1:80:80'", 2),
         ("# check=experimental=all\n# other\nFROM a AS b", "InvalidDefinitionDescription", "Comment for build stage should follow the format: `# b <description>`", 3),

@@ -16,6 +16,7 @@ from sampan.errors import InvalidParameter
     ("text", "expected"),
     [
         ("target=/x", RunMount("bind", "/x")),
+        ("target=.", RunMount("bind", ".")),
         ("type=bind,dst=/x,src=a,from=b,rw", RunMount("bind", "/x", "a", "b", read_only=False)),
         ("type=bind,destination=/x,source=a,readonly", RunMount("bind", "/x", "a", read_only=True)),
         ("type=bind,target=/x,rw=false", RunMount("bind", "/x", read_only=True)),

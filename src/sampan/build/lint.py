@@ -8,6 +8,7 @@ from sampan.build.patterns import has_wildcards
 from sampan.build.rules import Finding
 from sampan.build.scope import PROXIES, GlobalScope, Scope, Used, automatic, declared_names
 from sampan.build.source import suggestion
+from sampan.build.stages import SCRATCH
 from sampan.errors import InvalidParameter
 from sampan.oci import changes, reference, words
 
@@ -30,6 +31,7 @@ class Linter:
     """Checks one Dockerfile.
 
     base: the `Config` of an image that a stage is FROM, None if it is not known here (then its variables are not judged).
+    platform_of: the platform of such an image.
     """
 
     def __init__(
@@ -40,7 +42,10 @@ class Linter:
         platform: Platform,
         ignore: Ignore,
         base: Callable[[str], Mapping[str, Any] | None],
+        platform_of: Callable[[str], Platform | None] = lambda _: None,
     ) -> None:
+        self._expected = platform
+        self._platform_of = platform_of
         self._dockerfile = dockerfile
         self._parsed = parsed
         self._arguments = arguments
@@ -116,6 +121,7 @@ class Linter:
                 if not known and name not in names:
                     yield _found(head.node, "UndefinedArgInFrom", name, _meant(name, names, ""))
         yield from self._of_platform(head)
+        yield from self._of_image(head, declared)
         base = _expanded(head.base, declared, self._escape)
         if "$" in head.base and base is not None and not _is_base(base):
             yield _found(head.node, "InvalidDefaultArgInFrom", head.base)
@@ -128,6 +134,16 @@ class Linter:
             parts = [part for part in head.platform.lower().split("/") if part]
             if not any(part in head.name for part in parts):
                 yield _found(head.node, "FromPlatformFlagConstDisallowed", head.platform)
+
+    def _of_image(self, head: From, declared: Mapping[str, str]) -> Iterator[Finding]:
+        """The base that is here is not for the platform that is asked for."""
+        base = _expanded(head.base, {**declared, **self._arguments}, self._escape) or ""
+        if base.lower() in (SCRATCH, *(stage.name for stage in self._dockerfile.stages)) or head.platform:
+            return
+        found = self._platform_of(base)
+        wanted = self._expected
+        if found is not None and (found.os, found.architecture) != (wanted.os, wanted.architecture):
+            yield _found(head.node, "InvalidBaseImagePlatform", base, str(found), str(wanted))
 
     # Instructions
 

@@ -35,6 +35,7 @@ RULES = {
     "FromPlatformFlagConstDisallowed": 'FROM --platform flag should not use constant value "{0}"',
     "CopyIgnoredFile": 'Attempting to {0} file "{1}" that is excluded by .dockerignore',
     "InvalidDefinitionDescription": "Comment for {0} should follow the format: `# {1} <description>`",
+    "InvalidBaseImagePlatform": 'Base image {0} was pulled with platform "{1}", expected "{2}" for current build',
     "ExposeProtoCasing": "Defined protocol '{0}' in EXPOSE instruction should be lowercase",
     "ExposeInvalidFormat": "EXPOSE instruction should not define an IP address or host-port mapping, found '{0}'",
 }

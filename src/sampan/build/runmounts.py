@@ -104,7 +104,7 @@ def _take(values: dict[str, Any], key: str, value: str) -> None:
 def _checked(mount: RunMount) -> RunMount:
     if mount.kind in ("bind", "cache", "tmpfs") and not mount.target:
         raise InvalidParameter(f"target is required for mount type {mount.kind}")
-    if mount.target and posixpath.normpath("/" + mount.target).strip("/") == "":
+    if mount.target.startswith("/") and posixpath.normpath(mount.target).strip("/") == "":
         raise InvalidParameter(f'invalid mount target "{mount.target}"')
     if mount.kind == "cache" and mount.source and not mount.from_:
         raise InvalidParameter("a cache mount with a source needs a from: that is where the source is")

@@ -179,15 +179,30 @@ class Builder:
 
     def _findings(self, read: _Read, request: BuildRequest) -> list[Finding]:
         linter = lint.Linter(
-            read.dockerfile, read.parsed, dict(request.arguments), platforms.here(), read.ignore, self._config_of
+            read.dockerfile,
+            read.parsed,
+            dict(request.arguments),
+            platforms.parse(request.platform) if request.platform else platforms.here(),
+            read.ignore,
+            self._config_of,
+            self._platform_of,
         )
         return linter.run()
 
     def _config_of(self, name: str) -> Mapping[str, Any] | None:
         """The configuration of a base image that is in the store."""
+        image = self._base(name)
+        return image.config if image is not None else None
+
+    def _platform_of(self, name: str) -> platforms.Platform | None:
+        """The platform of a base image that is in the store."""
+        image = self._base(name)
+        return documents.parse_config(documents.dump(image.document)).platform if image is not None else None
+
+    def _base(self, name: str) -> Image | None:
         try:
             found = self._images.find(name)
-            return self._images.read(found).config if found is not None else None
+            return self._images.read(found) if found is not None else None
         except SampanError:
             return None
 

@@ -300,6 +300,8 @@ def _settled(mount: RunMount, directory: str) -> RunMount:
             target = f"{_SECRETS}/{os.path.basename(name)}"
         mount = mount.replace(id=name)
     if target:
+        if not paths.clean(os.path.join(directory, target)):
+            raise InvalidParameter(f'invalid mount target "{target}"')
         target = "/" + paths.clean(os.path.join(directory, target)).decode("utf-8", "surrogateescape")
     return mount.replace(target=target)
 
