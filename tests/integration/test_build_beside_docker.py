@@ -70,6 +70,7 @@ CASES = {
     "add archive": "ADD files.tar /t1\nADD files.tgz /t2/\nADD files.tar f /t3/",
     "add no archive": "ADD broken.tar /b1",
     "stages": "RUN mkdir /o && echo built > /o/f && chown 3:4 /o/f && ln -s f /o/l\nFROM scratch AS second\nCOPY --from=0 /o /copied\nCOPY --from=0 /o/l /deref\nADD root.tar /\nFROM second\nCOPY --from=second /copied/f /again",
+    "a whole stage": "RUN echo 1 > /one\nFROM scratch\nADD root.tar /\nCOPY --from=0 / /all",
     "stage of a target": "",
     "deletes": "RUN mkdir /x && echo 1 > /x/a\nRUN rm -r /x && echo 2 > /y\nRUN mkdir /x && echo 3 > /x/b",
     "escape": "",

@@ -272,6 +272,7 @@ def test_what_add_refuses(build: Builds, server: Web, words: str, message: str) 
 
 
 def test_named_contexts(build: Builds, tmp_path: Path, server: Web) -> None:
+    build.put("f", "of the main one\n")
     place = tmp_path / "second"
     place.mkdir()
     (place / "f").write_text("of a directory\n")
@@ -299,5 +300,9 @@ COPY --from=image /etc/passwd /passwd
     ).ok()
     said = build.run("sh", "-c", "ls -A /second; cat /g /shadowed; head -c 4 /passwd")
     assert said.split("\n") == [".dockerignore", "f", "of an archive", "of a directory", "root"]
-    refused = build("FROM x\n", "--build-context", f"x={place}")
-    assert "say FROM scratch and COPY --from=x" in refused.err
+    os.chown(place / "f", 1234, 1234)
+    build(
+        "FROM x AS y\nCOPY f /g\nFROM base\nCOPY --from=y / /y\nCOPY --from=x f /x", "--build-context", f"x={place}"
+    ).ok()
+    said = build.run("sh", "-c", "cat /y/f /y/g; ls -A /y; stat -c %u /y/f /x")
+    assert said.split("\n") == ["of a directory", "of the main one", ".dockerignore", "f", "g", "0", "0", ""]

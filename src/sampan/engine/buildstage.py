@@ -143,7 +143,7 @@ class StageBuilder:
         with self._told(head.node):
             config = self._begin()
         self._state = changes.State(config, self._scope.values, self._settings.escape)
-        body = [*self._triggers(head.node), *self._stage.body]
+        body = [*self._of_context(head.node), *self._triggers(head.node), *self._stage.body]
         self._total = 1 + sum(isinstance(one, (Run, Copy)) or one.node.key == "workdir" for one in body)
         step = self._watcher.begin(self._title(f"FROM {self._planned.base}"))
         self._watcher.done(step, cached=True)
@@ -168,9 +168,8 @@ class StageBuilder:
             return {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
         named = self._settings.contexts.named(base)
         if isinstance(named, FileTree):
-            raise InvalidParameter(
-                f"FROM {base}: this build context is a directory: say FROM scratch and COPY --from={base}"
-            )
+            self._files = self._steps.scratch(EARLIEST if self._epoch is None else self._epoch)
+            return {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
         image = self._find_image(named or base, self._planned.platform)
         self._files = self._steps.of_image(image, self._date_of(image))
         self._history = list(self._files.history)
@@ -185,6 +184,12 @@ class StageBuilder:
             return max(EARLIEST, times.parse(str(image.document.get("created"))) // 1_000_000_000)
         except ValueError:
             return EARLIEST
+
+    def _of_context(self, node: Node) -> Iterator[Instruction]:
+        """A stage FROM a context that is no image begins with a copy of it."""
+        base = self._planned.base
+        if isinstance(base, str) and isinstance(self._settings.contexts.named(base), FileTree):
+            yield Copy(node.replace(name="COPY", flags=(f"--from={base}",), rest=". /"), (".",), "/", from_=base)
 
     def _triggers(self, node: Node) -> Iterator[Instruction]:
         """What the ONBUILD instructions of the base say, which are carried out once."""
@@ -354,7 +359,7 @@ class StageBuilder:
             action = Copying(
                 expanded,
                 sources.taken,
-                from_image=bool(copy.from_),
+                from_image=self._keeps_owners(copy.from_),
                 directory=self._absolute(expanded.destination),
                 date=self._files.date,
             )
@@ -364,6 +369,10 @@ class StageBuilder:
                 return self._steps.change(before, key, action.run, to[1])
 
             self._step(title, title, {"copy": action.depends()}, make)
+
+    def _keeps_owners(self, name: str) -> bool:
+        """Whether what --from means has owners of its own: what is from the caller's disk is root's."""
+        return bool(name) and not isinstance(self._settings.contexts.named(name), FileTree)
 
     def _expanded(self, copy: Copy) -> Copy:
         variables, escape = self._state.variables(), self._settings.escape
@@ -411,7 +420,7 @@ class StageBuilder:
     @contextmanager
     def _tree_of(self, files: FileSystem) -> Iterator[FileTree]:
         with self._steps.reading(files) as root:
-            yield FileTree(root.fd, Ignore())
+            yield FileTree(root, Ignore())
 
 
 def _with_path(config: Mapping[str, Any]) -> dict[str, Any]:

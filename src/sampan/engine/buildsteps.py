@@ -15,7 +15,8 @@ from sampan.engine.buildexport import Tree
 from sampan.engine.buildmounts import Prepared, Stubs
 from sampan.engine.commit import as_oci
 from sampan.engine.create import Step
-from sampan.errors import NotFound, SampanError
+from sampan.engine.failures import explain
+from sampan.errors import NotFound, SampanError, System
 from sampan.kernel import clock
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
@@ -251,7 +252,7 @@ class Steps:
         if not targets:
             return None
         with self.reading(before) as root:
-            return Stubs(root.fd, targets)
+            return Stubs(root, targets)
 
     def _remove_stubs(self, stubs: Stubs, record: Record) -> None:
         root = self._snapshots.root(record)
@@ -279,10 +280,33 @@ class Steps:
             return self._keep(before, key, record, created_by, fill)
 
     @contextmanager
-    def reading(self, files: FileSystem) -> Iterator[ContainerRoot]:
-        """The files, to be read."""
-        with self._container(files) as record, self._roots.open(record) as root:
-            yield root
+    def reading(self, files: FileSystem) -> Iterator[int]:
+        """A descriptor of the root of the files, to be read: what the layers have, without the places that every container gets.
+
+        (`COPY --from=stage / /` would take /proc, /.dockerenv and /etc/hosts along.) Raises System.
+        """
+        fd = self._joined(files)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _joined(self, files: FileSystem) -> int:
+        if not files.diff_ids:
+            import tempfile
+
+            with tempfile.TemporaryDirectory() as empty:
+                return os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        from sampan.steps.base import Context
+        from sampan.steps.sources import BuildImage
+
+        directories = self._snapshots.layer_directories(documents.chain_ids(files.diff_ids))
+        context = Context()
+        try:
+            BuildImage("files", directories).run(context)
+        except OSError as e:
+            raise System(f"cannot join the files of a stage: {explain(e)}") from e
+        return context.fds["files"]
 
     def tree(self, files: FileSystem) -> Tree:
         """The files, to be taken out of the store."""
