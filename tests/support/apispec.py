@@ -50,6 +50,11 @@ class Specification:
         found: Mapping[str, Any] = self._document["paths"][path][method.lower()]
         return found
 
+    def definition(self, reference: str) -> dict[str, Any]:
+        """What a `$ref` leads to."""
+        found: dict[str, Any] = self._document["definitions"][reference.removeprefix("#/definitions/")]
+        return found
+
     def schema(self, method: str, path: str, status: int) -> Mapping[str, Any] | None:
         """What the body of an answer is; None if there is none. A status that is not in the specification is an error."""
         answers = self.operation(method, path)["responses"]
@@ -63,8 +68,7 @@ class Specification:
         Null is what Go writes of an array or an object that is not there, and its clients take it for an empty one.
         """
         if "$ref" in schema:
-            name = schema["$ref"].removeprefix("#/definitions/")
-            yield from self.errors(self._document["definitions"][name], value, where)
+            yield from self.errors(self.definition(schema["$ref"]), value, where)
             return
         for part in schema.get("allOf", ()):
             yield from self.errors(part, value, where)
