@@ -4,7 +4,11 @@ The file is a cache of the cache: what lies in `__pycache__` of the package's di
 changed since, or which is not in it, is imported as ever, and the file is made anew at the end by whoever noticed (`keep`).
 Where it cannot be written nothing is lost but time.
 
-    magic number of the byte code | bytes of the index | index: name -> (is a package, mtime in ns, size, offset, length) | code
+What one purpose (a verb) imports from its beginning to its end is there once more in one piece, in the order in which it was imported, so that the next
+command of that purpose neither looks for it nor makes the same names sixty times (`together`): a fifth of what is left.
+
+    magic number of the byte code | bytes of the index | index | code of each module | code of each purpose's modules
+    index: module's name -> (is a package, mtime in ns, size, offset, length), purpose -> (modules' names, offset, length)
 """
 
 from __future__ import annotations
@@ -22,8 +26,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     Entry = tuple[bool, int, int, int, int]
+    Piece = tuple[tuple[str, ...], int, int]
 else:
     ModuleSpec = type(__spec__)
+    ModuleType = type(sys)
 
 _ROOT = os.path.dirname(os.path.abspath(__file__))
 _FILE = f"{_ROOT}/__pycache__/all.{sys.implementation.cache_tag}.bundle"
@@ -42,22 +48,31 @@ class Loader:
         spec: Any = module.__spec__
         code, spec.loader_state = spec.loader_state, None
         exec(marshal.loads(code), module.__dict__)
+        _imported.append(module.__name__)
+
+
+_imported: list[str] = []
+"""What came from the file, in the order in which it was ready: a module after those that it imports."""
 
 
 class Finder:
-    """Finds what is in the file. `missed`: something of the package was asked for that is not, or not as it is now."""
+    """Finds what is in the file. `missed`: something that is not there, or not as it is now, was asked for; `lacking`: a module."""
 
     def __init__(self) -> None:
-        self.missed = False
+        self.missed = self.lacking = False
+        self.purpose = ""
+        self.since = 0
+        self.pieces: dict[str, Piece] = {}
         self._index: dict[str, Entry] = {}
-        self._inode = self._base = 0
+        self._base = 0
+        self._file = (0, 0, 0)
         try:
             with open(_FILE, "rb", buffering=0) as f:
                 header = f.read(_HEADER)
                 if header[:-4] == MAGIC_NUMBER:
                     length = int.from_bytes(header[-4:], "little")
-                    self._index = marshal.loads(f.read(length))
-                    self._inode, self._base = os.fstat(f.fileno()).st_ino, _HEADER + length
+                    self._index, self.pieces = marshal.loads(f.read(length))
+                    self._file, self._base = _identity(f.fileno()), _HEADER + length
         except (OSError, EOFError, ValueError, TypeError):
             pass  # none yet, or a broken one
 
@@ -67,8 +82,13 @@ class Finder:
         entry = self._index.get(name)
         code = None if entry is None else self._code(name, entry)
         if entry is None or not code:
-            self.missed |= code is None
+            self.lacking |= code is None
+            self.missed |= self.lacking
             return None
+        return self._spec(name, entry, code)
+
+    @staticmethod
+    def _spec(name: str, entry: Entry, code: bytes | None = None) -> ModuleSpec:
         # Its parent is there already, and knows where it is.
         spec = ModuleSpec(name, Loader, origin=_source(name, entry[0]), loader_state=code, is_package=entry[0])  # type: ignore[arg-type]
         spec.has_location = True
@@ -76,18 +96,58 @@ class Finder:
             spec.submodule_search_locations = [os.path.dirname(spec.origin or "")]
         return spec
 
-    def _code(self, name: str, entry: Entry) -> bytes | None:
-        package, modified, size, offset, length = entry
+    def take(self, purpose: str) -> None:
+        """Import the modules of a purpose. Those of which one has changed are imported one by one, as ever."""
+        self.purpose, self.since = purpose, len(_imported)
+        names, offset, length = self.pieces.get(purpose, ((), 0, 0))
+        data = self._read(offset, length) if names and all(self._is_current(name) for name in names) else None
+        try:
+            codes = marshal.loads(data or b"")
+        except (EOFError, ValueError, TypeError):  # none yet, or a broken one
+            self.missed = True
+            return
+        for name, code in zip(names, codes, strict=True):
+            if name not in sys.modules:
+                self._execute(name, code)
+
+    def _execute(self, name: str, code: Any) -> None:
+        """What `import` does with a module whose parent is there, without a lock for each: there are no threads yet."""
+        package = self._index[name][0]
+        parent, _, last = name.rpartition(".")
+        module = ModuleType(name)
+        spec = module.__spec__ = self._spec(name, self._index[name])
+        module.__loader__, module.__file__ = spec.loader, spec.origin
+        module.__package__ = name if package else parent
+        if package:
+            module.__path__ = spec.submodule_search_locations or []
+        sys.modules[name] = module
+        try:
+            exec(code, module.__dict__)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        setattr(sys.modules[parent], last, module)
+        _imported.append(name)
+
+    def _is_current(self, name: str) -> bool:
+        package, modified, size, _, _ = self._index[name]
         try:
             source = os.stat(_source(name, package))
-            if (source.st_mtime_ns, source.st_size) != (modified, size):
-                return None
+        except OSError:
+            return False
+        return (source.st_mtime_ns, source.st_size) == (modified, size)
+
+    def _code(self, name: str, entry: Entry) -> bytes | None:
+        return self._read(*entry[3:]) if self._is_current(name) else None
+
+    def _read(self, offset: int, length: int) -> bytes | None:
+        try:
             # Opened anew for each: a descriptor of ours would be counted by --preserve-fds.
             fd = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            if os.fstat(fd).st_ino != self._inode:
+            if _identity(fd) != self._file:
                 return None  # somebody has replaced it in this moment
             code = os.pread(fd, length, self._base + offset)
         finally:
@@ -110,8 +170,14 @@ def use() -> None:
         sys.meta_path.insert(0, _finder)
 
 
-def keep() -> None:
-    """Make the file anew if something was missed."""
+def together(purpose: str) -> None:
+    """Import now what the last command of this purpose imported after this call; nothing if there was none."""
+    if _finder is not None:
+        _finder.take(purpose)
+
+
+def keep(learn: bool = True) -> None:
+    """Make the file anew if something was missed. learn: what was imported since `together` is what its purpose needs."""
     if (
         _finder is None
         or not _finder.missed
@@ -126,7 +192,14 @@ def keep() -> None:
         index[name] = (package, modified, size, offset, len(code))
         codes.append(code)
         offset += len(code)
-    head = marshal.dumps(index)
+    pieces: dict[str, Piece] = {}
+    for purpose, names in _wanted(_finder, learn).items():
+        if all(name in index and index[name][4] for name in names):
+            found = {name: marshal.loads(codes[at]) for at, name in enumerate(index) if name in names}
+            codes.append(marshal.dumps(tuple(found[name] for name in names)))
+            pieces[purpose] = (names, offset, len(codes[-1]))
+            offset += len(codes[-1])
+    head = marshal.dumps((index, pieces))
     temporary = f"{_FILE}.{os.getpid()}"
     try:
         with open(temporary, "xb") as f:
@@ -137,6 +210,20 @@ def keep() -> None:
             os.unlink(temporary)
         except OSError:
             pass
+
+
+def _wanted(finder: Finder, learn: bool) -> dict[str, tuple[str, ...]]:
+    """The modules of each purpose. Those of a command that had to look for one elsewhere are not all known: the next one's are."""
+    wanted = {} if finder.lacking else {purpose: names for purpose, (names, _, _) in finder.pieces.items()}
+    if finder.purpose and learn and not finder.lacking:
+        wanted[finder.purpose] = tuple(_imported[finder.since :])
+    return wanted
+
+
+def _identity(fd: int) -> tuple[int, int, int]:
+    """Which file this is; the inode's number alone may be that of one that has gone."""
+    status = os.fstat(fd)
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _source(name: str, package: bool) -> str:

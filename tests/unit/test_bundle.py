@@ -120,6 +120,59 @@ def test_nothing_is_written_where_nothing_is_to_be_written(package: Package) -> 
     assert not list(package.path.rglob("*.bundle"))
 
 
+TOGETHER = """
+import sys
+sys.path.insert(0, {path!r})
+from sampan import bundle
+bundle.use()
+bundle.together("purpose")
+at_once = sorted(name for name in sys.modules if name.startswith("sampan.room"))
+from sampan.room import one, two
+import sampan.room
+assert sampan.room.one is one, "a module is an attribute of its package"
+assert sampan.room.__path__ == [{path!r} + "/sampan/room"], sampan.room.__path__
+assert one.__file__ == {path!r} + "/sampan/room/one.py", one.__file__
+assert (one.__package__, sampan.room.__package__, one.__spec__.parent) == ("sampan.room",) * 3
+bundle.keep(learn={learn})
+print(one.VALUE, two.VALUE, len(at_once))
+"""
+
+
+def together(package: Package, learn: bool = True) -> list[int]:
+    """The values of both modules, and how many were there at once."""
+    script = TOGETHER.format(path=str(package.path), learn=learn)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+def test_what_a_purpose_imports_comes_at_once_when_it_was_seen_once(package: Package) -> None:
+    (package.room / "one.py").write_text("from sampan.room.two import VALUE as other\nVALUE = other - 1\n")
+    assert together(package) == [1, 2, 0], "the file is made"
+    assert together(package, learn=False) == [1, 2, 0], "a command that failed teaches nothing"
+    assert together(package) == [1, 2, 0], "it is learned"
+    assert together(package) == [1, 2, 3], "the package, and both modules"
+    assert package.run() == FROM_BUNDLE, "another purpose imports as ever"
+
+
+def test_a_change_counts_for_what_comes_at_once_too(package: Package) -> None:
+    for _ in range(3):
+        together(package)
+    package.write("two", 7)
+    (cached,) = (package.room / "__pycache__").glob("two.*")
+    cached.unlink()
+    assert together(package) == [1, 7, 0]
+    assert together(package) == [1, 7, 0]
+    assert together(package) == [1, 7, 3]
+    whole = package.file().read_bytes()
+    for damaged in (whole[:-5], whole[:-200] + b"x" * 200):
+        package.file().write_bytes(damaged)
+        assert together(package)[:2] == [1, 7], "what is damaged is where the piece is"
+    (package.room / "two.py").unlink()
+    with pytest.raises(AssertionError, match="ImportError"):
+        together(package)
+
+
 def test_many_at_once_leave_one_whole_file(package: Package) -> None:
     script = SCRIPT.format(path=str(package.path))
     started = [

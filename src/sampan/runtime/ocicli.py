@@ -70,7 +70,7 @@ def main() -> NoReturn:
     """Run the command line of this process and end it."""
     sealed.settle()
     code = run(sys.argv[1:])
-    bundle.keep()
+    bundle.keep(learn=code == 0)
     if not sealed.is_sealed():
         from sampan.runtime import firstexec
 
@@ -121,6 +121,7 @@ def _prefixed(verb: str, text: str) -> str:
 def _dispatch(given: Global, verb: str, args: list[str]) -> int:
     if verb not in VERBS:
         raise UsageError(f"no such command: {verb} (sampan-oci --help lists them)")
+    bundle.together(verb)
     name, function, words, interspersed, what = VERBS[verb]
     module = __import__(f"sampan.runtime.{name}", fromlist=[function])
     flags = module.FLAGS[verb]
