@@ -93,6 +93,7 @@ RUN --mount=type=cache,target=/c,id=seeded,from=base,source=/etc test -s /c/pass
     assert build.layers() == 1
 
 
+@pytest.mark.long
 def test_the_command_is_done_again_when_what_it_is_given_changes(build: Builds) -> None:
     def is_cached(text: str) -> bool:
         return "CACHED" in build(text).ok().err.split("[2/2]")[1]
@@ -133,6 +134,7 @@ def test_sharing(build: Builds, tmp_path: Path) -> None:
         assert one.returncode == 0, said
 
 
+@pytest.mark.long
 def test_nobody_waits_for_himself_or_in_a_circle(build: Builds) -> None:
     mounts = [f"--mount=type=cache,target=/{t},id={i},sharing=locked" for t, i in (("a", "x"), ("b", "y"), ("c", "x"))]
     text = "FROM base\nRUN {} touch /a/one && test -e /c/one\nRUN {} rm -f /c/one\n"
@@ -205,6 +207,7 @@ A
     assert build.run("cat", "/script", "/a", "/b") == "/dev/pipes/EOF is 0\nnot $expanded\nfirst /root\nsecond\n"
 
 
+@pytest.mark.long
 def test_what_a_dockerfile_gets_only_if_it_is_allowed(build: Builds) -> None:
     for flag, name, command in (
         ("--network=host", "network.host", "true"),

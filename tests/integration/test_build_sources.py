@@ -58,6 +58,7 @@ def archive(files: dict[str, str], *links: tuple[str, str]) -> bytes:
 # Contexts
 
 
+@pytest.mark.long
 def test_contexts_from_standard_input_and_from_a_web_server(build: Builds, server: Web) -> None:
     files = {
         "Dockerfile": "FROM base\nCOPY . /in\n",
@@ -214,6 +215,7 @@ def test_add_by_tls_believes_no_server_that_it_cannot_know(build: Builds, tmp_pa
         build(text, env={"SSL_CERT_FILE": str(tls.authority)}).ok()
 
 
+@pytest.mark.long
 def test_add_of_repositories(build: Builds, tmp_path: Path) -> None:
     made = Repository(tmp_path / "srv" / "r.git")
     made.put("sub/file", "in the tree\n")

@@ -211,6 +211,7 @@ def test_nothing_of_the_caller_is_seen_by_a_command(build: Builds) -> None:
     assert "CALLER" not in done.err
 
 
+@pytest.mark.long
 def test_no_command_has_more_rights_than_a_container_unless_it_was_allowed(build: Builds) -> None:
     """CVE-2024-23653."""
     build("FROM base\nRUN ! mount -t tmpfs x /tmp\nRUN grep -q 'NoNewPrivs\\|Seccomp:.2' /proc/self/status\n").ok()
