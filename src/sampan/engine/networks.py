@@ -190,7 +190,8 @@ class Networks:
 
     @told
     def remove(self, reference: str) -> str:
-        """Remove a network; its id. Raises NotFound, Prohibited if it is predefined or a running container is in it."""
+        """Remove a network; its id. Raises NotFound, Prohibited if it is predefined or a running container is in it, InvalidParameter
+        for an ambiguous beginning of an id, Unavailable if another command holds it for half a minute, System."""
         network = self.find(reference)
         if network.is_predefined:
             raise Prohibited(f"{network.name} is a pre-defined network and cannot be removed")
@@ -207,11 +208,17 @@ class Networks:
         """Put a container into a network, see `engine.connections`.
 
         >>> engine.networks.connect("front", "web", {"Aliases": ["www"], "IPAMConfig": {"IPv4Address": "10.9.0.7"}})
+
+        settings: an EndpointSettings. Raises NotFound (the network, the container), Prohibited (it is in it already, or shares a
+        namespace), InvalidParameter (settings), Conflict (another command has the container), Unavailable (no address is free), System.
         """
         self._connections().connect(network, container, settings)
 
     def disconnect(self, network: str, container: str, force: bool = False) -> None:
-        """Take a container out of a network. force: also if the network is not there any more."""
+        """Take a container out of a network. force: also if the network is not there any more.
+
+        Raises NotFound (the network, the container), Prohibited (it is not in it), Conflict, System.
+        """
         self._connections().disconnect(network, container, force)
 
     @told
