@@ -383,6 +383,7 @@ def test_a_bridge_that_was_there_is_used_if_it_was_named_and_stays(world: World)
     assert links.find(world.host.links, "own0") is not None
 
 
+@pytest.mark.core
 def test_macvlan_on_the_second_hosts_wire(world: World) -> None:
     net = network(driver="macvlan", link="eth0", pools=(Pool("203.0.113.0/24", OUTSIDE),))
     made = world._new()
@@ -435,6 +436,7 @@ def test_ipvlan_in_both_modes_or_words_for_why_not(world: World) -> None:
         os.close(made.fd)
 
 
+@pytest.mark.core
 def test_a_vlan_of_a_device_is_made_and_removed_or_words_for_why_not(world: World) -> None:
     net = network(0).replace(driver="macvlan", link="eth0.50", options={"parent": "eth0.50"})
     try:

@@ -156,7 +156,7 @@ def attach(host: Socket, inside: Socket, namespace: int, network: Network, endpo
     its own subnet are not made here (`route`). Raises System.
     """
     try:
-        _make_interface(host, namespace, network, endpoint, master)
+        _make_interface(host, inside, namespace, network, endpoint, master)
         made = links.index_here(endpoint.interface)
         parameters.quiet(endpoint.interface, bool(endpoint.address6))
         own = ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6))
@@ -177,8 +177,13 @@ def _further(network: Network, endpoint: Endpoint) -> list[tuple[str, int]]:
     return [(address, _LINK_LOCAL6 if ":" in address else _LINK_LOCAL) for address in endpoint.link_local]
 
 
-def _make_interface(host: Socket, namespace: int, network: Network, endpoint: Endpoint, master: int) -> None:
+def _make_interface(
+    host: Socket, inside: Socket, namespace: int, network: Network, endpoint: Endpoint, master: int
+) -> None:
     name, options = endpoint.interface, network.options
+    if network.driver != BRIDGE:
+        # Linux 6.1 refuses a name that the host has a link of, though it is made elsewhere: eth0, mostly.
+        name = f"tmp{endpoint.id[:12]}"
     if network.driver == MACVLAN:
         mode = options.get(OPTION_MACVLAN_MODE) or "bridge"
         links.add_macvlan(host, name, master, mode, namespace, endpoint.mac)
@@ -188,6 +193,13 @@ def _make_interface(host: Socket, namespace: int, network: Network, endpoint: En
     else:
         links.add_veth(host, endpoint.link, name, namespace, endpoint.mac, mtu(network), master)
         _adjust_port(host, network, endpoint)
+        return
+    index = links.index_here(name)
+    try:
+        links.set_link(inside, index, endpoint.interface)
+    except KernelError:
+        links.delete(inside, index)  # in a container that runs it would stay
+        raise
 
 
 def _adjust_port(host: Socket, network: Network, endpoint: Endpoint) -> None:
