@@ -336,7 +336,9 @@ class Steps:
         with self._content.writer() as ingest, self._lock.shared():
             layer = self._snapshots.adopt(record, ingest, before.date * 1_000_000_000, fill)
             if layer.diff_id != EMPTY_LAYER:
-                digest, size = ingest.commit(layer.diff_id, synced=True)
+                digest, size = layer.diff_id, ingest.size
+                if not self._content.exists(digest):
+                    ingest.commit(digest)
                 after = _grown(before, key, layer.diff_id, digest, size)
                 chain_id = documents.chain_ids(after.diff_ids)[-1]
                 self._content.hold_more(self._build, (digest, chain_id))

@@ -69,8 +69,8 @@ class Ingest:
         """What was written until now, to be read from its beginning."""
         return Written(self._lock.fd)
 
-    def commit(self, expected_digest: str | None = None, synced: bool = False) -> tuple[str, int]:
-        """Give the blob its name; return its digest and its size. `synced`: its bytes are on the disk already.
+    def commit(self, expected_digest: str | None = None) -> tuple[str, int]:
+        """Give the blob its name; return its digest and its size.
 
         Raises `InvalidParameter` if another digest was expected, and leaves nothing then; OSError.
         """
@@ -80,7 +80,7 @@ class Ingest:
         try:
             if expected_digest is not None and digest != expected_digest:
                 raise digests.mismatch(expected_digest, digest)
-            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}", synced)
+            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}")
         except BaseException:
             self.abort()
             raise
@@ -88,15 +88,13 @@ class Ingest:
         self._lock.release()
         return digest, self.size
 
-    def _publish(self, path: str, synced: bool) -> None:
+    def _publish(self, path: str) -> None:
         """Sync the bytes, then rename, then sync the directory: a name that survives a power cut has its content."""
-        if not synced:
-            with self._trace.step("sync blob", self._lock.path):
-                os.fsync(self._lock.fd)
+        with self._trace.step("sync blob", self._lock.path):
+            os.fsync(self._lock.fd)
         with self._trace.step("name blob", path):
             os.rename(self._lock.path, path)
-            if not synced:
-                sync_directory(self._blobs)
+            sync_directory(self._blobs)
 
     def abort(self) -> None:
         """Remove what was written; nothing happens after a commit."""

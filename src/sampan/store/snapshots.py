@@ -129,7 +129,7 @@ if TYPE_CHECKING:
 
             `fill`: what writes the layer, of a container in which nothing was changed.
 
-            The layer and what was written into the sink are on the disk then. None if this snapshotter has to unpack it.
+            The layer is on the disk then. None if this snapshotter has to unpack it.
             Raises as `commit`; the writable part is good for nothing afterwards.
             """
 
@@ -253,8 +253,9 @@ class LayerDirectory:
         with self.staging.begin() as staged:
             with self._trace.step("rename", f"{directory} to {staged.path}/diff"):
                 os.rename(directory, f"{staged.path}/diff")
-            # Also where it is there already: what else was written for it is to be on the disk, too.
-            self._publish(staged, info, volatile=True)
+            # One that is there already is not written to the disk, only to be deleted from it.
+            if not self.has(info.chain_id):
+                self._publish(staged, info, volatile=True)
 
     def note(self, info: LayerInfo) -> None:
         """Add the document of a layer alone. See `Snapshotter.note`."""
