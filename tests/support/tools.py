@@ -78,25 +78,39 @@ def _containers_store(directory: Path) -> tuple[str, ...]:
 
 
 class Dockerd:
-    """A Docker daemon of its own, without a network. A context manager; `docker` is its command line."""
+    """A Docker daemon of its own. A context manager; `docker` is its command line.
+
+    It is given a bridge of its own, on addresses for benchmarks: told to have none, it deletes the docker0 of whichever
+    daemon this machine has.
+    """
 
     def __init__(self, directory: Path, *more: str) -> None:
         self.directory = directory
         self._more = more
         self.host = f"unix://{directory}/docker.sock"
         self.docker = Tool("docker", "-H", self.host)
+        self._bridge = f"tdock{os.getpid()}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Dockerd:
         directory = self.directory
         directory.mkdir(exist_ok=True)
+        ip = Tool("ip")
+        ip("link", "add", self._bridge, "type", "bridge")
+        ip("address", "add", f"198.19.{os.getpid() % 256}.1/24", "dev", self._bridge)
         log = directory / "dockerd.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     *("dockerd", "-H", self.host, "-p", str(directory / "docker.pid")),
                     *("--data-root", str(directory / "docker"), "--exec-root", str(directory / "docker-exec")),
-                    *("--iptables=false", "--ip6tables=false", "--bridge=none", *self._more),
+                    *(
+                        "--iptables=false",
+                        "--ip6tables=false",
+                        "--ip-forward=false",
+                        f"--bridge={self._bridge}",
+                        *self._more,
+                    ),
                 ],
                 env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
@@ -109,6 +123,7 @@ class Dockerd:
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
         end(self._process, self.directory)
+        Tool("ip")("link", "delete", self._bridge)
 
 
 class Containerd:

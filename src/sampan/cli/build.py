@@ -315,7 +315,7 @@ BUILD = Command(
         Flag(
             "output",
             "list",
-            "Where the result goes: DIRECTORY, -, type=local|tar|oci|docker|image|registry[,dest=PATH]",
+            "Where the result goes (DIRECTORY, - or type=TYPE[,dest=PATH] with a TYPE of local, tar, oci, docker, image, registry)",
             "o",
         ),
         Flag("push", "bool", "The same as --output=type=registry"),

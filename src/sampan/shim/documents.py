@@ -25,12 +25,17 @@ def make_private(directory: str) -> None:
     (it takes the mode for the last one only, and our umask is 0). Another shim may be making them too.
     """
     try:
+        _make_one(directory)
+    except FileNotFoundError:
+        make_private(os.path.dirname(directory))
+        _make_one(directory)  # where nothing can be made, as in /proc, that is told
+
+
+def _make_one(directory: str) -> None:
+    try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         pass
-    except FileNotFoundError:
-        make_private(os.path.dirname(directory))
-        make_private(directory)
 
 
 def read_object(path: str) -> dict[str, Any] | None:
