@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import socket
@@ -50,6 +51,7 @@ def client(server: Server) -> Iterator[docker.DockerClient]:
     made = docker.DockerClient(base_url=server.url, timeout=int(patience(60)))
     yield made
     made.close()
+    gc.collect()  # here, where it may: the next test that it came upon would fail of it
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -40,6 +41,7 @@ def client(api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     found = docker.DockerClient(base_url=api.url, timeout=int(patience(120)))
     yield found
     found.close()
+    gc.collect()  # here, where it may: the next test that it came upon would fail of it
 
 
 def test_docker_py_images(client: Any, root: Root) -> None:

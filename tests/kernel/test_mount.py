@@ -98,7 +98,7 @@ def test_the_way_of_older_kernels_in_private_mounts(place: Path, count: int) -> 
     lower = layers(place, count, 200)
     upper, work = writable(place)
     before = os.getcwd()
-    fd = namespaces.in_private_mounts(lambda: mount._overlay_by_mount(lower, upper, work, 0))
+    fd = namespaces.in_private_mounts(lambda: mount._overlay_by_mount(lower, upper, work, 0, False))
     try:
         assert os.getcwd() == before
         check_overlay(fd, count, place)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     class Networks(Protocol):
         def all(self) -> list[Network]: ...
-        def endpoint(self, network_id: str, container_id: str) -> Endpoint | None: ...
+        def files(self, network_id: str) -> Mapping[str, Sequence[str]]: ...
+        def newest(self, container_id: str, paths: Sequence[str]) -> Endpoint | None: ...
 
     Found = Sequence[tuple[str, Endpoint]]
     """What a container has now: (the network's id, the endpoint)."""
@@ -32,13 +33,14 @@ _NOTHING: dict[str, Any] = {
 
 
 class Connections:
-    """What containers have in networks, each looked up once: one of these is made for a whole listing."""
+    """What containers have in networks, each network looked up once: one of these is made for a whole listing."""
 
-    __slots__ = ("_found", "_ids", "_networks")
+    __slots__ = ("_files", "_found", "_ids", "_networks")
 
     def __init__(self, networks: Callable[[], Networks]) -> None:
         self._networks = networks
         self._ids: dict[str, str] | None = None
+        self._files: dict[str, Mapping[str, Sequence[str]]] = {}
         self._found: dict[str, Found] = {}
 
     def of(self, record: Record, running: bool) -> tuple[Found, Mapping[str, str]]:
@@ -55,9 +57,14 @@ class Connections:
 
     def _look(self, record: Record, ids: Mapping[str, str]) -> Found:
         networks = self._networks()
-        wanted = (ids.get(attachment.network, "") for attachment in record.networks)
-        found = ((network_id, networks.endpoint(network_id, record.id)) for network_id in wanted if network_id)
-        return [(network_id, endpoint) for network_id, endpoint in found if endpoint is not None]
+        found = []
+        for network_id in filter(None, (ids.get(attachment.network) for attachment in record.networks)):
+            if network_id not in self._files:
+                self._files[network_id] = networks.files(network_id)
+            endpoint = networks.newest(record.id, self._files[network_id].get(record.id, ()))
+            if endpoint is not None:
+                found.append((network_id, endpoint))
+        return found
 
 
 def settings(record: Record, found: Found, ids: Mapping[str, str], pid: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from sampan.store.staging import Staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.steps.trace import Trace
     from sampan.store.layout import Layout, NetworkPaths
 
@@ -164,45 +166,55 @@ class Networks:
     def endpoints(self, network_id: str) -> list[Endpoint]:
         """All of a network, sorted by container; what cannot be read is left out. None of a network that is gone."""
         found: dict[str, Endpoint] = {}
-        for container_id, path in self._files(network_id):
-            endpoint = _read_endpoint(path, container_id)
-            if endpoint is not None and (container_id not in found or found[container_id].start < endpoint.start):
+        for container_id, paths in self.files(network_id).items():
+            endpoint = self.newest(container_id, paths)
+            if endpoint is not None:
                 found[container_id] = endpoint
         return list(found.values())
 
     def endpoint_names(self, network_id: str) -> list[str]:
         """The containers that have a file in it, without a look into any."""
-        return list(dict.fromkeys(container_id for container_id, _ in self._files(network_id)))
+        return list(self.files(network_id))
 
     def addresses(self, network_id: str, without: str = "") -> list[str]:
         """Those that containers have in it, but for one container's. A start beside a hundred others reads none of their files."""
         found: list[str] = []
-        for container_id, path in self._files(network_id):
+        for container_id, paths in self.files(network_id).items():
             if container_id == without:
                 continue
-            _, addresses = endpoint_of(os.path.basename(path))
-            if not addresses and (endpoint := _read_endpoint(path, container_id)) is not None:
-                addresses = (endpoint.address, endpoint.address6)
-            found += filter(None, addresses)
+            for path in paths:
+                _, addresses = endpoint_of(os.path.basename(path))
+                if not addresses and (endpoint := _read_endpoint(path, container_id)) is not None:
+                    addresses = (endpoint.address, endpoint.address6)
+                found += filter(None, addresses)
         return found
 
-    def _files(self, network_id: str) -> list[tuple[str, str]]:
-        """(container, path) of each endpoint's file, sorted."""
+    def files(self, network_id: str) -> dict[str, list[str]]:
+        """The files of each container's endpoint, sorted by container: two of one, if a command was killed between the writing of
+        one and the removal of the other. With `newest` for who asks for many: the directory is read once."""
         directory = self.paths(network_id).endpoints
         try:
             names = sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [(container_id, f"{directory}/{name}") for name in names if (container_id := endpoint_of(name)[0])]
+            return {}
+        found: dict[str, list[str]] = {}
+        for name in names:
+            if container_id := endpoint_of(name)[0]:
+                found.setdefault(container_id, []).append(f"{directory}/{name}")
+        return found
+
+    def newest(self, container_id: str, paths: Sequence[str]) -> Endpoint | None:
+        """What a container's `files` say; None for none, or if they are damaged."""
+        found = (_read_endpoint(path, container_id) for path in paths)
+        return max((endpoint for endpoint in found if endpoint is not None), key=lambda e: e.start, default=None)
 
     def endpoint_paths(self, network_id: str, container_id: str) -> list[str]:
-        """The files of one container in it: two, if a command was killed between the writing of one and the removal of the other."""
-        return [path for owner, path in self._files(network_id) if owner == container_id]
+        """The files of one container in it."""
+        return self.files(network_id).get(container_id, [])
 
     def endpoint(self, network_id: str, container_id: str) -> Endpoint | None:
         """That of one container; None if it has none in this network, or a damaged one."""
-        found = (_read_endpoint(path, container_id) for path in self.endpoint_paths(network_id, container_id))
-        return max((endpoint for endpoint in found if endpoint is not None), key=lambda e: e.start, default=None)
+        return self.newest(container_id, self.endpoint_paths(network_id, container_id))
 
     def of(self, container_id: str) -> list[tuple[str, Endpoint]]:
         """What a container has in networks: (the network's id, the endpoint)."""
