@@ -42,7 +42,7 @@ def commit(engine: sampan.Engine) -> None:
 
 
 def create(engine: sampan.Engine) -> None:
-    engine.containers.create(NAME, ["cat", "/f"])
+    engine.containers.create(NAME, ["cat", "/f"], network="none")
 
 
 def killed_at(root: Root, at: int, action: Callable[[sampan.Engine], None] = commit) -> bool:
@@ -72,7 +72,9 @@ def stored(root: Root) -> dict[str, set[str]]:
 
 def test_commit(new_root: Root) -> None:
     with new_root.engine() as engine:
-        box = engine.containers.create("base", ["sh", "-c", "echo 1 >/f; echo ready; exec sleep 1000"], name="box")
+        box = engine.containers.create(
+            "base", ["sh", "-c", "echo 1 >/f; echo ready; exec sleep 1000"], name="box", network="none"
+        )
         box.start()
         eventually(lambda: list(box.logs()), what="its file is there")
         before = stored(new_root)
@@ -87,7 +89,7 @@ def test_commit(new_root: Root) -> None:
                 there = False
             assert killed or there
             if there:
-                assert engine.containers.run(NAME, ["cat", "/f"]).stdout == "1\n", f"step {at}"
+                assert engine.containers.run(NAME, ["cat", "/f"], network="none").stdout == "1\n", f"step {at}"
                 engine.images.remove(NAME, force=True)
             for item in engine.images.list():
                 # An image whose name was not written yet.
@@ -104,7 +106,7 @@ def test_commit(new_root: Root) -> None:
 
 def test_the_next_commit_is_not_in_the_way_of_a_killed_one(new_root: Root) -> None:
     with new_root.engine() as engine:
-        engine.containers.create("base", ["sh", "-c", "echo 1 >/f"], name="box").start()
+        engine.containers.create("base", ["sh", "-c", "echo 1 >/f"], name="box", network="none").start()
         engine.containers.get("box").wait()
         for at in (0, 3, 6, 9, 12):
             assert killed_at(new_root, at)
@@ -115,14 +117,14 @@ def test_the_next_commit_is_not_in_the_way_of_a_killed_one(new_root: Root) -> No
 def test_the_first_container_of_a_committed_image(new_root: Root) -> None:
     """A commit leaves the unpacking to it: killed at any step of that, the next one has the whole layer all the same."""
     with new_root.engine() as engine:
-        engine.containers.create("base", ["sh", "-c", "echo 1 >/f"], name="box").start()
+        engine.containers.create("base", ["sh", "-c", "echo 1 >/f"], name="box", network="none").start()
         engine.containers.get("box").wait()
         at = 0
         while True:
             commit(engine)
             assert not os.path.exists(f"{new_root.root}/layers/{layer_of(engine)}/diff"), f"step {at}"
             killed = killed_at(new_root, at, create)
-            assert engine.containers.run(NAME, ["cat", "/f"]).stdout == "1\n", f"step {at}"
+            assert engine.containers.run(NAME, ["cat", "/f"], network="none").stdout == "1\n", f"step {at}"
             for found in engine.containers.list(all=True):
                 if found.name != "box":
                     found.remove()

@@ -35,6 +35,16 @@ from support.roots import Leftovers, Root
 pytestmark = [pytest.mark.root, pytest.mark.patience(400)]
 
 SLEEP = ["sleep", "1000"]
+
+
+def strides(often: int, seldom: int) -> pytest.MarkDecorator:
+    """What has many steps, or long ones, is killed at every few of them here and by `make test-long` more often."""
+    return pytest.mark.parametrize(
+        "stride", [pytest.param(often, marks=pytest.mark.long, id="every"), pytest.param(seldom, id="some")]
+    )
+
+
+every = strides(1, 9)
 Action = Callable[[sampan.Engine], object]
 
 
@@ -167,7 +177,7 @@ class Crashes:
 def ready(root: Root) -> Root:
     """The session's root with everything made that is made once: image, layers, init layer."""
     with root.engine() as engine:
-        engine.containers.create("base", SLEEP).remove()
+        engine.containers.create("base", SLEEP, network="none").remove()
     return root
 
 
@@ -176,11 +186,11 @@ def nothing(_engine: sampan.Engine) -> None:
 
 
 def make(engine: sampan.Engine) -> None:
-    engine.containers.create("base", SLEEP, name="box")
+    engine.containers.create("base", SLEEP, name="box", network="none")
 
 
 def make_and_start(engine: sampan.Engine) -> None:
-    engine.containers.create("base", SLEEP, name="box").start()
+    engine.containers.create("base", SLEEP, name="box", network="none").start()
 
 
 def start(engine: sampan.Engine) -> None:
@@ -222,13 +232,14 @@ def test_update(ready: Root) -> None:
     Crashes(ready, make_and_start, update).at_every_step(of_the_engine, check)
 
 
-def test_boot(ready: Root) -> None:
+@strides(7, 30)
+def test_boot(ready: Root, stride: int) -> None:
     """Killed anywhere in it, the next one completes it: what was to be started runs, once, and nothing else does."""
     policies = {"one": "always", "two": "unless-stopped", "three": "on-failure", "four": "no"}
 
     def prepare(engine: sampan.Engine) -> None:
         for name, policy in policies.items():
-            engine.containers.create("base", SLEEP, name=name, restart_policy=policy).start()
+            engine.containers.create("base", SLEEP, name=name, restart_policy=policy, network="none").start()
         reboot(ready)
 
     def boot(engine: sampan.Engine) -> None:
@@ -245,7 +256,7 @@ def test_boot(ready: Root) -> None:
             assert {n: c.inspect()["State"]["Pid"] for n, c in found.items()} == before
 
     crashes = Crashes(ready, prepare, boot)
-    crashes.at_every_step(of_the_engine, check, stride=7)
+    crashes.at_every_step(of_the_engine, check, stride=stride)
 
 
 def shims() -> set[int]:
@@ -343,12 +354,6 @@ def test_start_whose_command_is_killed_at_its_own_steps(ready: Root) -> None:
     assert Crashes(ready, make, start).at_every_step(of_the_engine, check) >= 6
 
 
-# A start has a hundred steps in the shim's processes: `make test-long` kills at all of them, in three ways.
-every = pytest.mark.parametrize(
-    "stride", [pytest.param(1, marks=pytest.mark.long, id="every"), pytest.param(9, id="some")]
-)
-
-
 @every
 def test_start_whose_command_is_killed_while_the_shim_works(ready: Root, stride: int) -> None:
     """The shim goes on without its launcher: the container comes up, and nobody has to be told."""
@@ -393,14 +398,16 @@ def test_remove(ready: Root) -> None:
     assert Crashes(ready, make, remove).at_every_step(of_the_engine, check) >= 10
 
 
-def test_remove_of_a_running_one(ready: Root) -> None:
+@strides(1, 5)
+def test_remove_of_a_running_one(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         assert [c.status for c in found] in ([], ["running"], ["exited"])
 
-    assert Crashes(ready, make_and_start, remove_by_force).at_every_step(of_the_engine, check) >= 14
+    assert Crashes(ready, make_and_start, remove_by_force).at_every_step(of_the_engine, check, stride=stride) >= 14
 
 
-def test_run_with_rm(ready: Root) -> None:
+@strides(1, 5)
+def test_run_with_rm(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         # Killed between create and start it stays as created, as with Docker; else it ends and goes by itself.
         for container in found:
@@ -409,9 +416,9 @@ def test_run_with_rm(ready: Root) -> None:
             assert container.status == "created"
 
     def run(engine: sampan.Engine) -> None:
-        engine.containers.run("base", ["true"])
+        engine.containers.run("base", ["true"], network="none")
 
-    assert Crashes(ready, nothing, run).at_every_step(of_the_engine, check) >= 30
+    assert Crashes(ready, nothing, run).at_every_step(of_the_engine, check, stride=stride) >= 30
 
 
 def test_rename(ready: Root) -> None:
@@ -424,7 +431,7 @@ def test_rename(ready: Root) -> None:
             assert engine.containers.get(box.name).id == box.id
             with pytest.raises(NotFound):
                 engine.containers.get(other)
-            engine.containers.create("base", SLEEP, name=other).remove()
+            engine.containers.create("base", SLEEP, name=other, network="none").remove()
             assert engine.system.check() == []
 
     def rename(engine: sampan.Engine) -> None:
@@ -438,8 +445,8 @@ def test_recovery_itself(ready: Root) -> None:
 
     def leave_halves(engine: sampan.Engine) -> None:
         # A create without a record, a start without a monitor, a remove without its parts. (`create` finishes what it meets.)
-        engine.containers.create("base", SLEEP, name="second")
-        engine.containers.create("base", SLEEP, name="third")
+        engine.containers.create("base", SLEEP, name="second", network="none")
+        engine.containers.create("base", SLEEP, name="third", network="none")
         child(ready, Killer(8, of_the_engine), make)
         child(ready, Killer(3, of_the_engine), lambda e: e.containers.get("third").start())
         child(ready, Killer(6, of_the_engine), lambda e: e.containers.get("second").remove())

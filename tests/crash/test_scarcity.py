@@ -131,7 +131,7 @@ def test_a_run_root_that_is_full(root: Root, tmp_path: Path, free: int) -> None:
 
 def test_a_clock_that_was_set_back(root: Root, cli: Command, engine: sampan.Engine) -> None:
     """What is on disk is of tomorrow then: nothing counts time from it that could become negative, and no end is put off."""
-    box = engine.containers.create("base", ["sleep", "1000"], name="box", restart_policy="always")
+    box = engine.containers.create("base", ["sleep", "1000"], name="box", restart_policy="always", network="none")
     box.start()
     directory = root.root / "containers" / box.id
     for path in (directory / "record.json", directory / "starts/1/started"):

@@ -28,7 +28,9 @@ FAST = {"interval": "50ms", "retries": 2}
 def probed(engine: sampan.Engine, test: str | list[str], *, command: list[str] = SLEEP, **options: Any) -> Container:
     """A running container with this health check; what begins with `health_` is of the check."""
     check = {name.removeprefix("health_"): options.pop(name) for name in list(options) if name.startswith("health_")}
-    box = engine.containers.create("base", command, healthcheck={"test": test, **FAST, **check}, **options)
+    box = engine.containers.create(
+        "base", command, healthcheck={"test": test, **FAST, **check}, **options, network="none"
+    )
     box.start()
     return box
 
@@ -109,7 +111,7 @@ def test_until_the_first_result_it_is_starting(engine: sampan.Engine, cli: Comma
 
 
 def test_a_container_without_a_check_has_no_health(engine: sampan.Engine, cli: Command) -> None:
-    box = engine.containers.create("base", SLEEP)
+    box = engine.containers.create("base", SLEEP, network="none")
     box.start()
     assert "Health" not in box.inspect()["State"]
     assert "Healthcheck" not in box.inspect()["Config"]
@@ -118,7 +120,7 @@ def test_a_container_without_a_check_has_no_health(engine: sampan.Engine, cli: C
 
 
 def test_before_the_first_start_there_is_no_health(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLEEP, healthcheck={"test": "true"})
+    box = engine.containers.create("base", SLEEP, healthcheck={"test": "true"}, network="none")
     assert "Health" not in box.inspect()["State"]
     assert box.inspect()["Config"]["Healthcheck"] == {"Test": ["CMD-SHELL", "true"]}
 
@@ -214,7 +216,7 @@ def test_the_exec_form_needs_no_shell(engine: sampan.Engine) -> None:
 
 
 def test_the_check_of_an_image_and_what_overrides_it(engine: sampan.Engine, cli: Command) -> None:
-    made = engine.containers.create("base", SLEEP)
+    made = engine.containers.create("base", SLEEP, network="none")
     changes = ["HEALTHCHECK --interval=30ms --retries=1 CMD echo from the image; false"]
     made.commit("checked", changes=changes)
     config = engine.images.inspect("checked")["Config"]["Healthcheck"]
@@ -249,7 +251,7 @@ def test_flags(engine: sampan.Engine, cli: Command) -> None:
     refused = cli("create", "--health-interval", "1us", "base", "true")
     assert (refused.code, "Interval in Healthcheck cannot be less than 1ms" in refused.err) == (1, True)
     with pytest.raises(InvalidParameter, match="Timeout in Healthcheck cannot be less than 1ms"):
-        engine.containers.create("base", SLEEP, healthcheck={"test": "true", "timeout": 5})
+        engine.containers.create("base", SLEEP, healthcheck={"test": "true", "timeout": 5}, network="none")
 
 
 # what goes wrong with a probe

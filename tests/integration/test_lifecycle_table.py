@@ -118,7 +118,7 @@ def begin(engine: sampan.Engine, state: str) -> Container:
             "[ -e ran ] && exec sleep 1000; touch ran; exit 3",
         ],  # once: who starts it again sees that it runs
     }.get(state, SLEEP)
-    box = engine.containers.create("base", command, **options)
+    box = engine.containers.create("base", command, **options, network="none")
     if state != CREATED:
         box.start()
     if state == PAUSED:
@@ -188,7 +188,7 @@ def test_what_is_allowed_does_what_it_says(engine: sampan.Engine, state: str) ->
 
 def test_one_whose_record_cannot_be_read(root: Root, engine: sampan.Engine) -> None:
     for verb, row in lifecycle.TABLE.items():
-        box = engine.containers.create("base", SLEEP)
+        box = engine.containers.create("base", SLEEP, network="none")
         (root.root / "containers" / box.id / "record.json").write_text("{")
         (box,) = engine.containers.list(all=True)
         assert box.status == DEAD
@@ -206,7 +206,7 @@ def test_one_whose_record_cannot_be_read(root: Root, engine: sampan.Engine) -> N
 
 def test_one_that_is_being_removed(root: Root, engine: sampan.Engine) -> None:
     """By a command that is at it in this moment: it holds the lock, and nobody else touches what is left."""
-    box = engine.containers.create("base", SLEEP, name="box")
+    box = engine.containers.create("base", SLEEP, name="box", network="none")
     place = root.root / "containers" / box.id
     leftover = place.with_name(f".removing-{box.id}")
     with RecordLock.acquire(engine_paths(engine, box)):

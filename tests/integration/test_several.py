@@ -23,7 +23,7 @@ DEAF = ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"]
 
 def made(engine: sampan.Engine, *names: str, command: list[str] = SLEEP, start: bool = True, **options: object) -> None:
     for name in names:
-        box = engine.containers.create("base", command, name=name, **options)
+        box = engine.containers.create("base", command, name=name, **options, network="none")
         if start:
             box.start()
     for name in names:

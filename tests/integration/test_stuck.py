@@ -40,7 +40,9 @@ def seconds(action: Callable[[], object]) -> float:
 
 def looking(engine: sampan.Engine, silent: SilentDisk, name: str) -> Container:
     """A container that waits for the silent disk."""
-    box = engine.containers.create("base", ["cat", f"/silent/{name}"], name=name, volumes=[f"{silent.place}:/silent"])
+    box = engine.containers.create(
+        "base", ["cat", f"/silent/{name}"], name=name, volumes=[f"{silent.place}:/silent"], network="none"
+    )
     box.start()
     silent.await_lookup()
     return box
@@ -59,7 +61,7 @@ def test_containers_that_cannot_be_ended_delay_no_other_command(
     root: Root, cli: Command, engine: sampan.Engine, tmp_path: Path
 ) -> None:
     """Their monitors were killed, and their processes wait for a disk: every listing tried for a second each to end them."""
-    other = engine.containers.create("base", SLEEP, name="other")
+    other = engine.containers.create("base", SLEEP, name="other", network="none")
     with silent_disk(tmp_path / "silent") as silent:
         stuck = [lost_with_a_stuck_process(root, engine, silent, f"stuck{n}") for n in range(6)]
         for args in (
@@ -108,7 +110,7 @@ def test_an_exec_that_does_not_die_costs_no_exit_code(root: Root, engine: sampan
     with silent_disk(tmp_path / "silent") as silent:
         box = engine.containers.create(
             "base", ["sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done"],
-            name="box", pid_mode="host", volumes=[f"{silent.place}:/silent"],
+            name="box", pid_mode="host", volumes=[f"{silent.place}:/silent"], network="none"
         )  # fmt: skip
         box.start()
         eventually(lambda: list(box.logs()))
@@ -127,7 +129,9 @@ def test_a_shim_that_is_stopped(root: Root, cli: Command, engine: sampan.Engine,
     """Nothing waits for it without end: what needs it says so, what does not need it works, and `stop` lets it go on."""
     mark = tmp_path / "marks"
     mark.mkdir()
-    box = engine.containers.create("base", SLEEP, name="box", stop_signal="KILL", volumes=[f"{mark}:/marks"])
+    box = engine.containers.create(
+        "base", SLEEP, name="box", stop_signal="KILL", volumes=[f"{mark}:/marks"], network="none"
+    )
     box.start()
     shim = facts(root, box)["monitor"]
     os.kill(shim, signal.SIGSTOP)

@@ -83,7 +83,9 @@ def silent(tmp_path: Path) -> Iterator[SilentDisk]:
 
 
 def test_an_exec_that_is_stuck_holds_up_nobody(root: Root, engine: sampan.Engine, cli: Command) -> None:
-    box = engine.containers.create("base", ["sh", "-c", "while :; do echo tick; sleep 0.1; done"], name="box")
+    box = engine.containers.create(
+        "base", ["sh", "-c", "while :; do echo tick; sleep 0.1; done"], name="box", network="none"
+    )
     box.start()
     monitor = monitor_of(root, box)
     errors: list[BaseException] = []
@@ -114,7 +116,7 @@ def test_an_exec_that_is_stuck_holds_up_nobody(root: Root, engine: sampan.Engine
 
 
 def test_the_end_of_a_container_does_not_wait_for_an_exec_that_is_stuck(root: Root, engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLEEP, stop_signal="KILL")
+    box = engine.containers.create("base", SLEEP, stop_signal="KILL", network="none")
     box.start()
     told: list[BaseException] = []
 
@@ -138,7 +140,7 @@ def test_an_exec_whose_first_process_ends_its_work_right_after_its_clone(
     root: Root, engine: sampan.Engine, end: signal.Signals
 ) -> None:
     """It never says who its child is. Whom nobody reaps keeps the container's pid namespace, and so `stop`, waiting."""
-    box = engine.containers.create("base", SLEEP, stop_signal="KILL")
+    box = engine.containers.create("base", SLEEP, stop_signal="KILL", network="none")
     box.start()
     monitor = monitor_of(root, box)
     init = set(children(monitor))
@@ -175,7 +177,7 @@ def test_an_exec_whose_first_process_ends_its_work_right_after_its_clone(
 
 def test_a_probe_that_is_stuck_on_its_way_counts_at_its_timeout(root: Root, engine: sampan.Engine) -> None:
     check = {"test": "sleep 0.05", "interval": "100ms", "timeout": "6s", "retries": 1}
-    box = engine.containers.create("base", SLEEP, healthcheck=check)
+    box = engine.containers.create("base", SLEEP, healthcheck=check, network="none")
     box.start()
     eventually(lambda: box.health == "healthy")
     monitor = monitor_of(root, box)
