@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store() -> Iterator[Root]:
-    made = Root(BASE / "packaging")
+    made = Root(BASE / f"packaging-{os.getpid()}")
     yield made
     made.delete()
 
