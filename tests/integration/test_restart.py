@@ -60,7 +60,7 @@ def resting(box: Container, at_least: int = 4) -> Container:
 
 
 def made(engine: sampan.Engine, command: list[str], policy: str, **options: Any) -> Container:
-    box = engine.containers.create("base", command, restart_policy=policy, **options, network="none")
+    box = engine.containers.create("base", command, restart_policy=policy, **options)
     box.start()
     return box
 
@@ -181,7 +181,7 @@ def test_starting_what_restarts_is_no_error_and_no_second_start(engine: sampan.E
 def test_a_restart_that_fails_is_told_and_not_repeated(engine: sampan.Engine) -> None:
     script = "#!/bin/sh\\ntest -e /seen && rm /program; touch /seen; exit 4\\n"
     make = f"printf '{script}' > /program; chmod 755 /program"
-    box = engine.containers.create("base", ["sh", "-c", make], name="maker", network="none")
+    box = engine.containers.create("base", ["sh", "-c", make], name="maker")
     box.start()
     box.wait()
     box.commit("made")
@@ -200,14 +200,14 @@ def test_a_restart_that_fails_is_told_and_not_repeated(engine: sampan.Engine) ->
 
 
 def test_a_start_that_fails_is_not_repeated_either(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", [], entrypoint=["/nosuch"], restart_policy="always", network="none")
+    box = engine.containers.create("base", [], entrypoint=["/nosuch"], restart_policy="always")
     with pytest.raises(StartFailed):
         box.start()
     assert (state(box)["Status"], state(box)["ExitCode"], count(box)) == ("created", 127, 0)
 
 
 def test_a_restart_whose_network_is_gone_is_told_and_not_repeated(engine: sampan.Engine) -> None:
-    donor = engine.containers.create("base", ["sleep", "1000"], name="donor", network="none")
+    donor = engine.containers.create("base", ["sleep", "1000"], name="donor")
     donor.start()
     box = made(engine, ["sh", "-c", "sleep 0.5; exit 4"], "always", network_mode="container:donor")
     donor.kill()
@@ -282,7 +282,7 @@ def test_attach_and_exec_while_it_rests(engine: sampan.Engine) -> None:
 
 @pytest.mark.core
 def test_restart_by_hand(root: Root, engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLOW, name="box", network="none")
+    box = engine.containers.create("base", SLOW, name="box")
     box.restart()
     first = state(box)["Pid"]
     eventually(lambda: output(box) == "up\n")
@@ -301,7 +301,7 @@ def test_restart_by_hand(root: Root, engine: sampan.Engine) -> None:
 
 
 def test_restart_by_hand_keeps_what_is_to_be_removed_at_its_end(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLOW, auto_remove=True, name="box", network="none")
+    box = engine.containers.create("base", SLOW, auto_remove=True, name="box")
     box.start()
     box.restart(timeout=0)
     assert box.status == "running"
@@ -386,7 +386,7 @@ def test_many_commands_that_find_one_restart_undone_make_one_start(root: Root, e
 def test_a_client_that_does_not_read_does_not_hold_up_the_restart(engine: sampan.Engine) -> None:
     box = engine.containers.create(
         "base", ["sh", "-c", "head -c 600000 /dev/zero | tr '\\0' x; test -e /seen && exec sleep 1000; touch /seen"],
-        restart_policy="always", network="none"
+        restart_policy="always",
     )  # fmt: skip
     attachment = box.start(attach=True)
     assert attachment is not None

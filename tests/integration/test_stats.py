@@ -29,7 +29,7 @@ IDLE = ["sleep", "1000"]
 
 
 def started(engine: sampan.Engine, command: list[str], **options: Any) -> Container:
-    box = engine.containers.create("base", command, **options, network="none")
+    box = engine.containers.create("base", command, **options)
     box.start()
     return box
 
@@ -217,7 +217,7 @@ def test_the_network_is_the_containers_own(engine: sampan.Engine) -> None:
 
 @pytest.mark.core
 def test_the_shape_of_a_document(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", IDLE, name="shape", network="none")
+    box = engine.containers.create("base", IDLE, name="shape")
     stopped = box.stats()
     assert stopped["read"] == stopped["preread"] == "0001-01-01T00:00:00Z"
     assert (stopped["name"], stopped["id"]) == ("/shape", box.id)
@@ -270,7 +270,7 @@ def test_a_monitor_that_is_stopped_holds_nothing_up(engine: sampan.Engine, root:
 
 def test_the_table(engine: sampan.Engine, cli: Command) -> None:
     box = started(engine, IDLE, name="first", memory="64m")
-    engine.containers.create("base", IDLE, name="second", network="none")
+    engine.containers.create("base", IDLE, name="second")
     heads, line = cli("stats", "--no-stream").ok().out.splitlines()
     assert heads.split("  ")[0] == "CONTAINER ID"
     words = ("CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS")
