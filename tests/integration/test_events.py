@@ -63,7 +63,9 @@ def test_a_run_from_its_creation_to_its_removal(cli: Command, told: Told) -> Non
     for message in messages:
         attributes = message["Actor"]["Attributes"]
         if message["Action"] == "die":
-            assert attributes == {**common, "exitCode": "3", "execDuration": "0"}
+            seconds = attributes.pop("execDuration")  # "0", but on a slow machine
+            assert 0 <= int(seconds) < patience(10)
+            assert attributes == {**common, "exitCode": "3"}
         else:
             assert attributes == common
         assert message["id"] == message["Actor"]["ID"]
