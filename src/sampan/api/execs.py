@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from sampan.api import bodyfields as bodies
+from sampan.api import bodyfields
 from sampan.api.relay import Relay, frame, stream_type
 from sampan.engine.exec import ExecRequest
 from sampan.errors import Conflict, InvalidParameter, SampanError
@@ -29,24 +29,24 @@ _lock = threading.Lock()
 def create(engine: Engine, exchange: Exchange, name: str) -> None:
     body = exchange.json_body()
     container = engine.containers.get(name)
-    command = bodies.texts(body, "Cmd")
+    command = bodyfields.texts(body, "Cmd")
     if not command:
         raise InvalidParameter("no exec command specified")
-    keys = bodies.text(body, "DetachKeys")
+    keys = bodyfields.text(body, "DetachKeys")
     if keys:
         parse_detach_keys(keys)
     request = ExecRequest(
         command=tuple(command),
-        user=bodies.text(body, "User"),
-        workdir=bodies.text(body, "WorkingDir"),
-        environment=tuple(bodies.texts(body, "Env")),
-        tty=bodies.flag(body, "Tty"),
-        stdin=bodies.flag(body, "AttachStdin"),
-        privileged=bodies.flag(body, "Privileged"),
-        size=bodies.size(body, "ConsoleSize"),
+        user=bodyfields.text(body, "User"),
+        workdir=bodyfields.text(body, "WorkingDir"),
+        environment=tuple(bodyfields.texts(body, "Env")),
+        tty=bodyfields.flag(body, "Tty"),
+        stdin=bodyfields.flag(body, "AttachStdin"),
+        privileged=bodyfields.flag(body, "Privileged"),
+        size=bodyfields.size(body, "ConsoleSize"),
         detach_keys=keys,
-        stdout=bodies.flag(body, "AttachStdout"),
-        stderr=bodies.flag(body, "AttachStderr"),
+        stdout=bodyfields.flag(body, "AttachStdout"),
+        stderr=bodyfields.flag(body, "AttachStderr"),
     )
     exchange.reply(201, {"Id": container.exec_create(request)})
 
@@ -54,7 +54,7 @@ def create(engine: Engine, exchange: Exchange, name: str) -> None:
 def start(engine: Engine, exchange: Exchange, id: str) -> None:
     body = exchange.json_body(empty=True)
     container = engine.containers.of_exec(id)
-    detach, size = bodies.flag(body, "Detach"), bodies.size(body, "ConsoleSize")
+    detach, size = bodyfields.flag(body, "Detach"), bodyfields.size(body, "ConsoleSize")
     if detach:
         container.exec_begin(id, True, size)[1].close()
         exchange.reply(200)
@@ -108,7 +108,7 @@ def inspect(engine: Engine, exchange: Exchange, id: str) -> None:
 
 
 def resize(engine: Engine, exchange: Exchange, id: str) -> None:
-    size = bodies.window(exchange.query)
+    size = bodyfields.window(exchange.query)
     shown = engine.containers.of_exec(id).exec_inspect(id)
     with _lock:
         relay = _relays.get(id)
