@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.patience import patience
+
 if TYPE_CHECKING:
     from typing import IO, Any
 
@@ -22,6 +24,8 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
 }
 _CAP_SYS_RESOURCE = 24
+# How often a daemon is started that gives up waiting for one of its own.
+_STARTS = 3
 
 
 class Tool:
@@ -93,32 +97,23 @@ class Dockerd:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Dockerd:
-        directory = self.directory
-        directory.mkdir(exist_ok=True)
+        self.directory.mkdir(exist_ok=True)
         ip = Tool("ip")
         ip("link", "add", self._bridge, "type", "bridge")
-        ip("address", "add", f"198.19.{os.getpid() % 256}.1/24", "dev", self._bridge)
-        log = directory / "dockerd.log"
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [
-                    *("dockerd", "-H", self.host, "-p", str(directory / "docker.pid")),
-                    *("--data-root", str(directory / "docker"), "--exec-root", str(directory / "docker-exec")),
-                    *(
-                        "--iptables=false",
-                        "--ip6tables=false",
-                        "--ip-forward=false",
-                        f"--bridge={self._bridge}",
-                        *self._more,
-                    ),
-                ],
-                env=_ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        await_answer(self, self._process, self.docker, log)
+        try:
+            ip("address", "add", f"198.19.{os.getpid() % 256}.1/24", "dev", self._bridge)
+            self._process = come_up(self._command(), self.docker, self.directory)
+        except BaseException:
+            ip("link", "delete", self._bridge)
+            raise
         return self
+
+    def _command(self) -> list[str]:
+        return [
+            *("dockerd", "-H", self.host, "-p", str(self.directory / "docker.pid")),
+            *("--data-root", str(self.directory / "docker"), "--exec-root", str(self.directory / "docker-exec")),
+            *("--iptables=false", "--ip6tables=false", "--ip-forward=false", f"--bridge={self._bridge}", *self._more),
+        ]
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
@@ -149,16 +144,7 @@ address = "{directory}/c.sock"
 address = "{directory}/c.sock.ttrpc"
 """
         )
-        log = directory / "log"
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                ["containerd", "-c", str(config)],
-                env=_ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        await_answer(self, self._process, self.ctr, log)
+        self._process = come_up(["containerd", "-c", str(config)], self.ctr, directory)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -166,14 +152,38 @@ address = "{directory}/c.sock.ttrpc"
         end(self._process, self.directory)
 
 
-def await_answer(daemon: Dockerd | Containerd, process: subprocess.Popen[bytes], client: Tool, log: Path) -> None:
-    """Wait until an engine's command line has an answer of its daemon, which is ended if it gives none."""
-    deadline = time.monotonic() + 60
-    while subprocess.run([*client.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode:
-        if process.poll() is not None or time.monotonic() > deadline:
-            daemon.__exit__()
-            raise AssertionError(f"{process.args!r} did not come up: {log.read_text()[-2000:]}")
+def come_up(command: list[str], client: Tool, directory: Path) -> subprocess.Popen[bytes]:
+    """Start an engine's daemon and wait until its command line has an answer of it; one that gives none is ended.
+
+    dockerd waits 15 s for its own containerd, whatever the machine has to do besides: that one is started again.
+    """
+    log = directory / "daemon.log"
+    for _ in range(_STARTS):
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        up = False
+        try:
+            up = _answers(process, client)
+        finally:
+            if not up:
+                end(process, directory)
+        if up:
+            return process
+        if "timeout waiting for containerd to start" not in log.read_text(errors="replace"):
+            break
+        shutil.rmtree(directory / "docker-exec", ignore_errors=True)
+    raise AssertionError(f"{command!r} did not come up: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _answers(process: subprocess.Popen[bytes], client: Tool) -> bool:
+    deadline = time.monotonic() + patience(60)
+    while process.poll() is None and time.monotonic() < deadline:
+        if subprocess.run([*client.command, "version"], env=_ENVIRONMENT, capture_output=True).returncode == 0:
+            return True
         time.sleep(0.1)
+    return False
 
 
 def end(process: subprocess.Popen[bytes], directory: Path) -> None:
