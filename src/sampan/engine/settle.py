@@ -15,7 +15,7 @@ from sampan.kernel.clock import boot_id
 from sampan.kernel.files import FileLock, lock_directory, lock_is_held
 from sampan.oci import lifecycle, restart
 from sampan.store import states
-from sampan.store.layout import CREATING
+from sampan.store.layout import CREATING, drop_run_directory
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -176,7 +176,7 @@ class Settler:
     def _conclude_lost(self, record: Record, lock: RecordLock, seen: Observation) -> Observation:
         start = lock.paths.start(seen.number)
         states.keep_health(lock.paths, start, self._trace)
-        self._drop_run_directory(lock.paths)
+        drop_run_directory(lock.paths.run_directory, self._trace)
         networks = self._networks(record, seen.number)
         self.release_networks(record, seen.number)
         # Never as far as its own program, unless the monitor said so: then this is a start that failed.
@@ -349,7 +349,7 @@ class Settler:
 
     def drop_parts(self, paths: ContainerPaths) -> None:
         """Remove what a container has outside its own directory, but its processes. Idempotent."""
-        self._drop_run_directory(paths)
+        drop_run_directory(paths.run_directory, self._trace)
         if os.path.isdir(paths.waiting):
             from sampan.runtime.waiting import dismiss_all  # in here: mostly nobody waits
 
@@ -381,17 +381,6 @@ class Settler:
         if not record.broken:
             self.drop_processes(record, patience)
         self.dismantle(self._records.begin_removal(lock, with_volumes), record)
-
-    def _drop_run_directory(self, paths: ContainerPaths) -> None:
-        """What a killed monitor left there: its socket."""
-        try:
-            entries = os.listdir(paths.run_directory)
-        except FileNotFoundError:
-            return
-        with self._trace.step("remove directory", paths.run_directory):
-            for entry in entries:
-                os.unlink(f"{paths.run_directory}/{entry}")
-            os.rmdir(paths.run_directory)
 
 
 def unkillable(container_id: str, error: TimeoutError) -> System:

@@ -280,6 +280,18 @@ class Layout:
                 _make_directory(path, mode)
 
 
+def drop_run_directory(path: str, trace: Trace) -> None:
+    """Remove what a killed process left in its run directory, sockets and files, and the directory, if it is there."""
+    try:
+        entries = os.listdir(path)
+    except FileNotFoundError:
+        return
+    with trace.step("remove directory", path):
+        for entry in entries:
+            os.unlink(f"{path}/{entry}")
+        os.rmdir(path)
+
+
 def _make_directory(path: str, mode: int) -> None:
     try:
         # Parents of the root (/var/lib) get the usual mode; only the last component is ours.

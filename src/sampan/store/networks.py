@@ -12,6 +12,7 @@ from sampan import jsontext
 from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound, Prohibited, Unavailable
 from sampan.kernel.files import FileLock, is_young, read_small, sync_directory, write_atomic
 from sampan.oci.network import Endpoint, Network, endpoint_of
+from sampan.store.layout import drop_run_directory
 from sampan.store.record import is_hex, is_id
 from sampan.store.staging import Staging
 
@@ -149,17 +150,7 @@ class Networks:
         if not self._staging.remove(network.id):
             raise no_such_network(network.name)
         sync_directory(self._layout.networks)
-        self._drop_run_directory(self.paths(network.id))
-
-    def _drop_run_directory(self, paths: NetworkPaths) -> None:
-        try:
-            entries = os.listdir(paths.run_directory)
-        except FileNotFoundError:
-            return
-        with self._trace.step("remove directory", paths.run_directory):
-            for entry in entries:
-                os.unlink(f"{paths.run_directory}/{entry}")
-            os.rmdir(paths.run_directory)
+        drop_run_directory(self.paths(network.id).run_directory, self._trace)
 
     # Endpoints
 
