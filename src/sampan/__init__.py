@@ -12,13 +12,14 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sampan.client.engine import connect as connect
     from sampan.engine.engine import Engine as Engine
     from sampan.errors import SampanError as SampanError
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "SampanError", "__version__"]
+__all__ = ["Engine", "SampanError", "__version__", "connect"]
 
-_HOMES = {"Engine": "sampan.engine.engine", "SampanError": "sampan.errors"}
+_HOMES = {"Engine": "sampan.engine.engine", "SampanError": "sampan.errors", "connect": "sampan.client.engine"}
 
 
 def __getattr__(name: str) -> object:

@@ -13,11 +13,15 @@ import ssl
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import sampan
+from sampan.engine.results import collect
+from sampan.errors import Unavailable
 
 from support.apiserver import Api, Server, serving
 from support.patience import eventually, patience
@@ -425,6 +429,15 @@ def test_tcp_shows_certificates_on_both_sides_and_half_closes(
                 secured.unwrap()
             secured.settimeout(patience(60))
             assert output(everything(secured)) == b"3000000\ndone\n"
+        # Our own client, too: as a directory of files, and with more input than anybody holds.
+        for name, given in (("cert.pem", "client.pem"), ("key.pem", "client.key")):
+            (files / name).symlink_to(files / given)
+        with sampan.connect(f"tcp://127.0.0.1:{port}", str(files)) as engine:
+            done = engine.containers.get(box).exec(["sh", "-c", "wc -c; sleep 0.2; echo done; exit 3"], input=sent)
+            assert (done.stdout, done.exit_code) == ("3000000\ndone\n", 3)
+            assert (
+                len(engine.containers.get(box).exec(["head", "-c", "5000000", "/dev/zero"]).stdout_bytes) == 5_000_000
+            )
 
 
 def test_tcp_without_tls_has_to_be_said_twice_and_knows_its_name(home: Root) -> None:
@@ -492,6 +505,44 @@ def test_a_killed_server_loses_nothing(home: Root) -> None:
         logged = output(server("GET", f"{planned_in}/logs", stdout="1").data)
         assert set(logged.split()) == {b"tick"}
         server("DELETE", planned_in).expect(204)
+
+
+def test_our_client_hears_of_a_killed_server_and_goes_on_with_the_next(home: Root) -> None:
+    with serving(home) as server, sampan.connect(server.url) as engine:
+        script = "while :; do echo tick; sleep 0.05; done"
+        container = engine.containers.create("base", ["sh", "-c", script], network="none")
+        container.start()
+        logs, events = container.logs(follow=True), engine.events()
+        executed, attached = container.exec_start(["sleep", "60"]), container.attach()
+        streams: list[Callable[[], object]] = [
+            container.wait,
+            lambda: list(logs),
+            lambda: list(events),
+            lambda: collect(executed, None),
+            lambda: collect(attached, None),
+        ]
+        heard: list[BaseException] = []
+
+        def listen(stream: Callable[[], object]) -> None:
+            try:
+                stream()
+                heard.append(AssertionError("it came to its end"))
+            except BaseException as e:
+                heard.append(e)
+
+        threads = [threading.Thread(target=listen, args=(stream,)) for stream in streams]
+        for thread in threads:
+            thread.start()
+        server.kill()
+        for thread in threads:
+            thread.join(patience(60))
+            assert not thread.is_alive()
+        assert sorted(type(e).__name__ for e in heard) == [*["ConnectionLost"] * 2, *["Unavailable"] * 3], heard
+        with pytest.raises(Unavailable, match="connection refused: is `sampan serve` running there"):
+            container.inspect()
+        server.start()
+        assert container.status == "running"  # over a connection that the killed one has closed
+        container.remove(force=True)
 
 
 def test_a_server_ends_by_sigterm_with_clients_at_work(home: Root) -> None:

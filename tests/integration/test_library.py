@@ -1,4 +1,7 @@
-"""The library as a program uses it: `sampan.Engine`, from threads and from several processes at once."""
+"""The library as a program uses it: `sampan.Engine`, from threads and from several processes at once.
+
+What it promises as `sampan.connect` does is in tests/contract/test_engine.py.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,7 @@ import pytest
 
 import sampan
 from sampan.engine.containers import Container
-from sampan.engine.results import RunFailed
-from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotModified, StartFailed
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotModified
 from sampan.steps.trace import Event
 
 from support.patience import eventually
@@ -66,46 +68,11 @@ def test_the_issues_example(root: Root, debian_image: str) -> None:
 # run
 
 
-def test_run_tells_streams_and_exit_code_apart(engine: sampan.Engine) -> None:
-    result = engine.containers.run("base", ["sh", "-c", "echo out; echo err >&2; exit 3"])
-    assert (result.stdout, result.stderr, result.exit_code) == ("out\n", "err\n", 3)
-    assert engine.containers.list(all=True) == []
-
-
-def test_run_with_input(engine: sampan.Engine) -> None:
-    assert engine.containers.run("base", ["cat"], input="zwölf\n").stdout == "zwölf\n"
-    assert engine.containers.run("base", ["cat"], input=b"\0\xff").stdout_bytes == b"\0\xff"
-    assert engine.containers.run("base", ["cat"], input="").stdout == ""
-
-
-def test_much_both_ways_at_once(engine: sampan.Engine) -> None:
-    size = 5_000_000
-    result = engine.containers.run("base", ["sh", "-c", f"head -c {size} /dev/zero; cat >&2"], input=b"y" * size)
-    assert (len(result.stdout_bytes), len(result.stderr_bytes)) == (size, size)
-
-
-def test_input_that_nobody_reads(engine: sampan.Engine) -> None:
-    assert engine.containers.run("base", ["true"], input=b"y" * 5_000_000).exit_code == 0
-
-
-def test_run_that_is_checked(engine: sampan.Engine) -> None:
-    with pytest.raises(RunFailed, match="exit code 4: reason") as caught:
-        engine.containers.run("base", ["sh", "-c", "echo reason >&2; exit 4"], check=True)
-    assert caught.value.result.exit_code == 4
-
-
 def test_run_that_keeps_its_container(engine: sampan.Engine) -> None:
     result = engine.containers.run("base", ["echo", "kept"], name="kept", remove=False)
     box = engine.containers.get("kept")
     assert box.id == result.id
     assert output(box) == b"kept\n"
-
-
-def test_a_program_that_is_not_there_leaves_no_container_behind_a_run(engine: sampan.Engine) -> None:
-    with pytest.raises(StartFailed, match="executable file not found") as caught:
-        engine.containers.run("base", ["nosuch"])
-    assert caught.value.container_exit_code == 127
-    assert engine.containers.list(all=True) == []
 
 
 def test_an_interrupted_run_ends_its_container(root: Root) -> None:
@@ -125,32 +92,11 @@ def test_an_interrupted_run_ends_its_container(root: Root) -> None:
 # finding
 
 
-def test_an_image_that_is_not_there(engine: sampan.Engine) -> None:
-    with pytest.raises(NotFound, match="No such image: nosuch:latest"):
-        engine.containers.create("nosuch")
-
-
 def test_what_cannot_be_leaves_nothing_behind(engine: sampan.Engine) -> None:
     for options in ({"memory": "1m"}, {"working_dir": "srv"}, {"cap_add": ["X"]}, {"network_mode": "container:nosuch"}):
         with pytest.raises((InvalidParameter, NotFound)):
             engine.containers.create("base", ["true"], name="box", **options)
     assert engine.containers.list(all=True) == []
-
-
-def test_found_by_every_name(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", ["true"], name="box")
-    for reference in (box.id, box.short_id, "box", "/box"):
-        assert engine.containers.get(reference).id == box.id
-    with pytest.raises(NotFound, match="No such container: nosuch"):
-        engine.containers.get("nosuch")
-
-
-def test_listing(engine: sampan.Engine) -> None:
-    first = engine.containers.create("base", SLEEP)
-    second = engine.containers.create("base", SLEEP)
-    second.start()
-    assert [c.id for c in engine.containers.list()] == [second.id]
-    assert [c.id for c in engine.containers.list(all=True)] == [second.id, first.id]
 
 
 # threads and processes
@@ -232,20 +178,6 @@ def test_several_processes_on_one_root(root: Root) -> None:
 # logs
 
 
-def test_logs_tell_streams_and_times(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", ["sh", "-c", "echo one; echo two >&2; printf three"])
-    box.start()
-    box.wait()
-    entries = list(box.logs())
-    assert sorted((e.stream, e.data) for e in entries) == [
-        ("stderr", b"two\n"), ("stdout", b"one\n"), ("stdout", b"three"),
-    ]  # fmt: skip
-    assert all(e.time.endswith("Z") for e in entries)
-    assert [e.data for e in box.logs(since=entries[-1].time)][-1] == entries[-1].data
-    assert len(list(box.logs(tail=1))) == 1
-    assert list(box.logs(tail=0)) == []
-
-
 def test_logs_that_are_followed_end_with_the_container(engine: sampan.Engine) -> None:
     box = engine.containers.create("base", ["sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done"])
     box.start()
@@ -283,66 +215,6 @@ def test_no_log_at_all(engine: sampan.Engine) -> None:
     box.wait()
     with pytest.raises(Conflict, match="configured logging driver does not support reading"):
         box.logs()
-
-
-# exec and attach
-
-
-def test_exec_takes_the_containers_own_and_what_it_is_given(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLEEP, environment={"A": "1"}, working_dir="/srv", user="1000:1001")
-    box.start()
-    script = "echo $A $B; pwd; id -u; id -g"
-    assert box.exec(["sh", "-c", script]).stdout == "1\n/srv\n1000\n1001\n"
-    told = box.exec(["sh", "-c", script], environment={"B": "2"}, workdir="/tmp", user="0")
-    assert told.stdout == "1 2\n/tmp\n0\n0\n"
-
-
-def test_exec_with_input_and_its_exit_code(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLEEP)
-    box.start()
-    done = box.exec(["sh", "-c", "cat; echo e >&2; exit 7"], input="in")
-    assert (done.stdout, done.stderr, done.exit_code) == ("in", "e\n", 7)
-
-
-def test_exec_that_cannot_be(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLEEP)
-    with pytest.raises(Conflict, match=f"container {box.id} is not running"):
-        box.exec(["true"])
-    box.start()
-    for command, code in ((["nosuch"], 127), (["/etc"], 126)):
-        with pytest.raises(StartFailed) as caught:
-            box.exec(command)
-        assert caught.value.container_exit_code == code
-    with pytest.raises(InvalidParameter, match="no exec command specified"):
-        box.exec([])
-    with pytest.raises(InvalidParameter, match="needs to be an absolute path"):
-        box.exec(["true"], workdir="srv")
-    assert box.status == "running"
-
-
-def test_a_privileged_exec_has_what_the_container_has_not(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", SLEEP)
-    box.start()
-    command = ["sh", "-c", "grep CapEff /proc/self/status"]
-    assert int(box.exec(command, privileged=True).stdout.split()[1], 16) > int(box.exec(command).stdout.split()[1], 16)
-
-
-def test_several_attached_at_once_see_the_same(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", ["sh", "-c", "read go; echo heard $go"], stdin_open=True)
-    box.start()
-    listeners = [box.attach() for _ in range(2)]
-    speaker = box.attach(stdin=True)
-    speaker.send(b"now\n")
-    for listener in (*listeners, speaker):
-        assert b"".join(data for kind, data in listener if kind in (32, 33)) == b"heard now\n"
-        assert listener.exit is not None
-        listener.close()
-
-
-def test_nobody_attaches_to_what_does_not_run(engine: sampan.Engine) -> None:
-    box = engine.containers.create("base", ["true"])
-    with pytest.raises(Conflict, match="You cannot attach to a stopped container, start it first"):
-        box.attach(running=True)
 
 
 # what needs no container

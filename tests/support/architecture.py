@@ -36,14 +36,15 @@ ROOMS: dict[str, frozenset[str]] = {
         {"gotemplate", "kernel", "steps", "oci", "store", "network", "registry", "shim", "runtime", "build"}
     ),
     "api": frozenset({"oci", "build", "engine"}),
+    "client": frozenset({"oci", "build", "engine"}),
     # It starts the server, as it starts everything; it uses nothing of it.
     "cli": frozenset({"gotemplate", "oci", "build", "engine", "api"}),
     "__main__": frozenset({"cli"}),
 }
 BELOW_ALL = frozenset({"structs", "errors", "jsontext", "bundle"})
-FACES = frozenset({"cli", "api"})
+FACES = frozenset({"cli", "api", "client"})
 # Rooms whose modules are all cold: what is in them runs in a process that starts once.
-COLD_ROOMS = frozenset({"api"})
+COLD_ROOMS = frozenset({"api", "client"})
 # The one door of the shim: what a parent may know of it.
 SHIM_DOOR = f"{PACKAGE}.shim.protocol"
 # Module -> what of the shim's room it may import besides, with the reason.
@@ -72,6 +73,7 @@ COLD: dict[str, str] = {
             "transport",
         )
     },
+    f"{PACKAGE}.engine.interface": "Protocols, for type checkers and annotations",
     f"{PACKAGE}.engine.pulling": "imported by a pull",
     f"{PACKAGE}.engine.pushing": "imported by a push",
     f"{PACKAGE}.engine.registries": "imported by what asks a registry",

@@ -11,7 +11,7 @@ import sampan
 
 
 def test_the_public_names() -> None:
-    assert sorted(sampan.__all__) == ["Engine", "SampanError", "__version__"]
+    assert sorted(sampan.__all__) == ["Engine", "SampanError", "__version__", "connect"]
     assert dir(sampan) == sorted(sampan.__all__)
 
 

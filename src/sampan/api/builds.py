@@ -40,7 +40,7 @@ def build(engine: Engine, exchange: Exchange) -> None:
             except SampanError as e:
                 if not stream.begun:
                     raise
-                stream.fail(str(e), _code(e))
+                stream.fail(e, _code(e))
                 return
         if quiet:
             stream.send(stream=f"{image}\n")

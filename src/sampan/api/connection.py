@@ -138,7 +138,8 @@ class Connection:
             if exchange.status:
                 # In the middle of a body: that it breaks off without its end is all that can be said.
                 return False
-            exchange.reply(failure.status, {"message": failure.message} if failure.status != 304 else None)
+            body = {"message": failure.message} if failure.status != 304 else None
+            exchange.reply(failure.status, body, failure.headers)
             return not isinstance(e, Refused)
         finally:
             self._tell(exchange, fault)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sampan.engine.container import Container
     from sampan.engine.engine import Engine
 
+_START = "x-sampan-start"
+"""By which sampan's own client asks for a start that fails to be an answer with a status."""
 _relays: dict[str, Relay] = {}
 _lock = threading.Lock()
 
@@ -64,10 +66,16 @@ def start(engine: Engine, exchange: Exchange, id: str) -> None:
 
 def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[int, int]) -> None:
     tty = _may_start(container, exec_id)
-    # The header first, as dockerd does: docker-py loses what comes along with it.
-    client, early = exchange.hijack(stream_type(exchange, tty))
+    begun = container.exec_begin(exec_id, False, size) if exchange.headers.get(_START) == "answered" else None
     try:
-        request, attachment = container.exec_begin(exec_id, False, size)
+        # Else the header first, as dockerd does: docker-py loses what comes along with it.
+        client, early = exchange.hijack(stream_type(exchange, tty))
+    except BaseException:
+        if begun is not None:
+            begun[1].close()
+        raise
+    try:
+        request, attachment = begun or container.exec_begin(exec_id, False, size)
     except SampanError as e:
         # The client has its connection already, and looks for the exit code afterwards.
         text = f"{e}\r\n".encode("utf-8", "surrogateescape")

@@ -6,16 +6,24 @@ request's id and no more, the log has the traceback.
 
 from __future__ import annotations
 
-from sampan.errors import SampanError
+from sampan.errors import SampanError, StartFailed
 from sampan.structs import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KIND, EXIT_CODE = "X-Sampan-Error", "X-Sampan-Exit-Code"
+"""For sampan's own client, which raises again what was raised here: the class with its bases, and a failed start's exit code."""
 
 
 class Failure(Struct):
-    """status: of HTTP. message: for the client. ours: whether the log wants the traceback."""
+    """status: of HTTP. message: for the client. ours: whether the log wants the traceback. headers: of the answer."""
 
     status: int
     message: str
     ours: bool = False
+    headers: Mapping[str, str] = {}
 
 
 class Refused(Exception):
@@ -41,7 +49,20 @@ def describe(error: BaseException, request_id: str) -> Failure:
     if isinstance(error, Refused):
         return Failure(error.status, str(error))
     if isinstance(error, SampanError):
-        return Failure(error.http_status, str(error))
+        return Failure(error.http_status, str(error), headers=_headers(error))
     if isinstance(error, MemoryError):
         return Failure(503, "the server may have no more memory now: try again")
     return Failure(500, f"unexpected error (this is a bug): the server's log says more of request {request_id}", True)
+
+
+def kind(error: SampanError) -> str:
+    """The names of an error's class and its bases, the nearest first."""
+    bases = type(error).__mro__
+    return ",".join(base.__name__ for base in bases[: bases.index(SampanError)]) or SampanError.__name__
+
+
+def _headers(error: SampanError) -> dict[str, str]:
+    found = {KIND: kind(error)}
+    if isinstance(error, StartFailed):
+        found[EXIT_CODE] = str(error.container_exit_code)
+    return found

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 
 from sampan import jsontext
+from sampan.api.failures import kind
 from sampan.errors import SampanError
 
 TYPE_CHECKING = False
@@ -55,9 +56,10 @@ class ProgressStream:
             self._begin()
             self._exchange.write(jsontext.dumps(members) + b"\r\n")
 
-    def fail(self, message: str, code: int = 0) -> None:
-        """Tell an error in the stream, in the old form and the new one."""
-        detail: dict[str, Any] = {"message": message}
+    def fail(self, error: SampanError, code: int = 0) -> None:
+        """Tell an error in the stream, in the old form and the new one; `kind` is for sampan's own client."""
+        message = str(error)
+        detail: dict[str, Any] = {"message": message, "kind": kind(error)}
         self.send(errorDetail={"code": code, **detail} if code else detail, error=message)
 
 
@@ -75,7 +77,7 @@ def answered(
     except SampanError as e:
         if not (stream.begun or told_inside):
             raise
-        stream.fail(str(e))
+        stream.fail(e)
     stream.end()
 
 

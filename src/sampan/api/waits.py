@@ -15,9 +15,9 @@ from sampan.errors import Conflict, InvalidParameter, NotFound
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.api.exchange import Exchange, Leaving
-    from sampan.api.relay import Attachment
     from sampan.engine.container import Container
     from sampan.engine.engine import Engine
+    from sampan.engine.interface import Attachment
 
 NOT_RUNNING, NEXT_EXIT, REMOVED = CONDITIONS = ("not-running", "next-exit", "removed")
 _LOOK_SECONDS = 0.25

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
-    from sampan.cli.relay import Attachment
+    from sampan.engine.interface import Attachment
 
 
 def attach(context: Context, arguments: Arguments) -> int:

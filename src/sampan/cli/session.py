@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sampan.cli.relay import Attachment
     from sampan.engine.containers import Container
+    from sampan.engine.interface import Attachment
 
 DETACHED = "read escape sequence"
 

@@ -19,7 +19,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Any, Protocol, Self
@@ -87,11 +87,38 @@ class PathStat(Struct):
             "linkTarget": self.link_target,
         }
 
+    @classmethod
+    def from_shown(cls, shown: Mapping[str, Any]) -> PathStat:
+        """Back again, of a header that came from a server. Raises ValueError, KeyError."""
+        time = _nanoseconds(shown["mtime"])
+        return cls(
+            shown["name"], int(shown["size"]), unix_mode(int(shown["mode"])), time, shown.get("linkTarget") or ""
+        )
+
 
 def go_mode(mode: int) -> int:
     """The st_mode of stat(2) as Go's fs.FileMode."""
     flags = sum(go for unix, go in _GO_FLAGS.items() if mode & unix)
     return mode & 0o777 | _GO_KINDS.get(stat.S_IFMT(mode), 0) | flags
+
+
+def unix_mode(mode: int) -> int:
+    """And back."""
+    flags = sum(unix for unix, go in _GO_FLAGS.items() if mode & go)
+    # What is a character device has the bit of devices too.
+    kind = next((unix for unix, go in _GO_KINDS.items() if unix == stat.S_IFCHR and mode & go == go), 0)
+    kind = kind or next((unix for unix, go in _GO_KINDS.items() if mode & go == go), stat.S_IFREG)
+    return mode & 0o777 | kind | flags
+
+
+def _nanoseconds(text: str) -> int:
+    """Of RFC 3339, as Go writes it. Raises ValueError."""
+    from datetime import datetime
+
+    whole, _, rest = text.partition(".")
+    digits = "".join(c for c in rest if c.isdigit())[:9] if rest.endswith("Z") else ""
+    at = datetime.fromisoformat(whole if whole.endswith("Z") or not digits else f"{whole}Z")
+    return int(at.timestamp()) * 1_000_000_000 + int(digits.ljust(9, "0") or 0)
 
 
 def _go_time(nanoseconds: int) -> str:

@@ -24,13 +24,29 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Protocol
+    from typing import Any, Protocol, Self
 
-    from sampan.engine.archive import Archives, Files, PathStat
-    from sampan.store.record import Record
+    from sampan.engine.archive import PathStat
 
     class Readable(Protocol):
         def read(self, size: int, /) -> bytes: ...
+
+    class Pieces(Protocol):
+        def __iter__(self) -> Iterator[bytes]: ...
+        def __enter__(self) -> Self: ...
+        def __exit__(self, *_: Any) -> None: ...
+
+    class Files(Protocol):
+        """The files of one container: `engine.archive.Files`, or a server's."""
+
+        def stat(self, path: str) -> PathStat: ...
+        def get(self, path: str) -> tuple[PathStat, Pieces]: ...
+        def put(self, path: str, stream: Readable, keep_kinds: bool = ..., owned_by_user: bool = ...) -> None: ...
+        def __enter__(self) -> Self: ...
+        def __exit__(self, *_: Any) -> None: ...
+
+    class Archives(Protocol):
+        def open(self, record: Any, reference: str, /) -> Files: ...
 
     Progress = Callable[[int], None]
 
@@ -112,7 +128,7 @@ class Copier:
 
     def copy_in(
         self,
-        record: Record,
+        record: Any,
         reference: str,
         source: str,
         path: str,
@@ -135,7 +151,7 @@ class Copier:
 
     def copy_out(
         self,
-        record: Record,
+        record: Any,
         reference: str,
         path: str,
         target: str,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 _BEGIN = b'{"log":'
-_PART = 16384 - 3
+PART = 16384 - 3
 """A record without a newline that has as many bytes is a part of a longer line; a shorter one is the end of a stream. (Parts are
 of 16 KiB, a character that would be cut in two less.)"""
 
@@ -62,7 +62,7 @@ class JsonLines:
             try:
                 value = jsontext.loads(record)
                 data = value["log"].encode("utf-8", "surrogatepass")
-                partial = len(data) >= _PART and not data.endswith(b"\n")
+                partial = len(data) >= PART and not data.endswith(b"\n")
                 return LogEntry(str(value["time"]), str(value["stream"]), data, value.get("attrs") or {}, partial)
             except (ValueError, KeyError, TypeError, AttributeError):
                 # An end of a killed monitor may stand before the first entry of the next one, on the same line.
@@ -113,7 +113,7 @@ class LocalRecords:
             partial = bool(numbers.get(4)) and not _fields(texts.get(5, b""))[0].get(1)
             line = texts.get(3, b"") + (b"" if partial else b"\n")
             # The end of a stream without a newline is kept as a part, too, but is not as long as one.
-            more = partial and len(line) >= _PART
+            more = partial and len(line) >= PART
             return LogEntry(clock.rfc3339(numbers[2]), texts[1].decode(), line, {}, more)
         except (ValueError, KeyError, IndexError, OverflowError):
             return None

@@ -10,7 +10,9 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.runtime.handle import Attachment
+    from sampan.engine.interface import Attachment
+
+__all__ = ["STDERR", "STDOUT", "ConnectionLost", "ExecResult", "Result", "RunFailed", "RunResult", "collect"]
 
 _CHUNK = 16384
 """Bytes of input sent at a time: less than a stream socket has room for when poll says that it has some."""
