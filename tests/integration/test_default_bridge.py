@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.network import firewall
+from sampan.network import bridge
 
 from support import host as machine
 from support import subordinate
@@ -62,7 +62,7 @@ class Machine:
         """What is there of links, rules and processes of ours."""
         links = [line.split()[0] for line in self.host.run("ip", "-br", "link").stdout.splitlines()]
         found = [link for link in links if link not in ("lo", "eth0", "eth0@if2") and not link.startswith("eth0")]
-        found += [line for line in self.host.ruleset().splitlines() if firewall.PREFIX in line]
+        found += [line for line in self.host.ruleset().splitlines() if bridge.TABLES in line]
         found += list(machine.processes(str(self.root.directory)).values())
         return found
 

@@ -16,7 +16,7 @@ import pytest
 
 from sampan.errors import System
 from sampan.kernel import namespaces
-from sampan.network import firewall, keeperlink, ports
+from sampan.network import bridge, firewall, keeperlink, ports
 from sampan.oci.network import Endpoint, Network, PublishedPort
 from sampan.runtime import sealed
 from sampan.shim import streams
@@ -354,7 +354,48 @@ def test_more_ports_than_one_message_takes(host: Host) -> None:
     stop(listener)
 
 
-def test_rules_that_somebody_flushes_come_back(host: Host) -> None:
+def test_rules_that_somebody_flushes_or_exchanges_come_back(host: Host) -> None:
+    place = host.network()
+    box = host.box("web")
+    port, bound = within(host.namespace, lambda: published("tcp", "127.0.0.1", 0))
+    host.join(place, box, ports=((port, bound),))
+    network = Network.from_json(json.loads(Path(place.record).read_text()))
+    endpoint = Endpoint.from_json(json.loads((Path(place.endpoints) / f"{box.id}.json").read_text()))
+    host.run("iptables", "-P", "FORWARD", "DROP")
+    within(host.namespace, lambda: firewall.restore(network, lambda: [endpoint]))
+    before = host.run("nft", "-s", "list", "ruleset")
+    assert network.id[:12] in before
+    eventually(lambda: answers(box, "web"))
+    table = ["inet", bridge.table_name(network.id)]
+
+    def comes_back(*command: str) -> None:
+        handles = host.run("nft", "-s", "-a", "list", "ruleset")
+        host.run("nft", *command)
+        assert host.run("nft", "-s", "-a", "list", "ruleset") != handles, command  # also if it is back by now
+        eventually(lambda: host.run("nft", "-s", "list", "ruleset") == before)
+
+    def handle(chain: list[str], what: str) -> str:
+        (line,) = [line for line in host.run("nft", "-a", "list", "chain", *chain).splitlines() if what in line]
+        return line.rpartition(" ")[2]
+
+    comes_back("delete", "table", *table)
+    comes_back("flush", "table", *table)
+    # As many rules as before, and other ones: for the port, for everybody, in another order, in a chain with another policy.
+    led = [*table, "own"]
+    comes_back(
+        "replace", "rule", *led, "handle", handle(led, "dnat"), f"tcp dport {port.host_port} dnat ip to 10.6.6.6"
+    )
+    ways = [*table, "forward"]
+    comes_back("replace", "rule", *ways, "handle", handle(ways, f'oifname "{network.link}" drop'), "accept")
+    last = handle(ways, "oifkind")
+    comes_back(f'delete rule {" ".join(ways)} handle {last}; insert rule {" ".join(ways)} meta oifkind "bridge" drop')
+    comes_back(f"chain {' '.join(ways)} {{ policy drop; }}")
+    theirs = ["ip", "filter", "FORWARD"]
+    opened = handle(theirs, f'oifname "{network.link}"')
+    comes_back(f'replace rule {" ".join(theirs)} handle {opened} oifname "other" counter accept comment "{table[1]}"')
+
+
+def test_rules_that_were_flushed_while_there_was_no_keeper_come_back_with_it(host: Host) -> None:
     place = host.network()
     box = host.box("web")
     host.join(place, box)
@@ -362,15 +403,10 @@ def test_rules_that_somebody_flushes_come_back(host: Host) -> None:
     endpoint = Endpoint.from_json(json.loads((Path(place.endpoints) / f"{box.id}.json").read_text()))
     within(host.namespace, lambda: firewall.restore(network, lambda: [endpoint]))
     before = host.run("nft", "-s", "list", "ruleset")
-    assert network.id[:12] in before
-    eventually(lambda: answers(box, "web"))
-    for command in (
-        ["flush", "ruleset"],
-        ["delete", "table", "inet", firewall.table_name(network.id)],
-        ["flush", "table", "inet", firewall.table_name(network.id)],
-    ):
-        host.run("nft", *command)
-        eventually(lambda: host.run("nft", "-s", "list", "ruleset") == before)
+    host.kill_keeper(place)
+    host.run("nft", "flush", "ruleset")
+    host.ensure(place).close()
+    eventually(lambda: host.run("nft", "-s", "list", "ruleset") == before)
 
 
 def test_names_that_come_to_a_running_container_take_away_no_port(host: Host) -> None:

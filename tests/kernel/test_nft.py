@@ -161,6 +161,40 @@ def test_rules_are_found_by_their_comments_and_taken_away(host: Host) -> None:
     assert host.ruleset() == ""
 
 
+def test_what_stands_there_is_compared_with_what_was_said(host: Host) -> None:
+    """Every expression that there is: the kernel shows it with more words, and means the same."""
+    address, address6 = bytes((10, 1, 2, 9)), bytes(15) + b"\1"
+    batch = nft.Batch()
+    batch.add_table("t")
+    batch.add_chain("t", "there")
+    batch.add_base_chain("t", "dst", "nat", nft.PREROUTING, nft.DSTNAT)
+    batch.add_base_chain("t", "src", "nat", nft.POSTROUTING, nft.SRCNAT)
+    batch.add_base_chain("t", "raw", "filter", nft.PREROUTING, nft.RAW, nft.DROP)
+    for expressions in (
+        (nft.incoming("br0"), nft.outgoing("br1", unequal=True), nft.verdict(nft.DROP)),
+        (nft.outgoing_kind("bridge"), nft.counter(), nft.verdict(nft.RETURN)),
+        (nft.source(address, 24), nft.destination(address, 32, unequal=True), nft.verdict(nft.ACCEPT)),
+        (nft.source(address6, 64), nft.destination(address6, 128), nft.verdict(nft.JUMP, "there")),
+        (nft.connection_state(nft.ESTABLISHED | nft.RELATED), nft.connection_translated(), nft.mark(7)),
+        (nft.fib_destination(nft.LOCAL), nft.of_family(nft.IPV6)),
+    ):
+        batch.add_rule("t", "raw", *expressions, comment="box")
+    for target, port in ((address, 80), (address, 0), (address6, 80)):
+        there = nft.dnat(target, port)
+        batch.add_rule("t", "dst", nft.protocol(nft.UDP), nft.destination_port(53), there)
+    batch.add_rule("t", "src", nft.masquerade())
+    batch.add_rule("t", "src", nft.snat(address))
+    batch.commit(host.firewall)
+    found = nft.list_rules(host.firewall, "t")
+    assert len(found) == len(batch.rules) == 11
+    said = {chain: [rule for rule in batch.rules if rule.chain == chain] for chain in ("dst", "src", "raw")}
+    for chain, rules in said.items():
+        shown = [nft.meaning(rule.expressions) for rule in found if rule.chain == chain]
+        assert shown == [nft.meaning(rule.expressions) for rule in rules]
+        assert len(set(shown)) == len(shown), "and none means the same as another one"
+    assert {chain.name: chain for chain in nft.list_chains(host.firewall)} == {c.name: c for c in batch.chains}
+
+
 def test_a_thousand_changes_in_one_batch(host: Host) -> None:
     batch = nft.Batch()
     batch.add_table("t")
@@ -238,5 +272,5 @@ def test_chains_are_listed_with_what_they_do(host: Host) -> None:
     assert nft.list_chains(host.firewall) == [
         nft.Chain(nft.IPV4, "t", "one", "filter", nft.FORWARD, nft.DROP),
         nft.Chain(nft.IPV4, "t", "two", "", 0, 0),
-        nft.Chain(nft.INET, "own", "post", "nat", nft.POSTROUTING, nft.ACCEPT),
+        nft.Chain(nft.INET, "own", "post", "nat", nft.POSTROUTING, nft.ACCEPT, nft.SRCNAT),
     ]

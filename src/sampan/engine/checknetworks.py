@@ -114,7 +114,7 @@ def remains(network: Network) -> list[str]:
     if connected is not None:
         with connected[0]:
             if firewall.has_table(connected[1], network):
-                left.append(f"nftables: {firewall.table_name(network.id)}")
+                left.append(f"nftables: {bridge.table_name(network.id)}")
     return left
 
 

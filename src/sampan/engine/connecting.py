@@ -205,11 +205,11 @@ class Connector:
             endpoint = make_endpoint(record, number, attachment, network, name, ports, addresses)
             self._store.put(network.id, endpoint)
             joined.endpoints.append((network, endpoint))
-            joined.masters[network.id] = self._make_host_side(host, network, bool(ports))
+            joined.masters[network.id] = self._make_host_side(host, network, endpoint)
             firewall.forget_datagrams((endpoint,))
 
-    def _make_host_side(self, host: netlink.Socket, network: Network, changed: bool) -> int:
-        """The index of its link. `changed`: whether an endpoint with published ports was written."""
+    def _make_host_side(self, host: netlink.Socket, network: Network, endpoint: Endpoint) -> int:
+        """The index of its link. `endpoint`: the one that was written."""
         with self._trace.step("make link", network.link):
             master = bridge.ensure(host, network)
         if network.driver != BRIDGE:
@@ -218,7 +218,7 @@ class Connector:
             for told in parameters.allow_forwarding(network):
                 self._notify(told)
         with self._trace.step("set firewall of", network.name):
-            if not firewall.restore(network, lambda: self._store.endpoints(network.id), changed):
+            if not firewall.enter(network, endpoint, lambda: self._store.endpoints(network.id)):
                 self._notify(
                     "the kernel's nf_tables cannot be used: published ports are relayed by a process, and containers of "
                     f"network {network.name} reach nothing outside"
@@ -375,9 +375,12 @@ class Connector:
     def _drop(self, network: Network, endpoint: Endpoint) -> None:
         """Rules first: as long as the endpoint is there, the next command knows that there may be some."""
         if endpoint.ports and not network.broken:
-            left = [e for e in self._store.endpoints(network.id) if e.container != endpoint.container]
+
+            def left() -> list[Endpoint]:
+                return [e for e in self._store.endpoints(network.id) if e.container != endpoint.container]
+
             with self._trace.step("set firewall of", network.name):
-                firewall.restore(network, lambda: left)
+                firewall.leave(network, endpoint, left)
                 firewall.forget_datagrams((endpoint,))
         self._store.drop(network.id, endpoint.container)
 

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    Meaning = tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...]
+
 INET, IPV4, IPV6, BRIDGE = 1, 2, 10, 7
 """Families of tables (NFPROTO_*); those of addresses are IPV4 and IPV6."""
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
@@ -50,16 +52,25 @@ _ROOM = 4 << 20
 """Bytes of a batch, and of its answers: the kernel gives one for each change before we read the first."""
 
 
+_NESTS = {"cmp": (3,), "bitwise": (4, 5), "immediate": (2,)}
+"""Attributes of expressions that are made of others."""
+_RANGES = ((3, 4), (5, 6))
+"""Of `nat`: the registers of the first and the last address and port (NFTA_NAT_REG_*)."""
+_NAT_FLAGS, _NAT_IMPLIED = 7, 0x3
+"""NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED follow from what registers there are."""
+
+
 class Rule(Struct):
-    """A rule that is there. handle: by which it is deleted."""
+    """A rule. handle: by which one that is there is deleted, 0 for one that is to be made. expressions: see `meaning`."""
 
     chain: str
     handle: int
     comment: str
+    expressions: bytes = b""
 
 
 class Chain(Struct):
-    """A chain that is there. kind: "" for one that others jump to, and then neither hook nor policy means anything."""
+    """A chain. kind: "" for one that others jump to, and then neither hook nor priority nor policy means anything."""
 
     family: int
     table: str
@@ -67,6 +78,7 @@ class Chain(Struct):
     kind: str
     hook: int
     policy: int
+    priority: int = 0
 
 
 # expressions
@@ -230,8 +242,9 @@ class Batch:
     def __init__(self, family: int = INET) -> None:
         self._family = family
         self._changes: list[tuple[str, str, int, int, bytes]] = []
-        self.added: dict[str, int] = {}
-        """How many rules it adds to each chain."""
+        self.chains: list[Chain] = []
+        self.rules: list[Rule] = []
+        """What it adds."""
 
     def add_table(self, table: str) -> None:
         """Make a table; one that is there stays."""
@@ -244,6 +257,7 @@ class Batch:
     def add_chain(self, table: str, chain: str) -> None:
         """Make a chain that others jump to; one that is there stays."""
         body = text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain)
+        self.chains.append(Chain(self._family, table, chain, "", 0, 0))
         self._change("NEWCHAIN", chain, _NEWCHAIN, netlink.CREATE, body)
 
     def add_base_chain(self, table: str, chain: str, kind: str, hook: int, priority: int, policy: int = ACCEPT) -> None:
@@ -251,6 +265,7 @@ class Batch:
         hooked = nested(_CHAIN_HOOK, big_u32(_HOOK_NUMBER, hook), big_u32(_HOOK_PRIORITY, priority & 0xFFFFFFFF))
         body = text(_CHAIN_TABLE, table) + text(_CHAIN_NAME, chain) + hooked
         body += big_u32(_CHAIN_POLICY, policy) + text(_CHAIN_TYPE, kind)
+        self.chains.append(Chain(self._family, table, chain, kind, hook, policy, priority))
         self._change("NEWCHAIN", chain, _NEWCHAIN, netlink.CREATE, body)
 
     def flush_chain(self, table: str, chain: str) -> None:
@@ -264,11 +279,11 @@ class Batch:
     def add_rule(self, table: str, chain: str, *expressions: bytes, comment: str = "", first: bool = False) -> None:
         """Add a rule at the end of a chain, or at its beginning. comment: at most 126 bytes, shown by nft(8)."""
         body = text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain) + nested(_RULE_EXPRESSIONS, *expressions)
+        self.rules.append(Rule(chain, 0, comment, b"".join(expressions)))
         if comment:
             told = comment.encode()[:126] + b"\0"
             body += attribute(_RULE_USERDATA, bytes([_COMMENT, len(told)]) + told)
         flags = netlink.CREATE | (0 if first else netlink.APPEND)
-        self.added[chain] = self.added.get(chain, 0) + 1
         self._change("NEWRULE", f"{chain} {comment}".rstrip(), _NEWRULE, flags, body)
 
     def delete_rule(self, table: str, rule: Rule) -> None:
@@ -335,6 +350,7 @@ def _chain(family: int, found: dict[int, bytes]) -> Chain:
         kind=netlink.to_text(found.get(_CHAIN_TYPE, b"")),
         hook=int.from_bytes(hook.get(_HOOK_NUMBER, b""), "big"),
         policy=int.from_bytes(found.get(_CHAIN_POLICY, b""), "big"),
+        priority=int.from_bytes(hook.get(_HOOK_PRIORITY, b""), "big", signed=True),
     )
 
 
@@ -343,6 +359,7 @@ def _rule(found: dict[int, bytes]) -> Rule:
         netlink.to_text(found[_RULE_CHAIN]),
         int.from_bytes(found[_RULE_HANDLE], "big"),
         _comment(found.get(_RULE_USERDATA, b"")),
+        found.get(_RULE_EXPRESSIONS, b""),
     )
 
 
@@ -367,6 +384,41 @@ def has_table(socket: netlink.Socket, table: str, family: int = INET) -> bool:
             return False
         raise
     return True
+
+
+def meaning(expressions: bytes) -> Meaning:
+    """What a rule's expressions say, in a form in which those that we make are equal to those that the kernel shows.
+
+    It leaves out the figures of counters and what only repeats what was said: attributes of zero, the end of a range of one,
+    flags that follow.
+    """
+    found = []
+    for _, element in netlink.each_attribute(expressions):
+        parts = netlink.attributes(element)
+        name = netlink.to_text(parts.get(_EXPRESSION_NAME, b""))
+        said = netlink.attributes(parts.get(_EXPRESSION_DATA, b""))
+        if name == "counter":
+            said = {}
+        elif name == "nat":
+            for first, last in _RANGES:
+                if said.get(last) == said.get(first):
+                    said.pop(last, None)
+            flags = int.from_bytes(said.get(_NAT_FLAGS, b""), "big")
+            said[_NAT_FLAGS] = (flags & ~_NAT_IMPLIED).to_bytes(4, "big")
+        nests = _NESTS.get(name, ())
+        found.append(
+            (name, tuple((k, _flat(data) if k in nests else data) for k, data in sorted(said.items()) if any(data)))
+        )
+    return tuple(found)
+
+
+def _flat(data: bytes) -> bytes:
+    """Nested attributes without the bit that says so, which the kernel leaves out."""
+    parts = netlink.attributes(data)
+    if _DATA_VERDICT in parts:
+        inner = netlink.attributes(parts[_DATA_VERDICT])
+        parts[_DATA_VERDICT] = b"".join(attribute(k, v) for k, v in sorted(inner.items()))
+    return b"".join(attribute(k, v) for k, v in sorted(parts.items()))
 
 
 def matching(rules: Iterable[Rule], comment: str) -> list[Rule]:

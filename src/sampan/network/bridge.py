@@ -24,6 +24,8 @@ MACVLAN, IPVLAN = "macvlan", "ipvlan"
 OPTION_MACVLAN_MODE, OPTION_IPVLAN_MODE, OPTION_IPVLAN_FLAG = "macvlan_mode", "ipvlan_mode", "ipvlan_flag"
 MAC_PREFIX = "02:53"
 """Of all our bridges: locally administered, and nobody else's habit."""
+TABLES = "sampan-"
+"""How the names of all our tables of nf_tables begin."""
 DUMMY = "dm-"
 """How the parent of a network begins that was given none: it leads nowhere (Docker's name for it)."""
 
@@ -36,6 +38,11 @@ _NO_PRIVILEGE = "networks need CAP_NET_ADMIN; --network none and --network host 
 def link_name(endpoint_id: str) -> str:
     """The name of an endpoint's link on the host: 15 characters, which is what a link's may have."""
     return f"veth{endpoint_id[:11]}"
+
+
+def table_name(network_id: str) -> str:
+    """The name of a network's table of nf_tables, and the comment of its rules in tables of others."""
+    return f"{TABLES}{network_id[:12]}"
 
 
 def bridge_mac(network_id: str) -> str:

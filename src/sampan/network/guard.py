@@ -1,7 +1,7 @@
 """Looks after the firewall's rules of a network: what somebody flushes is made again.
 
 The kernel tells of every change of nf_tables (nfnetlink's group of notifications), whoever makes it. A moment after the last one it is looked
-whether our table is still there with all its rules (they are counted), and whether those in chains of others are; nothing is written if so. What is to be there
+whether our table still says what it should, rule by rule, and whether those in chains of others are there; nothing is written if so. What is to be there
 follows from the endpoints, under the network's lock: a command that is at work on both is waited for.
 """
 
@@ -13,7 +13,7 @@ import errno
 
 from sampan.errors import SampanError
 from sampan.kernel import files, netlink, nft
-from sampan.network import firewall, loop
+from sampan.network import bridge, firewall, loop
 from sampan.oci.network import BRIDGE
 
 TYPE_CHECKING = False
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sampan.kernel.nft import Meaning
     from sampan.network.loop import Loop
     from sampan.network.members import Members
+    from sampan.network.rules import Standing
 
 _GROUP = 1 << 6  # NFNLGRP_NFTABLES is group 7; bind(2) takes them as bits
 _HEADER = _struct.Struct("=IHxxxxxxxxxx")  # struct nlmsghdr
 _NEWGEN = 15  # NFT_MSG_NEWGEN ends each batch, and says who made it
-_PREFIX = firewall.PREFIX.encode()
+_PREFIX = bridge.TABLES.encode()
 _QUIET_SECONDS = 0.2
 """After a change, in which others may follow: whoever flushes and fills in two steps is not met in between."""
 _UNTOLD_SECONDS = 5.0
 """How often it is looked where the kernel does not tell."""
 _BUSY_SECONDS = 0.5
+_KNOWN = 20000
+"""Rules whose meanings are kept: most are there at each look."""
 
 
 class Guard:
@@ -45,11 +49,12 @@ class Guard:
         self._loop = loop_
         self._members = members
         self._lock = lock
-        self._table = firewall.table_name(network).encode()
+        self._table = bridge.table_name(network).encode()
         self._failed = failed
         self._due = False
         self._refused = ""
-        self._made: tuple[dict[str, int], dict[str, int]] | None = None
+        self._made: tuple[Standing, Standing] | None = None
+        self._known: dict[bytes, Meaning] = {}
         self._socket: Any = None
         try:
             self._socket = _listen()
@@ -58,6 +63,8 @@ class Guard:
             loop_.after(
                 _UNTOLD_SECONDS, self._look_again
             )  # no nf_tables, or not for us: then there is nothing to be found
+        else:
+            self._after(_QUIET_SECONDS)  # the keeper before us may have been killed by who flushed them
 
     def _told(self, _events: int) -> None:
         concerned = False
@@ -103,13 +110,16 @@ class Guard:
         if network is None or network.driver != BRIDGE or not endpoints:
             return
         with nft.connect() as socket, netlink.Socket() as host:
-            there, wanted = firewall.rules_there(socket, network), firewall.rules_wanted(host, network, endpoints)
+            if len(self._known) > _KNOWN:
+                self._known.clear()
+            there = firewall.standing(socket, network, self._known)
+            wanted = firewall.wanted(host, network, endpoints, self._known)
             # What we have made is as good as we can make it: it is not made again and again.
             if there == wanted or (there, wanted) == self._made:
                 firewall.open_ways(socket, network, nft.list_chains(socket))
             else:
                 firewall.restore(network, lambda: endpoints)
-                self._made = firewall.rules_there(socket, network), wanted
+                self._made = firewall.standing(socket, network, self._known), wanted
         self._refused = ""
 
     def close(self) -> None:

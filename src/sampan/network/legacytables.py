@@ -24,11 +24,12 @@ def open_ways(link: str, comment: str) -> None:
     """Let the bridge `link` be forwarded where such a table forwards nothing by default; two rules with a comment. Raises System."""
     for program in _programs():
         rules = _run(program, "-S").splitlines()
-        if f"-P {_CHAIN} DROP" not in rules or any(f"--comment {comment} " in rule for rule in rules):
+        if f"-P {_CHAIN} DROP" not in rules:
             continue
         chain = _DOCKER_USER if f"-N {_DOCKER_USER}" in rules else _CHAIN
         for direction in ("-i", "-o"):
-            _run(program, "-I", chain, direction, link, "-m", "comment", "--comment", comment, "-j", "ACCEPT")
+            if not any(f"--comment {comment} " in rule and f" {direction} {link} " in rule for rule in rules):
+                _run(program, "-I", chain, direction, link, "-m", "comment", "--comment", comment, "-j", "ACCEPT")
 
 
 def close_ways(comment: str) -> None:

@@ -34,6 +34,9 @@ OPTION_SOURCE, OPTION_SOURCE6 = "com.docker.network.host_ipv4", "com.docker.netw
 OPTION_SYSCTLS = "com.docker.network.endpoint.sysctls"
 """An endpoint's option: NAME=VALUE of its interface, the names with IFNAME for the interface's, separated by commas."""
 OPTION_MTU = "com.docker.network.driver.mtu"
+OPTION_MODE, OPTION_MODE6 = "com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"
+"""How containers and the world outside reach each other, in each family for itself: one of GATEWAY_MODES."""
+NAT, UNPROTECTED, ROUTED, ISOLATED = GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 _FILE_END = ".json"
 
@@ -111,9 +114,16 @@ class Network(Struct):
         value = self.options.get(name, "")
         return default if not value else value in ("1", "t", "T", "true", "TRUE", "True")
 
+    def gateway_mode(self, six: bool) -> str:
+        """How its containers and the world outside reach each other by IPv4, or IPv6: one of GATEWAY_MODES."""
+        return self.options.get(OPTION_MODE6 if six else OPTION_MODE) or NAT
+
 
 class PublishedPort(Struct):
-    """A port of a container that is reached at one of the host's. protocol: tcp, udp or sctp; host_address: 0.0.0.0 or :: for all."""
+    """A port of a container that is reached at one of the host's. protocol: tcp, udp or sctp; host_address: 0.0.0.0 or :: for all.
+
+    host_port: 0 for one that is reached at the container's own address, of the family of host_address (gateway mode `routed`).
+    """
 
     port: int
     protocol: str
