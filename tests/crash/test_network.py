@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-from tests.crash.test_containers import SLEEP, Crashes, remove_by_force
+from tests.crash.test_containers import SLEEP, Crashes, Killer, child, of_the_engine, remove_by_force, steps_of
 
 import sampan
 from sampan.engine.containers import Container
@@ -48,3 +50,32 @@ def test_start(root: Root) -> None:
 
 def test_removal(root: Root) -> None:
     Crashes(root, make_and_start, remove_by_force).at_every_step(of_a_network, lambda _: None)
+
+
+def test_making_a_network(root: Root) -> None:
+    """What a maker that was killed left goes with the next one, and no subnet is lost to it."""
+    made = root.root / "networks"
+
+    def create(engine: sampan.Engine) -> None:
+        engine.networks.create("front", IPAM={"Config": [{"Subnet": "10.99.8.0/24"}]})
+
+    with root.engine() as engine:
+        engine.networks.list()  # the default one is there
+        before = sorted(os.listdir(made))
+        count = steps_of(root, create, of_the_engine)
+        engine.networks.get("front").remove()
+    assert count > 4
+    left = 0
+    for step in range(count):
+        status = child(root, Killer(step, of_the_engine), create)
+        assert os.WIFSIGNALED(status), status
+        left += any(name.startswith((".lock-", ".tmp-")) for name in os.listdir(made))
+        with root.engine() as engine:
+            if "front" not in [network.name for network in engine.networks.list()]:
+                create(engine)
+            else:  # it is there, and the next one takes what is left of its making
+                engine.networks.create("other").remove()
+            assert len([name for name in os.listdir(made) if name.startswith(".")]) == 0, step
+            engine.networks.get("front").remove()
+    assert left > 2
+    assert sorted(os.listdir(made)) == before

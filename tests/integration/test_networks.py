@@ -95,6 +95,13 @@ def test_all_that_a_subnet_may_be_told(new_root: Root) -> None:
     ]
 
 
+def test_an_isolated_network_has_no_gateway(new_root: Root) -> None:
+    option = "com.docker.network.bridge.gateway_mode_ipv4=isolated"
+    new_root.cli("network", "create", "--internal", "--subnet", "10.77.0.0/24", "-o", option, "alone").ok()
+    shown = inspected(new_root, "alone")
+    assert (shown["IPAM"]["Config"], shown["Internal"]) == ([{"Subnet": "10.77.0.0/24"}], True)
+
+
 def test_chosen_subnets_meet_no_other_and_no_route_of_the_host(new_root: Root) -> None:
     routes = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout.split()
     nets = [ipaddress.ip_network(word) for word in routes if "/" in word]
@@ -190,6 +197,14 @@ REFUSED: list[tuple[list[str], str]] = [
         "Error: failed to parse com.docker.network.host_ipv4 value: ::1 (not an IPv4 address)",
     ),
     (
+        ["-o", "com.docker.network.bridge.gateway_mode_ipv4=foo", "x"],
+        "Error: failed to parse com.docker.network.bridge.gateway_mode_ipv4 value: foo (unknown gateway mode foo)",
+    ),
+    (
+        ["-o", "com.docker.network.bridge.gateway_mode_ipv6=isolated", "x"],
+        "Error: gateway mode 'isolated' can only be used for an internal network",
+    ),
+    (
         ["-d", "ipvlan", "-o", "ipvlan_mode=foo", "x"],
         "Error: requested ipvlan mode 'foo' is not valid, 'l2' mode is the ipvlan driver default",
     ),
@@ -206,9 +221,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(new_root: Root) -> None:
 
 
 def test_options_that_would_do_something_with_docker_are_not_swallowed(new_root: Root) -> None:
-    done = new_root.cli("network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "x")
+    done = new_root.cli("network", "create", "-o", "com.docker.network.bridge.trusted_host_interfaces=eth0", "x")
     assert done.code == 1
-    assert "com.docker.network.bridge.gateway_mode_ipv4 of networks cannot be had" in done.err
+    assert "com.docker.network.bridge.trusted_host_interfaces of networks cannot be had" in done.err
 
 
 def test_options_of_the_manager_of_addresses_are_kept_and_shown(new_root: Root) -> None:

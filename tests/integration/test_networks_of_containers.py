@@ -255,6 +255,24 @@ def test_what_the_driver_is_told_of_an_interface(root: Root) -> None:
     assert root.cli("ps", "-aq").ok().out == ""
 
 
+def test_a_routed_network_publishes_at_the_containers_own_address(root: Root) -> None:
+    cli = root.cli
+    cli("network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "routed").ok()
+    cli("run", "-d", "--name", "box", "--network", "routed", "-p", "0.0.0.0:8080:80", "-p", "81/udp", *SLEEP).ok()
+    shown = json.loads(cli("inspect", "-f", "{{json .NetworkSettings.Ports}}", "box").ok().out)
+    assert shown["80/tcp"] == [{"HostIp": "0.0.0.0", "HostPort": ""}]
+    # By IPv6 it is published as ever, at a port of the host's.
+    four, six = shown["81/udp"][1], shown["81/udp"][0]
+    assert (four, six["HostIp"]) == ({"HostIp": "0.0.0.0", "HostPort": ""}, "::")
+    assert cli("ps", "--format", "{{.Ports}}").ok().out == f"80/tcp, [::]:{six['HostPort']}->81/udp\n"
+    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    address = networks(root, "box")["routed"]["IPAddress"]
+    assert f"ip daddr {address} tcp dport 80 accept" in rules
+    assert f"ip daddr {address} udp dport 81 accept" in rules
+    cli("stop", "-t", "0", "box").ok()
+    assert address not in subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+
+
 def test_links_of_the_default_network_are_in_etc_hosts(root: Root) -> None:
     cli = root.cli
     flags = ("--expose", "5432", "-e", "A=1=2", "-e", "OWN=other", "-e", "HOME=/x")
@@ -275,6 +293,26 @@ def test_links_of_the_default_network_are_in_etc_hosts(root: Root) -> None:
         "MY_DB_ENV_A": "1=2",
         "MY_DB_ENV_OWN": "mine",
     }
+    # An exec has them, too, as long as the other one runs; without it the container is not started.
+    cli("run", "-d", *linked, "--network", "bridge", *SLEEP).ok()
+    tell = ("web", "sh", "-c", "echo $MY_DB_PORT $MY_DB_ENV_OWN")
+    assert cli("exec", *tell).ok().out == f"tcp://{address}:5432 mine\n"
+    assert cli("exec", "-e", "MY_DB_PORT=x", *tell).ok().out == "x mine\n"
+    cli("stop", "-t", "0", "db").ok()
+    assert cli("exec", *tell).ok().out == "mine\n"
+    done = cli("restart", "-t", "0", "web")
+    refused = "Cannot link to a non running container: /db AS /web/my-db"
+    assert (done.code, refused in done.err) == (1, True), done.err
+    done = cli("run", "--rm", "--network", "bridge", "--name", "third", "--link", "db", *show)
+    assert (done.code, done.err.splitlines()[0]) == (
+        125,
+        "sampan: Cannot link to a non running container: /db AS /third/db",
+    )
+    cli("rm", "db").ok()
+    assert cli("start", "web").ok().out == "web\n"
+    cli("run", "-d", "--name", "far", "--network", "front", *SLEEP).ok()
+    done = cli("run", "--rm", "--network", "bridge", "--link", "far", *show)
+    assert "Cannot link to /far, as it does not belong to the default network" in done.err
 
 
 def test_the_host_is_found_by_name(root: Root) -> None:

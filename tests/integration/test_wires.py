@@ -19,6 +19,8 @@ from sampan.oci.network import (
     OPTION_BRIDGE,
     OPTION_ICC,
     OPTION_MASQUERADE,
+    OPTION_MODE,
+    OPTION_MODE6,
     OPTION_MTU,
     Endpoint,
     Network,
@@ -210,6 +212,66 @@ def test_hairpin(world: World, filtered: bool) -> None:
     server, client = world.container(net, 2, web()), world.container(net, 3)
     server.serve(80, "web")
     assert (server.ask(HOST, 8080), client.ask(HOST, 8080)) == ("web", "web")
+
+
+@pytest.mark.parametrize("mode", ["routed", "nat-unprotected"])
+def test_gateway_modes_that_let_the_containers_own_addresses_be_reached(world: World, mode: str) -> None:
+    """Without a socket of the host's `routed` publishes what is reached at the container: the rest of it is closed, but it can be pinged."""
+    net = network(options={OPTION_MODE: mode})
+    routed = mode == "routed"
+    ports = (PublishedPort(80, "tcp", "0.0.0.0", 0),) if routed else (web(),)
+    server, other = world.container(net, 2, *ports), world.container(network(1), 2)
+    for port in (80, 81):
+        server.serve(port, f"web{port}")
+    world.outside.run("ip", "route", "add", "10.77.0.0/24", "via", HOST)
+    world.outside.start("socat", "TCP4-LISTEN:99,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
+    world.outside.await_listener(99)
+    assert world.outside.ask("10.77.0.2", 80) == "web80"
+    assert world.outside.ask("10.77.0.2", 81) == ("" if routed else "web81")
+    assert world.outside.ask(HOST, 8080) == ("" if routed else "web80")
+    assert server.ask(OUTSIDE, 99) == ("10.77.0.2" if routed else HOST), "as whom it asks"
+    assert world.outside.run("busybox", "ping", "-c", "1", "-W", "1", "10.77.0.2", check=False).returncode == 0
+    assert other.ask("10.77.0.2", 81) == "", "networks do not reach each other"
+    if routed:  # the next one's rules are added to these, and taken away alone
+        third = world.container(net, 3)
+        third.serve(80, "third")
+        endpoint = world.endpoints[net.id][1].replace(ports=ports)
+        assert world.outside.ask("10.77.0.3", 80) == ""
+        world.host.call(lambda: firewall.enter(net, endpoint, list))
+        assert world.outside.ask("10.77.0.3", 80) == "third"
+        world.host.call(lambda: firewall.leave(net, endpoint, list))
+        assert world.outside.ask("10.77.0.3", 80) == ""
+        assert world.outside.ask("10.77.0.2", 80) == "web80"
+
+
+def test_each_family_has_its_gateway_mode(world: World) -> None:
+    pools = (Pool("10.77.0.0/24", "10.77.0.1"), Pool("fd77::/64", "fd77::1"))
+    net = network(ipv6=True, pools=pools, options={OPTION_MODE6: "routed"})
+    server = world.container(net, 2, web(), PublishedPort(80, "tcp", "::", 0))
+    server.serve(80, "four")
+    server.start("socat", "TCP6-LISTEN:80,fork,reuseaddr,ipv6only", "SYSTEM:echo six")
+    server.await_listener(80, "-6Htln")
+    for side, name, address in ((world.host, "eth0", "fd99::1"), (world.outside, "eth0", "fd99::9")):
+        side.run("ip", "addr", "add", f"{address}/64", "dev", name, "nodad")
+    world.host.call(lambda: parameters.write("ipv6/conf/all/forwarding", "1"))
+    for subnet, via in (("10.77.0.0/24", HOST), ("fd77::/64", "fd99::1")):
+        world.outside.run("ip", "route", "add", subnet, "via", via)
+    assert world.outside.ask("fd77::2", 80) == "six"
+    assert world.outside.ask("fd99::1", 8080) == ""
+    assert world.outside.ask("10.77.0.2", 80) == ""
+    assert world.outside.ask(HOST, 8080) == "four"
+
+
+def test_an_isolated_network_has_no_way_to_its_own_host(world: World) -> None:
+    pools = (Pool("10.77.0.0/24"),)
+    net = network(internal=True, pools=pools, options={OPTION_MODE: "isolated"})
+    server, client = world.container(net, 1, gateway=False), world.container(net, 2, gateway=False)
+    server.serve(80, "web")
+    world.host.serve(99, "host")
+    assert client.ask("10.77.0.1", 80) == "web", "the first address is a container's"
+    assert client.ask(HOST, 99) == ""
+    assert world.host.ask("10.77.0.1", 80) == ""
+    assert world.host.run("ip", "-br", "-4", "addr", "show", "br0").stdout == ""
 
 
 def test_udp_is_published(world: World) -> None:

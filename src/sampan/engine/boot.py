@@ -11,6 +11,7 @@ from sampan.engine.failures import told
 from sampan.engine.parallel import at_once
 from sampan.errors import NotFound
 from sampan.oci import lifecycle, restart, restartpolicy
+from sampan.oci.network import BRIDGE
 from sampan.store import states
 
 TYPE_CHECKING = False
@@ -69,18 +70,20 @@ class Booter:
     def boot(self) -> Iterator[tuple[Container, BaseException | None]]:
         """Start what should run and does not, many at the same time; each that was started, or could not be and why.
 
-        A container that joins namespaces of another one waits for that one. Nothing is remembered of a boot: one that was
+        A container that joins namespaces of another one, or is linked with it, waits for that one. Nothing is remembered of a boot: one that was
         killed is completed by the next, which finds running what the first has started.
         """
         self._janitor.sweep()
         records = [record for record in map(self._records.try_read, self._records.ids()) if record is not None]
-        records = _donors_first(sorted(records, key=lambda record: record.created))
+        donors = _donors(records)
+        records = _donors_first(sorted(records, key=lambda record: record.created), donors)
         by_id = {record.id: record for record in records}
+        place = {container_id: number for number, container_id in enumerate(by_id)}
         outcomes: dict[str, Outcome] = {}
 
         def one(container_id: str) -> str | None:
-            for donor in _donors(by_id[container_id]):
-                if donor in outcomes:
+            for donor in donors[container_id]:
+                if place.get(donor, len(place)) < place[container_id]:  # else two would wait for each other
                     outcomes[donor].wait()
             return self._start_if_wanted(by_id[container_id])
 
@@ -118,26 +121,33 @@ class Booter:
         return not seen.failed or states.earlier_success(paths, seen.number) > 0
 
 
-def _donors(record: Record) -> list[str]:
-    """The ids of the containers whose namespaces it joins."""
-    modes = (str(record.host_config.get(field) or "") for field in _JOINS)
-    return [mode.removeprefix(_JOIN) for mode in modes if mode.startswith(_JOIN)]
+def _donors(records: list[Record]) -> dict[str, list[str]]:
+    """Of each container the ids of those that have to run before it: whose namespaces it joins, whom it is linked with."""
+    ids = {record.name: record.id for record in records}
+    found = {}
+    for record in records:
+        modes = (str(record.host_config.get(field) or "") for field in _JOINS)
+        joined = [mode.removeprefix(_JOIN) for mode in modes if mode.startswith(_JOIN)]
+        networks = [attachment for attachment in record.networks if attachment.network == BRIDGE]
+        linked = [text.partition(":")[0] for attachment in networks for text in attachment.links]
+        found[record.id] = [*joined, *(ids[name] for name in linked if name in ids and ids[name] != record.id)]
+    return found
 
 
-def _donors_first(records: list[Record]) -> list[Record]:
+def _donors_first(records: list[Record], donors: dict[str, list[str]]) -> list[Record]:
     """In such an order that whoever waits for another one waits for one that was begun before.
 
-    A container names only those that were there when it was made; so following their names comes to an end.
+    Of those who would wait for each other (`network connect --link` makes it possible) one is placed first.
     """
     by_id = {record.id: record for record in records}
     placed: dict[str, Record] = {}
 
-    def place(record: Record) -> None:
-        for donor in _donors(record):
-            if donor in by_id and donor not in placed:
-                place(by_id[donor])
+    def place(record: Record, above: tuple[str, ...]) -> None:
+        for donor in donors[record.id]:
+            if donor in by_id and donor not in placed and donor not in above:
+                place(by_id[donor], (*above, record.id))
         placed.setdefault(record.id, record)
 
     for record in records:
-        place(record)
+        place(record, ())
     return list(placed.values())

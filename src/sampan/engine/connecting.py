@@ -16,7 +16,7 @@ import sys
 from sampan.engine import etcfiles
 from sampan.engine.endpoints import free_name, make_endpoint, ordered, parse_link, publishing_network
 from sampan.engine.keepers import Keepers
-from sampan.errors import Conflict, Forbidden, NotFound, SampanError, Unavailable
+from sampan.errors import Conflict, Forbidden, NotFound, SampanError, System, Unavailable
 from sampan.kernel import links, namespaces, netlink
 from sampan.network import bridge, firewall, ipam, parameters
 from sampan.oci import subids
@@ -55,8 +55,10 @@ if TYPE_CHECKING:
 
     class Records(Protocol):
         def read(self, container_id: str) -> Record: ...
+        def get(self, reference: str) -> Record: ...
 
     class Members(Protocol):
+        def living(self, network_id: str) -> list[Endpoint]: ...
         def release_dead(self, network: Network) -> None: ...
 
     Spawn = Callable[[str, list[str], int], int]
@@ -130,6 +132,7 @@ class Connector:
         Raises NotFound for a network that is gone, System, and what `ipam` raises, in Docker's words; nothing is left then.
         """
         self.release(record, number - 1)  # of an end that nobody has settled
+        self._check_links(record)
         joined = Joined()
         try:
             wanted = [(attachment, self._networks.find(attachment.network)) for attachment in record.networks]
@@ -138,10 +141,8 @@ class Connector:
             try:
                 self._enter(record, number, wanted, joined, bound)
                 self._wire(joined)
-                linked = self._linked(record, joined)
-                joined.environment = [
-                    entry for _, endpoint, alias in linked for entry in self._told(record, endpoint, alias)
-                ]
+                linked = self._linked(record)
+                joined.environment = self._variables(record, linked)
                 etcfiles.connect(record, paths, ordered(joined.endpoints), _hosts(linked))
                 self._keepers.hand_over(record, number, joined, bound)
             finally:
@@ -263,7 +264,7 @@ class Connector:
                     ports = tuple(bound.ports) if bound is not None else ()
                     self._enter_one(host, record, seen.number, attachment, network, name, ports, joined)
                 self._wire(joined, len(before))
-                etcfiles.connect(record, lock.paths, ordered(joined.endpoints), _hosts(self._linked(record, joined)))
+                etcfiles.connect(record, lock.paths, ordered(joined.endpoints), _hosts(self._linked(record)))
                 self._keepers.hand_over(record, seen.number, joined, bound, (network,))
             finally:
                 if bound is not None:
@@ -280,7 +281,7 @@ class Connector:
         try:
             answered = self._keepers.answering(joined)
             self._leave(record, joined, network)
-            etcfiles.connect(record, lock.paths, ordered(joined.endpoints), _hosts(self._linked(record, joined)))
+            etcfiles.connect(record, lock.paths, ordered(joined.endpoints), _hosts(self._linked(record)))
             self._keepers.look(network)
             if answered == network.id:
                 # Another network's keeper answers from here on.
@@ -329,19 +330,42 @@ class Connector:
                 self._drop(found, endpoint)
             return
 
-    def _linked(self, record: Record, joined: Joined) -> list[tuple[Network, Endpoint, str]]:
+    def _check_links(self, record: Record) -> None:
+        """Raises System, in Docker's words, for a `--link` of the default network to a container that cannot be reached there."""
+        for network, links_ in self._default_links(record):
+            there = {endpoint.names[0] for endpoint in self._members().living(network.id)}
+            for alias, name in links_.items():
+                if name in there:
+                    continue
+                try:
+                    other = self._records.get(name)
+                except NotFound:
+                    continue  # with the container the link is gone
+                if any(attachment.network == network.name for attachment in other.networks):
+                    raise System(f"Cannot link to a non running container: /{name} AS /{record.name}/{alias}")
+                raise System(f"Cannot link to /{name}, as it does not belong to the default network")
+
+    def _default_links(self, record: Record) -> list[tuple[Network, dict[str, str]]]:
+        """The default network, if it is in it and has links there, with their aliases and the names that these are for."""
+        wanted = [attachment for attachment in record.networks if attachment.links and attachment.network == BRIDGE]
+        return [(self._networks.find(BRIDGE), dict(map(parse_link, attachment.links))) for attachment in wanted]
+
+    def linked_variables(self, record: Record) -> list[str]:
+        """The variables that tell a container, or one more process of it, of those that it is linked with, as far as they run."""
+        return self._variables(record, self._linked(record))
+
+    def _linked(self, record: Record) -> list[tuple[Network, Endpoint, str]]:
         """Whom the container knows by `--link` in the default network, and as what, as far as they run."""
         found = []
-        for network, _ in joined.endpoints:
-            wanted = [a.links for a in record.networks if network.is_default and a.network == network.name]
-            links_wanted = dict(parse_link(text) for links_ in wanted for text in links_)
-            if not links_wanted:
-                continue
+        for network, wanted in self._default_links(record):
             for endpoint in self._store.endpoints(network.id):
-                for alias, name in links_wanted.items():
-                    if endpoint.address and name in endpoint.names:
+                for alias, name in wanted.items():
+                    if endpoint.address and name == endpoint.names[0]:
                         found.append((network, endpoint, alias))
         return found
+
+    def _variables(self, record: Record, linked: Sequence[tuple[Network, Endpoint, str]]) -> list[str]:
+        return [entry for _, endpoint, alias in linked for entry in self._told(record, endpoint, alias)]
 
     def _told(self, record: Record, endpoint: Endpoint, alias: str) -> list[str]:
         from sampan.engine.linkvariables import variables

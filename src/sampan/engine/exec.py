@@ -18,7 +18,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     from sampan.kernel.cgroup import CgroupDriver
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     class Announcer(Protocol):
         def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
 
+    class Connector(Protocol):
+        def linked_variables(self, record: Record) -> list[str]: ...
+
     class Settler(Protocol):
         def observe(self, record: Record) -> Observation: ...
 
@@ -46,6 +49,9 @@ _LOOK_AGAIN = 0.01
 KEPT_EXECS = 1000
 """How many execs that have ended are kept, at least half of them, for as long as their container runs."""
 
+
+BRIDGE = "bridge"
+"""Not from oci.network: most execs are in containers without links, and need nothing of that."""
 
 PLANNED_EXEC = "planned-"
 """Begins the name of the file, in the run directory, of an exec that was created and not started."""
@@ -81,9 +87,16 @@ class Executor:
     """`POST /containers/{id}/exec` with `/exec/{id}/start`, and `/attach`."""
 
     def __init__(
-        self, records: Records, settler: Settler, cgroups: CgroupDriver, filters: Filters, events: Announcer
+        self,
+        records: Records,
+        settler: Settler,
+        cgroups: CgroupDriver,
+        filters: Filters,
+        connector: Callable[[], Connector],
+        events: Announcer,
     ) -> None:
         self._filters = filters
+        self._connector = connector
         self._records = records
         self._settler = settler
         self._cgroups = cgroups
@@ -172,7 +185,8 @@ class Executor:
         self._events.container(record, f"{action}: {program} {' '.join(arguments)}", {"execID": identifier})
 
     def _start(self, record: Record, handle: Handle, identifier: str, request: ExecRequest) -> Attachment:
-        process = process_object(record, request)
+        linked = any(attachment.links and attachment.network == BRIDGE for attachment in record.networks)
+        process = process_object(record, request, self._connector().linked_variables(record) if linked else ())
         group = cgroup.container_group(record.id, record.host_config)
         plan = make_exec_plan(
             identifier,
@@ -350,9 +364,10 @@ def _forget_oldest(run_directory: str, kind: str = ENDED_EXEC_FILE) -> None:
         pass  # the container ends, or another exec does the same
 
 
-def process_object(record: Record, request: ExecRequest) -> dict[str, Any]:
-    """The OCI process object: the container's own, with what the request says in its place."""
+def process_object(record: Record, request: ExecRequest, variables: Sequence[str] = ()) -> dict[str, Any]:
+    """The OCI process object: the container's own, with what the request says in its place. variables: those that its own ones replace."""
     config, host = record.config, record.host_config
+    own = [*variables, *(config.get("Env") or ())]
     privileged = request.privileged or host["Privileged"]
     capabilities = granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], privileged)
     return {
@@ -360,7 +375,7 @@ def process_object(record: Record, request: ExecRequest) -> dict[str, Any]:
         "consoleSize": {"height": request.size[0], "width": request.size[1]},
         "user": {"username": request.user or config["User"], "additionalGroups": list(host["GroupAdd"] or [])},
         "args": list(request.command),
-        "env": merge_environment(environment({**config, "Tty": request.tty}), list(request.environment)),
+        "env": merge_environment(environment({**config, "Env": own, "Tty": request.tty}), list(request.environment)),
         "cwd": clean_working_directory(request.workdir) or config["WorkingDir"] or "/",
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": no_new_privileges(host),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.engine.endpoints import publishing_network
 from sampan.errors import System
-from sampan.oci.network import OPTION_HOST_ADDRESS
+from sampan.oci.network import OPTION_HOST_ADDRESS, ROUTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from sampan.network.keeperlink import Keeper, Place
-    from sampan.network.ports import Bound
+    from sampan.network.ports import Bound, Wish
     from sampan.oci.network import Endpoint, Network, PublishedPort
     from sampan.steps.trace import Trace
     from sampan.store.layout import Layout
@@ -56,18 +56,30 @@ class Keepers:
         exposed = record.config.get("ExposedPorts") or () if host.get("PublishAllPorts") else ()
         address = publisher.options.get(OPTION_HOST_ADDRESS, "")
         wished = ports.wishes(bindings, exposed, address, ports.host_has_ipv6())
+        routed = [publisher.gateway_mode(six) == ROUTED for six in (False, True)]
+        wished, opened = ports.at_containers(wished, *routed) if any(routed) else (wished, [])
         with self._trace.step("bind ports"):
             try:
-                return ports.bind(wished)
+                bound = ports.bind(wished)
             except ports.PortInUse:
                 # Perhaps of a container that has just ended, whose keeper has not heard of it.
                 self._wake_keepers()
-            try:
-                return ports.bind(wished)
-            except ports.PortInUse as e:
-                raise self._port_in_use(record, e) from None
+                bound = self._bind_again(record, wished)
             except System as e:
                 raise System(f"{_programming(record)}: {e}") from None
+        bound.ports += opened
+        bound.sockets += [None] * len(opened)
+        return bound
+
+    def _bind_again(self, record: Record, wished: list[Wish]) -> Bound:
+        from sampan.network import ports
+
+        try:
+            return ports.bind(wished)
+        except ports.PortInUse as e:
+            raise self._port_in_use(record, e) from None
+        except System as e:
+            raise System(f"{_programming(record)}: {e}") from None
 
     def _wake_keepers(self) -> None:
         from sampan.network import keeperlink

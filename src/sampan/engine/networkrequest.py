@@ -27,6 +27,8 @@ _KNOWN = (
     data.OPTION_INHIBIT,
     data.OPTION_SOURCE,
     data.OPTION_SOURCE6,
+    data.OPTION_MODE,
+    data.OPTION_MODE6,
 )
 # strconv.ParseBool
 _TRUTH = frozenset(("1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"))
@@ -49,6 +51,8 @@ def parse(request: Mapping[str, Any], network_id: str, created: str) -> Network:
     options = _texts("Options", request.get("Options"))
     labels = _texts("Labels", request.get("Labels"))
     link, internal = _link(driver, options, network_id), bool(request.get("Internal"))
+    if not internal and data.ISOLATED in (options.get(data.OPTION_MODE), options.get(data.OPTION_MODE6)):
+        raise InvalidParameter("gateway mode 'isolated' can only be used for an internal network")
     return Network(
         id=network_id,
         name=name,
@@ -194,6 +198,10 @@ def _ipv6(value: str) -> str:
         return "nil ip"
 
 
+def _mode(value: str) -> str:
+    return "" if value in data.GATEWAY_MODES else f"unknown gateway mode {value}"
+
+
 _BRIDGE_CHECKS: dict[str, Callable[[str], str]] = {
     data.OPTION_ICC: _bool,
     data.OPTION_MASQUERADE: _bool,
@@ -201,6 +209,8 @@ _BRIDGE_CHECKS: dict[str, Callable[[str], str]] = {
     data.OPTION_HOST_ADDRESS: _ipv4,
     data.OPTION_SOURCE: _ipv4,
     data.OPTION_SOURCE6: _ipv6,
+    data.OPTION_MODE: _mode,
+    data.OPTION_MODE6: _mode,
 }
 
 

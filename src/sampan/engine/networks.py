@@ -9,7 +9,18 @@ from sampan.engine.failures import told
 from sampan.errors import NotFound, Prohibited
 from sampan.kernel import clock
 from sampan.kernel.files import read_small
-from sampan.oci.network import BRIDGE, DRIVERS, HOST, NONE, PREDEFINED, Endpoint, Network, Pool, predefined_id
+from sampan.oci.network import (
+    BRIDGE,
+    DRIVERS,
+    HOST,
+    ISOLATED,
+    NONE,
+    PREDEFINED,
+    Endpoint,
+    Network,
+    Pool,
+    predefined_id,
+)
 from sampan.store.layout import DEFAULT_ROOT
 from sampan.store.networks import usable
 
@@ -346,7 +357,9 @@ class Networks:
                 chosen = subnets.choose6(taken, self._seed6()) if is_six else subnets.choose(taken, seed)
                 taken.append(chosen)
                 pool = pool.replace(subnet=str(chosen))
-            pools.append(subnets.with_gateway(pool))
+            # One that this host is kept out of has no gateway: its address is a container's.
+            isolated = network.gateway_mode(":" in pool.subnet) == ISOLATED
+            pools.append(pool if isolated else subnets.with_gateway(pool))
         return network.replace(pools=tuple(pools))
 
     def _seed6(self) -> bytes:

@@ -149,7 +149,7 @@ def port_map(record: Record, found: Found) -> dict[str, list[dict[str, str]] | N
         for port in endpoint.ports:
             key = f"{port.port}/{port.protocol}"
             places = shown.get(key) or []
-            shown[key] = [*places, {"HostIp": port.host_address, "HostPort": str(port.host_port)}]
+            shown[key] = [*places, {"HostIp": port.host_address, "HostPort": str(port.host_port or "")}]
     return dict(sorted(shown.items()))
 
 
@@ -159,5 +159,7 @@ def port_list(record: Record, found: Found) -> list[dict[str, Any]]:
     for key, places in port_map(record, found).items():
         number, _, protocol = key.partition("/")
         own = {"PrivatePort": int(number), "Type": protocol}
-        items += [{"IP": p["HostIp"], **own, "PublicPort": int(p["HostPort"])} for p in places or ()] or [own]
+        # What is reached at the container's own address has no place on this host.
+        placed = [place for place in places or () if place["HostPort"]]
+        items += [{"IP": p["HostIp"], **own, "PublicPort": int(p["HostPort"])} for p in placed] or [own]
     return items

@@ -249,7 +249,7 @@ class Wiring:
     def _executor(self) -> Any:
         from sampan.engine.exec import Executor
 
-        return Executor(self.records, self.settler, self.cgroups, self.filters, self.events)
+        return Executor(self.records, self.settler, self.cgroups, self.filters, lambda: self.connector, self.events)
 
     def _filters(self) -> Any:
         from sampan.runtime.filters import Filters

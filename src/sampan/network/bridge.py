@@ -12,7 +12,7 @@ from sampan.errors import Conflict, InvalidParameter, System
 from sampan.kernel import links
 from sampan.kernel.libc import KernelError
 from sampan.network import parameters
-from sampan.oci.network import BRIDGE, OPTION_BRIDGE, OPTION_ICC, OPTION_INHIBIT, OPTION_MTU
+from sampan.oci.network import BRIDGE, ISOLATED, OPTION_BRIDGE, OPTION_ICC, OPTION_INHIBIT, OPTION_MTU
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def _bridge(host: Socket, network: Network) -> int:
         return found.index  # it is brought up last: all of it is there
     parameters.quiet(network.link, network.ipv6)
     for pool in network.pools:
-        if ":" not in pool.subnet and network.option(OPTION_INHIBIT, False):
+        six = ":" in pool.subnet
+        if network.gateway_mode(six) == ISOLATED or (not six and network.option(OPTION_INHIBIT, False)):
             continue
         _add_gateway(host, found.index, pool)
     links.set_up(host, found.index, network.link)

@@ -180,6 +180,8 @@ class Keeper:
         if network is not None and not network.is_default and self._answers(endpoint.container):
             kept.restore_names(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         for port in endpoint.ports:
+            if not port.host_port:
+                continue  # nothing of this host's
             try:
                 for bound in ports.bind_again([port]).sockets:
                     if bound is not None:

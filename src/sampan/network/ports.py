@@ -99,6 +99,22 @@ def _wish(key: str, binding: Mapping[str, str], default_address: str, ipv6: bool
     return Wish(port, protocol or "tcp", addresses, first, last)
 
 
+def at_containers(wished: Iterable[Wish], four: bool, six: bool) -> tuple[list[Wish], list[PublishedPort]]:
+    """Of wishes, what is left for this host, and what is reached at the container's own address.
+
+    four, six: whether that is so for IPv4, and for IPv6 (gateway mode `routed`): which of the host's addresses and ports was named means nothing then.
+    """
+    left, opened = [], dict[PublishedPort, None]()
+    for wish in wished:
+        routed = [address for address in wish.addresses if (six if ":" in address else four)]
+        for address in routed:
+            opened[PublishedPort(wish.port, wish.protocol, EVERYWHERE6 if ":" in address else EVERYWHERE, 0)] = None
+        addresses = tuple(address for address in wish.addresses if address not in routed)
+        if addresses:
+            left.append(wish.replace(addresses=addresses))
+    return left, list(opened)
+
+
 def bind(wished: Iterable[Wish]) -> Bound:
     """Bind them all, or none. Raises PortInUse, System."""
     bound = Bound()

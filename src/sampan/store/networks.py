@@ -132,6 +132,7 @@ class Networks:
         if self.named(network.name) is not None:
             raise name_conflict(network.name)
         paths = self.paths(network.id)
+        self._staging.collect_garbage()  # of a maker that was killed: nobody else makes one now
         with self._staging.begin() as staged:
             with self._trace.step("write network", f"{staged.path}/network.json"):
                 os.mkdir(f"{staged.path}/endpoints", 0o700)
