@@ -36,6 +36,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("full")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What a shim does, it does however it was started: modules with `LAUNCHERS` (`support.boxes`) run with each of these."""
+    launchers = getattr(metafunc.module, "LAUNCHERS", None)
+    for name in ("box", "boxes"):
+        if launchers and name in metafunc.fixturenames:
+            metafunc.parametrize(name, launchers, indirect=True)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # Not skipped: a run that could not show what it is there to show has failed.

@@ -21,17 +21,19 @@ from sampan.steps.trace import Event
 
 from support import host
 from support.box import Box, Boxes, boxes_below
-from support.boxes import directory
+from support.boxes import BOTH_LAUNCHERS, directory
 from support.patience import eventually
 
 __all__ = ["directory"]
 
 pytestmark = [pytest.mark.root, pytest.mark.core, pytest.mark.patience(240)]
 
+LAUNCHERS = BOTH_LAUNCHERS
+
 
 @pytest.fixture
-def boxes(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as made:
+def boxes(directory: Path, request: pytest.FixtureRequest) -> Iterator[Boxes]:
+    with boxes_below(directory, directory / "rootfs", getattr(request, "param", "exec")) as made:
         yield made
 
 

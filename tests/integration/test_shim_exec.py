@@ -13,12 +13,13 @@ from sampan.errors import Conflict, StartFailed, System
 from sampan.runtime.handle import STDOUT, Attachment
 
 from support.box import Box, Boxes, collect
-from support.boxes import box, children, directory
+from support.boxes import BOTH_LAUNCHERS, box, children, directory
 from support.patience import eventually, patience
 
 __all__ = ["box", "directory"]
 
 pytestmark = [pytest.mark.root, pytest.mark.core]
+LAUNCHERS = BOTH_LAUNCHERS
 
 
 def descriptors(pid: int) -> list[str]:

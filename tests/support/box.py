@@ -13,9 +13,10 @@ from typing import Any
 
 from sampan.kernel import cgroup
 from sampan.runtime.handle import STDERR, STDOUT, Attachment, Handle
-from sampan.runtime.launcher import ExecLauncher
+from sampan.runtime.launcher import ExecLaunch, ExecLauncher
 from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
 from sampan.runtime.spec import make_spec
+from sampan.runtime.zygotes import ZygoteLaunch, ZygoteLauncher, Zygotes
 from sampan.shim.protocol import ExecPlan, LaunchPlan, LogPlan
 from sampan.steps.trace import Event, Trace
 
@@ -69,7 +70,7 @@ class Box:
     """A container's directory, its plan, and what runs of it.
 
     config and host are entries of the record's `config` and `host_config`. files: what is bound over the image's. log: where
-    output is kept instead of in one json-file.
+    output is kept instead of in one json-file. zygote: the directory of one that makes its shim; "" for a fresh interpreter.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Box:
         host: dict[str, Any] | None = None,
         files: dict[str, str] | None = None,
         log: LogPlan | None = None,
+        zygote: str = "",
         **facts: Any,
     ) -> None:
         self.id = os.urandom(32).hex()
@@ -96,6 +98,7 @@ class Box:
         self.driver = cgroup.detect()
         self.group = cgroup.group_name(self.id, f"sampan-test-{os.getpid()}")
         self.trace = Trace()
+        self.zygote = zygote
         record = {
             "id": self.id,
             "path": command[0],
@@ -128,7 +131,15 @@ class Box:
 
     def start(self, descriptors: dict[str, int] | None = None) -> Attachment:
         """Start it. The connection is there if `attached`."""
-        return self._kept(ExecLauncher(self.trace).open().start(self.plan(), descriptors or {}))
+        return self._kept(self.launch().start(self.plan(), descriptors or {}))
+
+    def launch(self) -> ZygoteLaunch | ExecLaunch:
+        """A shim that waits for its plan, of the kind that it is to be."""
+        if not self.zygote:
+            return ExecLauncher(self.trace).open()
+        launch = ZygoteLauncher(self.zygote, ExecLauncher(self.trace), self.trace).open()
+        assert isinstance(launch, ZygoteLaunch), "the test's zygote is not there"
+        return launch
 
     def _kept(self, attachment: Attachment | None) -> Attachment:
         """Closed at the end of the test, if the test does not do it."""
@@ -219,13 +230,14 @@ class Box:
 class Boxes:
     """Makes boxes, and takes them away with a look at what is left on the host."""
 
-    def __init__(self, directory: Path, rootfs: Path) -> None:
+    def __init__(self, directory: Path, rootfs: Path, zygote: str = "") -> None:
         self.directory = directory
         self.rootfs = rootfs
+        self.zygote = zygote
         self._made: list[Box] = []
 
     def __call__(self, *command: str, rootfs: Path | None = None, **options: Any) -> Box:
-        box = Box(self.directory, rootfs or self.rootfs, *command, **options)
+        box = Box(self.directory, rootfs or self.rootfs, *command, zygote=self.zygote, **options)
         self._made.append(box)
         return box
 
@@ -244,13 +256,21 @@ class Boxes:
 
 
 @contextmanager
-def boxes_below(directory: Path, rootfs: Path) -> Iterator[Boxes]:
-    """Boxes for one test; nothing of theirs is left behind it: no mount on the host, no process, no cgroup."""
-    boxes = Boxes(directory, rootfs)
+def boxes_below(directory: Path, rootfs: Path, launcher: str = "exec") -> Iterator[Boxes]:
+    """Boxes for one test; nothing of theirs is left behind it: no mount on the host, no process, no cgroup.
+
+    launcher: "exec", or "zygote" for shims of one that is the test's own.
+    """
+    place = str(directory / "zygote") if launcher == "zygote" else ""
+    boxes = Boxes(directory, rootfs, place)
     try:
+        if place:
+            Zygotes(place).keep(3600)
         yield boxes
     finally:
         boxes.close()
+        if place:
+            Zygotes(place).stop()
         parent = f"sampan-test-{os.getpid()}"
         eventually(lambda: not host.processes(str(directory)), 3, "processes of the test have ended")
         assert not host.mounts(directory)

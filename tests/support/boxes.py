@@ -29,9 +29,13 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+BOTH_LAUNCHERS = ["exec", pytest.param("zygote", marks=pytest.mark.long)]
+"""The name under which a module says that its tests with boxes are to be run with both launchers (`conftest`): `LAUNCHERS = BOTH_LAUNCHERS`."""
+
+
 @pytest.fixture
-def box(directory: Path) -> Iterator[Boxes]:
-    with boxes_below(directory, directory / "rootfs") as boxes:
+def box(directory: Path, request: pytest.FixtureRequest) -> Iterator[Boxes]:
+    with boxes_below(directory, directory / "rootfs", getattr(request, "param", "exec")) as boxes:
         yield boxes
 
 

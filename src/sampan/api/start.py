@@ -27,6 +27,7 @@ def serve(
     tls = security["tls"]
     wanted = Security(Tls(*tls) if tls else None, security["without_tls"], security["without_authentication"])
     _raise_limit()
+    engine.attend()
     listeners = []
     try:
         for address in addresses:

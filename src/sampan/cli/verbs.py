@@ -81,6 +81,7 @@ VERBS = {
     "top": Entry("sampan.cli.top", "TOP", "Show the processes of a container"),
     "unpause": Entry("sampan.cli.containers", "UNPAUSE", "Let the processes of paused containers go on"),
     "update": Entry("sampan.cli.update", "UPDATE", "Change the limits and the restart policy of containers"),
+    "warm": Entry("sampan.cli.warm", "WARM", "Keep a process at hand that makes starts fast, for a while"),
     "wait": Entry("sampan.cli.containers", "WAIT", "Wait until containers stop, then print their exit codes"),
 }
 

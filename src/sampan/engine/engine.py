@@ -93,6 +93,12 @@ class Engine:
         system: System = self._wiring.system
         return system
 
+    def attend(self) -> None:
+        """Be what a server is: a process that lives long and starts many containers. The first start brings up a zygote
+        (docs/performance.md), which leaves with this process. To be called before the first start.
+        """
+        self._wiring.attended = True
+
     def events(
         self,
         since: str | float | None = None,

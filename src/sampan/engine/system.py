@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import sampan
+from sampan.errors import System as Failure
 from sampan.kernel import clock
 from sampan.oci import lifecycle, platform
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     class Checker(Protocol):
         def check(self, repair: bool, deep: bool) -> list[Finding]: ...
 
+    class Warmth(Protocol):
+        def keep(self, seconds: int) -> int: ...
+        def stop(self) -> bool: ...
+
     class Images(Protocol):
         def list(self) -> list[dict[str, Any]]: ...
 
@@ -61,6 +66,7 @@ class System:
         usage: Callable[[], Usage],
         pruner: Callable[[], Pruner],
         checker: Callable[[], Checker],
+        warmth: Callable[[], Warmth],
     ) -> None:
         self._layout = layout
         self._records = records
@@ -72,6 +78,24 @@ class System:
         self._usage = usage
         self._pruner = pruner
         self._checker = checker
+        self._warmth = warmth
+
+    def warm(self, seconds: int = 600) -> int:
+        """Have a process at hand that makes starts fast, until nothing was started for that long; its pid. See docs/performance.md.
+
+        Raises System.
+        """
+        try:
+            return self._warmth().keep(seconds)
+        except OSError as e:
+            raise Failure(f"cannot start a zygote: {(e.strerror or str(e)).lower()}") from None
+
+    def cool(self) -> bool:
+        """End that process; whether there was one. Containers do not notice it, and a server starts another. Raises System."""
+        try:
+            return self._warmth().stop()
+        except OSError as e:
+            raise Failure(f"cannot end the zygote: {(e.strerror or str(e)).lower()}") from None
 
     def check(self, repair: bool = False, deep: bool = False) -> list[Finding]:
         """What in the store does not fit together; with `repair` mended where nothing can be lost by that.

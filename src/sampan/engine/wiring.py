@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sampan.store.layout import Layout
 
 TYPE_CHECKING = False
@@ -24,6 +26,8 @@ class Wiring:
         self.settings = settings
         self.trace = trace
         self.notify = notify
+        self.attended = False
+        """Whether this process lives long and starts much: it has a zygote then."""
         self.layout = Layout(settings.root, settings.run_root)
         self.layout.make(trace)
 
@@ -189,7 +193,17 @@ class Wiring:
         # Apart from the starter, whose modules are imported while the shim's interpreter comes up already.
         from sampan.runtime.launcher import ExecLauncher
 
-        return ExecLauncher(self.trace)
+        launcher = ExecLauncher(self.trace)
+        if not self.attended and not os.path.isdir(self.layout.zygote):
+            return launcher
+        from sampan.runtime.zygotes import ZygoteLauncher
+
+        return ZygoteLauncher(self.layout.zygote, launcher, self.trace, self.attended)
+
+    def _warmth(self) -> Any:
+        from sampan.runtime.zygotes import Zygotes
+
+        return Zygotes(self.layout.zygote)
 
     def _starter(self) -> Any:
         from sampan.engine.start import Starter
@@ -437,4 +451,5 @@ class Wiring:
             lambda: self.usage,
             lambda: self.pruner,
             lambda: self.checker,
+            lambda: self.warmth,
         )

@@ -118,6 +118,15 @@ def spawn_apart(script: str, arguments: list[str], control: int) -> int:
     return spawn(script, [str(len(groups)), *groups, *arguments], control)
 
 
+def spawn_zygote(arguments: list[str], line: int) -> None:
+    """Start a zygote (`shim.zygote`), which forks away from us, and live where shims do. Raises OSError."""
+    pid = spawn(SHIM, ["zygote", *arguments, *_placement()], line)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # The program that uses the library reaps all its children by itself.
+
+
 class ExecLaunch:
     """One shim, from its interpreter's start to the answer to its plan."""
 

@@ -1,7 +1,7 @@
 """What the processes of a container say to each other: the one table, for both sides.
 
     launcher (command, library, server)            monitor                stage1 / stage2 (= init)
-       | posix_spawn ------------------------------> boots, waits
+       | posix_spawn ------------------------------> boots, waits (or is forked by a zygote, and says READY)
        | PLAN + descriptors -----------------------> runs its steps
        |                                              | fork ---------------> stage1: host's privileges
        |                                              |                       clone3(CLONE_PARENT) -> stage2
@@ -54,7 +54,7 @@ VERSION = 1
 """Of this table and of LaunchPlan; a launcher and its shim come from the same files, a client may be newer."""
 
 # launcher <-> monitor
-PLAN, STARTED, FAILED, BEGIN, GO = 1, 2, 3, 4, 5
+PLAN, STARTED, FAILED, BEGIN, GO, READY = 1, 2, 3, 4, 5, 10
 # stages -> monitor
 DONE, INIT, LAST, MEET = 6, 7, 8, 9
 # client -> monitor
@@ -74,6 +74,9 @@ WAITING = "waiting."
 """Begins the names of descriptors that are connections of clients who were there before the start (`runtime.waiting`)."""
 LOSS_FILE = "log-lost"
 """A file of the run directory: what of the output could not be written to the log, as a JSON object (`shim.logs`)."""
+
+ZYGOTE_FORK, ZYGOTE_KEEP, ZYGOTE_STOP = b"fork", b"keep ", b"stop"
+"""What is said to a zygote: see `shim.zygote`."""
 
 CONTROL_FD = 3
 """The launcher's socket in a shim that was just started."""

@@ -224,6 +224,7 @@ class Layout:
         self.mounted_volumes = f"{self.volumes}/.mounted"
         self.filters = f"{self.run_root}/.filters"
         self.running_networks = f"{self.run_root}/.networks"
+        self.zygote = f"{self.run_root}/.zygote"  # made by who starts one
         self.names_lock = f"{self.locks}/names.lock"
         self.images_lock = f"{self.locks}/images.lock"
         self.volumes_lock = f"{self.locks}/volumes.lock"

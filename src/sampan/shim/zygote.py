@@ -1,0 +1,216 @@
+"""The zygote: a process that has imported all that a shim will ever run, and forks a shim for each request.
+
+    launcher                                   zygote                        shim
+       | posix_spawn, a line ------------------> boots
+       | {stamp} + listening socket, lock -----> compares; serves, as long as it has the lock
+       | FORK + the shim's socket -------------> clone3(CLONE_PARENT) -----> monitor
+       |<- READY ----------------------------------------------------------- over the shim's socket; then as `protocol` has it
+       | KEEP seconds -------------------------> stays that long without a request, also without a line
+       |<- its pid -----------------------------
+       | STOP ---------------------------------> leaves
+
+Packets over a socket below the run root, which only its owner may connect to. It is an accelerator: what it does not do, because it
+was killed, is stopped, or has other surroundings, a fresh interpreter does (`runtime.zygotes`).
+
+It has one thread, no state but its lines, and is sealed before it forks for the first time: what a shim of it runs came from the disk
+when it began, whatever has been installed since. A shim is its sibling, not its child: it waits for none, and none notices its end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.kernel import placement
+
+# First of all, so that nobody waits for what is imported now. The arguments: the directory and the name of its socket, then where to live.
+_, _, DIRECTORY, NAME, _birthplace, *_groups = sys.argv
+if not placement.fork_away(_birthplace, _groups):
+    os._exit(0)
+
+# ruff: noqa: E402
+import _socket
+import fcntl
+import gc
+import select
+import struct
+import time
+
+from sampan.shim import boot, monitor, seal  # noqa: F401  # boot first: it gives back what the interpreter brought
+
+seal.forget_documentation()
+# What a shim imports only if its container asks for it. Here it costs no container anything: the memory is shared.
+from sampan.kernel import devicefilter, files, process, surroundings  # noqa: F401
+
+seal.forget_documentation()
+from sampan.shim import compressor, health, keeperwatch, locallog, protocol  # noqa: F401
+
+seal.forget_documentation()
+from sampan.steps import cgroups, changeroot, ids, moremounts, mounts, namespaces, sources  # noqa: F401
+
+seal.forget_documentation()
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any, NoReturn
+else:
+    import _signal
+
+_ROOM = 1 << 16
+_MOST_LINES = 512
+_LOOK_SECONDS = 5.0
+"""How often it looks whether its directory is still there, and whether its time is over."""
+_UNUSED_SECONDS = 300.0
+"""Without a request, after which it leaves though somebody has a line: the next one starts another."""
+_PEER = struct.Struct("3i")
+
+
+class Zygote:
+    """Serves lines. `name`: of its socket in `directory`."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._poll = select.poll()
+        self._listener: Any = None
+        self._lines: dict[int, Any] = {}
+        self._kept = 0.0
+        self._used = time.monotonic()
+        self._leaving = False
+
+    def serve(self, listener: int, line: Any) -> None:
+        """Until nobody is there any more, nobody has asked for anything for long, or it is told to stop."""
+        self._listener = _socket.socket(fileno=listener)
+        self._listener.setblocking(False)
+        self._poll.register(listener, select.POLLIN)
+        self._add(line)
+        gc.collect()
+        gc.freeze()  # a collection in a shim would write to every object, and so copy the pages that it shares with us
+        while not self._leaving and (left := self._seconds_left()) > 0:
+            for fd, _ in self._poll.poll(int(min(left, _LOOK_SECONDS) * 1000) + 1):
+                if fd == listener:
+                    self._accept()
+                elif fd in self._lines:
+                    self._take(self._lines[fd])
+        self._leave()
+
+    def _seconds_left(self) -> float:
+        if not os.path.exists(f"{self._directory}/{self._name}"):
+            return 0.0
+        stays = max(self._kept, _UNUSED_SECONDS if self._lines else 0.0)
+        return self._used + stays - time.monotonic()
+
+    def _leave(self) -> None:
+        try:
+            os.unlink(f"{self._directory}/{self._name}")
+        except OSError:
+            pass  # its directory is gone
+
+    def _accept(self) -> None:
+        try:
+            fd, _ = self._listener._accept()
+        except OSError:
+            return
+        line = _socket.socket(fileno=fd)
+        # The directory lets nobody else in; this is for a descriptor of it that went astray.
+        _, uid, _ = _PEER.unpack(line.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _PEER.size))
+        if uid != os.geteuid() or len(self._lines) >= _MOST_LINES:
+            line.close()
+            return
+        self._add(line)
+
+    def _add(self, line: Any) -> None:
+        line.setblocking(False)
+        self._lines[line.fileno()] = line
+        self._poll.register(line.fileno(), select.POLLIN)
+
+    def _drop(self, line: Any) -> None:
+        self._poll.unregister(line.fileno())
+        del self._lines[line.fileno()]
+        line.close()
+
+    def _take(self, line: Any) -> None:
+        """One message of a line, or its end."""
+        try:
+            received = receive(line)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b"", []
+        message, descriptors = received
+        try:
+            if message == protocol.ZYGOTE_FORK and len(descriptors) == 1:
+                self._used = time.monotonic()
+                self._fork(descriptors.pop())
+            elif message.startswith(protocol.ZYGOTE_KEEP) and message[len(protocol.ZYGOTE_KEEP) :].isdigit():
+                self._used, self._kept = time.monotonic(), float(message[len(protocol.ZYGOTE_KEEP) :])
+                line.send(b"%d" % os.getpid())
+            elif message == protocol.ZYGOTE_STOP:
+                self._leaving = True
+            else:
+                self._drop(line)  # its end, or somebody who speaks something else
+        except OSError:
+            pass  # no process, no memory: the launcher sees its socket hang up, and helps itself
+        finally:
+            files.close_all(descriptors)
+
+    def _fork(self, control: int) -> None:
+        try:
+            if process.clone3(process.CLONE_PARENT) == 0:
+                self._become_shim(control)
+        finally:
+            os.close(control)
+
+    def _become_shim(self, control: int) -> NoReturn:
+        """What `boot` does for a shim with an interpreter of its own, less what was done before the fork."""
+        try:
+            for line in (self._listener, *self._lines.values()):
+                line.detach()  # these numbers will be others' in this process
+            os.dup2(control, protocol.CONTROL_FD, inheritable=False)
+            process.close_range(protocol.CONTROL_FD + 1)
+            os.write(protocol.CONTROL_FD, protocol.frame(protocol.READY))
+            monitor.main(protocol.CONTROL_FD)
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+
+def receive(line: Any) -> tuple[bytes, list[int]]:
+    """A message and its descriptors; nothing of either at the end. Raises OSError."""
+    data, ancillary, _, _ = line.recvmsg(_ROOM, _socket.CMSG_SPACE(4 * 8), _socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            descriptors += struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
+    return data, descriptors
+
+
+def main() -> None:
+    """The process from here on: take what the launcher made, be what it asked for, serve."""
+    process.close_range(protocol.CONTROL_FD + 1)
+    os.setsid()
+    os.umask(0)
+    os.chdir("/")
+    process.set_name("sampan-zygote")
+    process.set_dumpable(False)
+    placement.be_spared()
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)
+    # Away from the number that a shim's socket is to have.
+    line = _socket.socket(fileno=fcntl.fcntl(protocol.CONTROL_FD, fcntl.F_DUPFD_CLOEXEC, protocol.CONTROL_FD + 1))
+    os.close(protocol.CONTROL_FD)
+    message, descriptors = receive(line)
+    if len(descriptors) == 2 and _is_what_is_asked_for(message):
+        seal.seal()
+        Zygote(DIRECTORY, NAME).serve(descriptors[0], line)
+    os._exit(0)
+
+
+def _is_what_is_asked_for(message: bytes) -> bool:
+    """Whether we are made of the files that the launcher has seen: an upgrade may have come in between."""
+    asked = protocol.loads(message)
+    try:
+        return bool(surroundings.stamp(asked["directories"]) == asked["stamp"])
+    except OSError:
+        return False
