@@ -42,9 +42,11 @@ def processes(directory: str) -> dict[int, str]:
     wanted = os.fsencode(directory)
     ours = _ancestors()
     found = {}
+    # Most processes are in our own mount namespace, or in one with others: each is read once, not once for each of them.
+    namespaces = {os.readlink("/proc/self/ns/mnt"): False}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) not in ours:
-            reason = _speaks_of(f"/proc/{entry}", wanted)
+            reason = _speaks_of(f"/proc/{entry}", wanted, namespaces)
             if reason:
                 found[int(entry)] = f"{_command(entry)} ({reason})"
     return found
@@ -61,15 +63,18 @@ def _ancestors() -> set[int]:
     return pids
 
 
-def _speaks_of(proc: str, wanted: bytes) -> str:
+def _speaks_of(proc: str, wanted: bytes, namespaces: dict[str, bool]) -> str:
+    """Why a process has to do with it, "" if it has not. Read by the system's own calls: it is asked of all, for every test."""
     try:
-        if Path(f"{proc}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+        arguments = _read(f"{proc}/cmdline")
+        if not arguments:  # the kernel's, or a zombie
             return ""
-        if wanted in Path(f"{proc}/cmdline").read_bytes():
+        if wanted in arguments:
             return "an argument"
-        if wanted in Path(f"{proc}/mountinfo").read_bytes() and os.readlink(f"{proc}/ns/mnt") != os.readlink(
-            "/proc/self/ns/mnt"
-        ):
+        namespace = os.readlink(f"{proc}/ns/mnt")
+        if namespace not in namespaces:
+            namespaces[namespace] = wanted in _read(f"{proc}/mountinfo")
+        if namespaces[namespace]:
             return "a mount"
         if os.fsencode(os.readlink(f"{proc}/cwd")).startswith(wanted):
             return "its working directory"
@@ -79,6 +84,18 @@ def _speaks_of(proc: str, wanted: bytes) -> str:
     except OSError:
         pass  # it ended meanwhile
     return ""
+
+
+def _read(path: str) -> bytes:
+    """A file of /proc, whole, however often it has to be asked for the rest."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def _command(pid: str) -> str:

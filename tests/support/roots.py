@@ -63,6 +63,8 @@ class Root:
 
     def remove_containers(self) -> None:
         """Remove every container by the command's own means; an AssertionError if it cannot."""
+        if not any((self.root / place).is_dir() and os.listdir(self.root / place) for place in PER_CONTAINER):
+            return  # the command is not started for nothing: after each of a thousand tests
         if ids := self.cli("ps", "-aq").ok().out.split():
             self.cli("rm", "-f", *ids, timeout=120).ok()
 
