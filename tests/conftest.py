@@ -8,8 +8,8 @@ new_root              an empty store for one test, checked in the same way
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from support import debian
+from support import debian, durations
 from support.patience import patience
 from support.roots import BASE, Root
 
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from support.command import Command
 
 # Properties are tried with the same examples in every run, so that a failure belongs to the change that is tested, and
-# without a time limit for making or trying them, which a busy machine breaks. `make check` tries a few of them (--hypothesis-profile).
+# without a time limit for making or trying them, which a busy machine breaks. All of them are tried by `make test-long`;
+# `make test` and `make check` try a few (--hypothesis-profile).
 _UNTIMED = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("full", derandomize=True, deadline=None, suppress_health_check=_UNTIMED)
 hypothesis.settings.register_profile(
     "check", derandomize=True, deadline=None, suppress_health_check=_UNTIMED, max_examples=8
+)
+hypothesis.settings.register_profile(
+    "some", derandomize=True, deadline=None, suppress_health_check=_UNTIMED, max_examples=25
 )
 hypothesis.settings.load_profile("full")
 
@@ -49,6 +53,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # Not skipped: a run that could not show what it is there to show has failed.
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.fail("this test needs root (make check runs those that do not)", pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several run at once, the files that take longest come first; each in its own order."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    known = durations.read()
+    tests = config.rootpath / "tests"
+    kinds: dict[str, set[bool]] = {}
+    for item in items:
+        kinds.setdefault(str(item.path), set()).add(item.get_closest_marker("long") is not None)
+    expected = {
+        path: sum(known.get((os.path.relpath(path, tests), kind), 0) for kind in found) for path, found in kinds.items()
+    }
+    items.sort(key=lambda item: -expected[str(item.path)])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,7 +96,7 @@ def test_directory() -> Iterator[str]:
     path = BASE / f"run-{os.getpid()}"
     path.mkdir(parents=True)
     yield str(path)
-    shutil.rmtree(path)
+    subprocess.run(["rm", "-rf", path], check=True)
 
 
 @pytest.fixture(scope="session")

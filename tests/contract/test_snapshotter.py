@@ -403,7 +403,7 @@ def shown(top: dict[bytes, tuple[object, ...]]) -> dict[bytes, tuple[object, ...
     return {path: (*what[:3], *what[6:]) for path, what in top.items() if path}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(suppress_health_check=list(HealthCheck))
 @given(layers=st.lists(LAYER, min_size=1, max_size=4))
 def test_both_show_the_same(layers: list[list[tuple[object, ...]]], tmp_path_factory: pytest.TempPathFactory) -> None:
     top = tmp_path_factory.mktemp("pair")

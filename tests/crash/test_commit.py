@@ -114,7 +114,8 @@ def test_the_next_commit_is_not_in_the_way_of_a_killed_one(new_root: Root) -> No
         engine.images.collect()  # As rmi and prune do.
 
 
-def test_the_first_container_of_a_committed_image(new_root: Root) -> None:
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long, id="every"), pytest.param(4, id="some")])
+def test_the_first_container_of_a_committed_image(new_root: Root, stride: int) -> None:
     """A commit leaves the unpacking to it: killed at any step of that, the next one has the whole layer all the same."""
     with new_root.engine() as engine:
         engine.containers.create("base", ["sh", "-c", "echo 1 >/f"], name="box", network="none").start()
@@ -132,7 +133,7 @@ def test_the_first_container_of_a_committed_image(new_root: Root) -> None:
             assert engine.system.check() == [], f"step {at}"
             if not killed:
                 break
-            at += 1
+            at += stride
         assert at > 10
 
 

@@ -44,7 +44,7 @@ def strides(often: int, seldom: int) -> pytest.MarkDecorator:
     )
 
 
-every = strides(1, 9)
+every = strides(1, 15)
 Action = Callable[[sampan.Engine], object]
 
 
@@ -232,7 +232,7 @@ def test_update(ready: Root) -> None:
     Crashes(ready, make_and_start, update).at_every_step(of_the_engine, check)
 
 
-@strides(7, 30)
+@strides(7, 60)
 def test_boot(ready: Root, stride: int) -> None:
     """Killed anywhere in it, the next one completes it: what was to be started runs, once, and nothing else does."""
     policies = {"one": "always", "two": "unless-stopped", "three": "on-failure", "four": "no"}
@@ -332,7 +332,8 @@ def nothing_chosen(_event: Event) -> bool:
     return False
 
 
-def test_create(ready: Root) -> None:
+@strides(1, 4)
+def test_create(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         assert [c.status for c in found] in ([], ["created"])
         if not found:
@@ -340,7 +341,7 @@ def test_create(ready: Root) -> None:
             with ready.engine() as engine:
                 make(engine)
 
-    assert Crashes(ready, nothing, make).at_every_step(of_the_engine, check) >= 20
+    assert Crashes(ready, nothing, make).at_every_step(of_the_engine, check, stride=stride) >= 20
 
 
 def test_start_whose_command_is_killed_at_its_own_steps(ready: Root) -> None:
@@ -398,7 +399,7 @@ def test_remove(ready: Root) -> None:
     assert Crashes(ready, make, remove).at_every_step(of_the_engine, check) >= 10
 
 
-@strides(1, 5)
+@strides(1, 8)
 def test_remove_of_a_running_one(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         assert [c.status for c in found] in ([], ["running"], ["exited"])
@@ -406,7 +407,7 @@ def test_remove_of_a_running_one(ready: Root, stride: int) -> None:
     assert Crashes(ready, make_and_start, remove_by_force).at_every_step(of_the_engine, check, stride=stride) >= 14
 
 
-@strides(1, 5)
+@strides(1, 12)
 def test_run_with_rm(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         # Killed between create and start it stays as created, as with Docker; else it ends and goes by itself.
@@ -440,7 +441,8 @@ def test_rename(ready: Root) -> None:
     assert Crashes(ready, make, rename).at_every_step(of_the_engine, check) >= 6
 
 
-def test_recovery_itself(ready: Root) -> None:
+@strides(1, 3)
+def test_recovery_itself(ready: Root, stride: int) -> None:
     """The command that finishes what another left may be killed as well."""
 
     def leave_halves(engine: sampan.Engine) -> None:
@@ -459,7 +461,7 @@ def test_recovery_itself(ready: Root) -> None:
         (third,) = found
         assert third.status == "created"
 
-    assert Crashes(ready, leave_halves, listing).at_every_step(of_the_engine, check) >= 6
+    assert Crashes(ready, leave_halves, listing).at_every_step(of_the_engine, check, stride=stride) >= 6
 
 
 def test_the_error_of_a_killed_start_says_what_happened(ready: Root) -> None:

@@ -74,7 +74,7 @@ def test_a_removal_is_told_once(ready: Root) -> None:
     assert at > 10
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long, id="every"), pytest.param(6, id="some")])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long, id="every"), pytest.param(13, id="some")])
 def test_the_end_of_a_lost_container_is_told_once(ready: Root, stride: int) -> None:
     at = 0
     while True:

@@ -60,6 +60,7 @@ def resting(box: Container, at_least: int = 4) -> Container:
 
 
 def made(engine: sampan.Engine, command: list[str], policy: str, **options: Any) -> Container:
+    options = options if "network_mode" in options else {"network": "none", **options}
     box = engine.containers.create("base", command, restart_policy=policy, **options)
     box.start()
     return box

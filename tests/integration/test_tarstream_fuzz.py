@@ -14,12 +14,7 @@ from sampan.store.tarwriter import TarWriter
 
 from support.archives import END, base256, directory, header, member, padded, pax, summed, symlink
 
-BOUNDED = settings(
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+BOUNDED = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 SEED = b"".join(
     (
