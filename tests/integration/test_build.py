@@ -48,7 +48,8 @@ def build(store: Root, context: Path) -> Build:
 
 def _build(cli: Command, context: Path, text: str, *flags: str) -> Result:
     (context / "Dockerfile").write_text(text)
-    return cli("build", "-t", "it", *flags, str(context))
+    network = () if "--network" in flags else ("--network", "none")
+    return cli("build", "-t", "it", *network, *flags, str(context))
 
 
 def config(cli: Command, name: str = "it") -> dict[str, Any]:
@@ -57,7 +58,7 @@ def config(cli: Command, name: str = "it") -> dict[str, Any]:
 
 
 def run(cli: Command, *command: str) -> str:
-    return cli("run", "--rm", "it", *command).ok().out
+    return cli("run", "--rm", "--network", "none", "it", *command).ok().out
 
 
 def steps(result: Result) -> list[str]:
@@ -352,8 +353,8 @@ def test_what_is_the_same_is_not_done_again(build: Build, store: Root, context: 
     ],
 )  # fmt: skip
 def test_what_a_step_depends_on(build: Build, before: str, after: str, cached: bool) -> None:
-    build(f"FROM base\n{before}").ok()
-    last = steps(build(f"FROM base\n{after}").ok())[-1]
+    build(f"FROM base\n{before}", "--network", "default").ok()
+    last = steps(build(f"FROM base\n{after}", "--network", "default").ok())[-1]
     assert last.endswith("CACHED" if cached else "DONE")
 
 
@@ -496,7 +497,7 @@ def test_check(store: Root, context: Path) -> None:
 def test_an_interrupt_leaves_nothing_and_keeps_the_cache(new_root: Root, context: Path, number: int) -> None:
     text = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
     (context / "Dockerfile").write_text(text)
-    process = new_root.cli.start("build", str(context), stderr=-1)
+    process = new_root.cli.start("build", "--network", "none", str(context), stderr=-1)
     assert process.stderr is not None
     for line in process.stderr:
         if line.endswith(b" begun\n"):
@@ -513,7 +514,7 @@ def test_an_interrupt_leaves_nothing_and_keeps_the_cache(new_root: Root, context
 def test_a_killed_build_leaves_a_store_that_is_whole(new_root: Root, context: Path) -> None:
     text = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
     (context / "Dockerfile").write_text(text)
-    process = new_root.cli.start("build", str(context), stderr=-1)
+    process = new_root.cli.start("build", "--network", "none", str(context), stderr=-1)
     assert process.stderr is not None
     for line in process.stderr:
         if line.endswith(b" begun\n"):

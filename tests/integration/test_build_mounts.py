@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.builds import Builds
+from support.builds import Builds, build, store
 from support.patience import eventually
-from support.roots import Root
+
+__all__ = ["build", "store"]
 
 pytestmark = pytest.mark.root
 
 SECRET = "no layer has this value"
-
-
-@pytest.fixture(scope="module")
-def store(test_directory: str) -> Iterator[Root]:
-    made = Root(Path(test_directory) / f"build-mounts-{os.getpid()}")
-    yield made
-    made.delete()
-
-
-@pytest.fixture
-def build(store: Root, tmp_path: Path) -> Builds:
-    place = tmp_path / "context"
-    place.mkdir()
-    return Builds(store, place)
 
 
 def test_what_is_mounted_is_there_and_leaves_nothing(build: Builds) -> None:

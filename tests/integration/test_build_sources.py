@@ -12,27 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from support.builds import Builds
+from support.builds import Builds, build, store
 from support.gitweb import Repository, git_web
 from support.registry import Certificates
-from support.roots import Root
 from support.web import Web, body, redirect, status, web
 
+__all__ = ["build", "store"]
+
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def store(test_directory: str) -> Iterator[Root]:
-    made = Root(Path(test_directory) / f"build-sources-{os.getpid()}")
-    yield made
-    made.delete()
-
-
-@pytest.fixture
-def build(store: Root, tmp_path: Path) -> Builds:
-    place = tmp_path / "context"
-    place.mkdir()
-    return Builds(store, place)
 
 
 @pytest.fixture

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.builds import Builds
+from support.builds import Builds, build, store
 from support.gitweb import Repository, git_web
-from support.roots import Root
 from support.web import body, web
+
+__all__ = ["build", "store"]
 
 pytestmark = pytest.mark.root
 
 SECRET = "what-only-the-host-knows"
-
-
-@pytest.fixture(scope="module")
-def store(test_directory: str) -> Iterator[Root]:
-    made = Root(Path(test_directory) / f"build-attacks-{os.getpid()}")
-    yield made
-    made.delete()
-
-
-@pytest.fixture
-def build(store: Root, tmp_path: Path) -> Builds:
-    place = tmp_path / "context"
-    place.mkdir()
-    return Builds(store, place)
 
 
 @pytest.fixture

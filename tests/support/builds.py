@@ -1,10 +1,16 @@
-"""Builds as a user gives them, in a store and a context of their own."""
+"""Builds as a user gives them, in a store and a context of their own.
+
+A test module takes `build`, with the `store` of all its tests, by importing them, and names them in its `__all__`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from support.command import Result
 from support.roots import Root
@@ -54,3 +60,18 @@ class Builds:
                 if path.is_file() and not path.is_symlink() and text in path.read_bytes():
                     found.append(str(path))
         return found
+
+
+@pytest.fixture(scope="module")
+def store(test_directory: str, request: pytest.FixtureRequest) -> Iterator[Root]:
+    """One for a module, so that base is made once."""
+    made = Root(Path(test_directory) / request.module.__name__.rpartition(".")[2])
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def build(store: Root, tmp_path: Path) -> Builds:
+    place = tmp_path / "context"
+    place.mkdir()
+    return Builds(store, place)
