@@ -69,6 +69,9 @@ class BuildOutput:
         if text := self._decoder.decode(data):
             self._say(text)
 
+    def note(self, step: int, text: str) -> None:
+        self._say(f" ---> {text}\n")
+
     def done(self, step: int, cached: bool = False) -> None:
         if cached and self._may_be_cached:
             self._say(" ---> Using cache\n")

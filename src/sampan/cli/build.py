@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.buildcaches import cache_from, cache_to
 from sampan.cli.buildoutputs import Outputs, write_metadata
 from sampan.cli.flags import Flag
 from sampan.cli.output import Failure, err, out
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from sampan.cli.buildprogress import Plain, Raw
+    from sampan.cli.buildterminal import Terminal
     from sampan.cli.context import Context
     from sampan.cli.flags import Arguments
     from sampan.engine.builder import BuildRequest
     from sampan.engine.buildmounts import Secret
     from sampan.engine.builds import Builds
+    from sampan.engine.buildverify import NotReproducible
 
-_PROGRESS = ("auto", "plain", "rawjson", "quiet")
+_PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet")
 _AT_ONCE = 4
 """Stages that are built at the same time. A command of one keeps as many processors busy as it likes."""
 _STDIN_LIMIT = 4 << 20
@@ -30,52 +34,90 @@ _EPOCH = "SOURCE_DATE_EPOCH"
 
 def build(context: Context, arguments: Arguments) -> int:
     """Build, or check. The id goes to standard output with --quiet, the progress to standard error."""
-    progress = arguments["progress"]
-    if progress not in _PROGRESS:
-        raise Failure(f"invalid progress mode {progress!r}: {', '.join(_PROGRESS)} are there")
+    progress = _progress(arguments)
     if arguments["check"]:
         return _check(context.engine.builds, _request(arguments))
     outputs = Outputs(arguments)
     request = _request(arguments).replace(
+        cache_from=tuple(cache_from(text) for text in arguments["cache-from"]),
+        cache_to=tuple(cache_to(text) for text in arguments["cache-to"]),
+        verify=arguments["verify"],
+        explains=arguments["explain-cache"],
         tags=outputs.names,
         exports=outputs.exports(),
         store=outputs.wants_image,
         at_once=_AT_ONCE,
         no_cache=tuple(name for text in arguments["no-cache-filter"] for name in text.split(",") if name),
     )
-    quiet = arguments["quiet"] or progress == "quiet"
-    image = _built(context, request, quiet, outputs, progress == "rawjson" and not quiet)
+    image = _built(context, request, outputs, progress)
     if image is None:
         return 1
     if arguments["iidfile"]:
         _write_id(arguments["iidfile"], image)
     if arguments["metadata-file"]:
         write_metadata(arguments["metadata-file"], context, image, outputs.names)
-    if quiet and image and not outputs.quiet:
+    if progress == "quiet" and image and not outputs.quiet:
         out(image)
     return 0
 
 
-def _built(context: Context, request: BuildRequest, quiet: bool, outputs: Outputs, rawjson: bool) -> str | None:
+def _progress(arguments: Arguments) -> str:
+    """How to tell: a mode of `_PROGRESS` but "auto"."""
+    progress = arguments["progress"]
+    if not arguments.given("progress"):
+        progress = os.environ.get("BUILDKIT_PROGRESS") or progress
+    if progress not in _PROGRESS:
+        raise Failure(f"invalid progress mode {progress!r}: {', '.join(_PROGRESS)} are there")
+    terminal = os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
+    if arguments["quiet"]:
+        return "quiet"
+    if progress == "tty" and not terminal:
+        raise Failure("--progress tty: standard error is no terminal")
+    return ("tty" if terminal else "plain") if progress == "auto" else progress
+
+
+def _watcher(progress: str) -> Plain | Raw | Terminal:
+    if progress == "tty":
+        from sampan.cli.buildterminal import Terminal
+
+        return Terminal()
+    from sampan.cli.buildprogress import Plain, Raw
+
+    return Raw() if progress == "rawjson" else Plain(progress == "plain")
+
+
+def _built(context: Context, request: BuildRequest, outputs: Outputs, progress: str) -> str | None:
     """The image's id, "" if there is none, when all is where it was to go; None after a failure that was told."""
     from sampan.build.source import DockerfileError
-    from sampan.cli.buildprogress import Plain, Raw
     from sampan.engine.builder import BuildFailed
+    from sampan.engine.buildverify import NotReproducible
 
     with _ended_by_signals():
         try:
-            watcher = Raw() if rawjson else Plain(not quiet)
-            image: str = context.engine.builds.build(request, watcher)
-            outputs.finish(context, image, watcher)
+            with _watcher(progress) as watcher:
+                image: str = context.engine.builds.build(request, watcher)
+                outputs.finish(context, image, watcher)
         except DockerfileError as e:
             _fail(e, e.excerpt())
         except BuildFailed as e:
             _fail(e, e.excerpt)
+        except NotReproducible as e:
+            _fail(e, "\n".join(_differences(e)))
         except SampanError as e:
             _fail(e, "")
         else:
             return image
     return None
+
+
+def _differences(error: NotReproducible) -> Iterator[str]:
+    """The differing files below the step that made them."""
+    step = ""
+    for one in error.differences:
+        if one.step != step:
+            step = one.step
+            yield f" > {step.partition(chr(10))[0]}:"
+        yield f"   {one.path + ': ' if one.path else ''}{', '.join(one.what)}"
 
 
 def _fail(error: SampanError, excerpt: str) -> None:
@@ -295,6 +337,8 @@ BUILD = Command(
             "list",
             "Another context by a name of --from and FROM (NAME=DIRECTORY|ADDRESS|docker-image://IMAGE)",
         ),
+        Flag("cache-from", "list", "Another cache to look into (type=local,src=DIRECTORY)"),
+        Flag("cache-to", "list", "Where the cache of this build goes, too (type=local,dest=DIRECTORY[,mode=max])"),
         Flag("cgroup-parent", "string", "Cgroup below which the containers of RUN are"),
         Flag("check", "bool", "Say what BuildKit's checks find in the Dockerfile, and build nothing"),
         Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
@@ -302,6 +346,7 @@ BUILD = Command(
         Flag("cpu-shares", "int", "CPU shares (relative weight)", "c"),
         Flag("cpuset-cpus", "string", "CPUs in which to allow execution (0-3, 0,1)"),
         Flag("cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)"),
+        Flag("explain-cache", "bool", "Say of each step that is done why it is not in the cache"),
         Flag("file", "string", "Name of the Dockerfile, - for standard input (default: PATH/Dockerfile)", "f"),
         Flag("iidfile", "string", "Write the image's ID to a file"),
         Flag("label", "labels", "Set a label of the image"),
@@ -323,13 +368,14 @@ BUILD = Command(
         # As with BuildKit there is nothing to say about what is always so.
         *(Flag(name, "bool", hidden=True) for name in ("compress", "force-rm", "rm")),
         Flag("pull", "bool", "Pull the base images also if they are here"),
-        Flag("progress", "string", "How to tell the progress (auto, plain, rawjson, quiet)", default="auto"),
+        Flag("progress", "string", "How to tell the progress (auto, plain, tty, rawjson, quiet)", default="auto"),
         Flag("quiet", "bool", "Print nothing but the image's ID", "q"),
         Flag("secret", "list", "Secret for RUN --mount=type=secret (id=ID[,src=FILE|,env=NAME])"),
         Flag("shm-size", "bytes", "Size of /dev/shm of the containers of RUN"),
         Flag("tag", "list", "Name of the image (NAME[:TAG]); may be given several times", "t"),
         Flag("target", "string", "Stage of the Dockerfile to build"),
         Flag("ulimit", "ulimits", "Ulimit of the containers of RUN"),
+        Flag("verify", "bool", "Build twice without the cache, and fail if the results differ, with the files that do"),
     ),
     at_least=1,
     at_most=1,

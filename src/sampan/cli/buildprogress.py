@@ -1,6 +1,6 @@
 """How a build goes, on standard error, as BuildKit tells it. Steps of several stages go on at the same time: each call may come from another thread.
 
-`Plain`: "#3 [2/4] RUN make", each line of output with its time, "#3 DONE 0.2s". `Raw`: a JSON document for each change (BuildKit's SolveStatus).
+`buildterminal` has what is drawn on a terminal; `Plain`: "#3 [2/4] RUN make", each line of output with its time, "#3 DONE 0.2s". `Raw`: a JSON document for each change (BuildKit's SolveStatus).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sampan.cli.output import err
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from sampan.build.rules import Finding
     from sampan.build.source import Source
@@ -22,11 +22,11 @@ _KEPT_LINES = 25
 """Lines of a failed step's output that are told once more at the end."""
 
 
-_CANCELLED = "context canceled"
+CANCELLED = "context canceled"
 """Why a step ends whose build is ended from outside, or by another stage that failed: nothing of its own is to be told."""
 
 
-class _Step:
+class Step:
     """One that is being done."""
 
     def __init__(self, title: str) -> None:
@@ -48,6 +48,11 @@ class _Step:
         rest, self.rest = self.rest, b""
         return [self._line(rest)] if rest else []
 
+    def failure(self) -> str:
+        """What it said last, between two rules."""
+        rule = "------"
+        return "\n".join([rule, f" > {self.title}:", *self.lines, rule])
+
     def _line(self, line: bytes) -> str:
         text = line.decode("utf-8", "surrogateescape").rstrip("\r")
         told = f"{self.seconds():.3f} {text}"
@@ -56,22 +61,28 @@ class _Step:
 
 
 class Plain:
-    """Told by the engine (`engine.buildstage.Watcher`). With `shown` False it only keeps what is told when a step fails."""
+    """Told by the engine (`engine.buildstage.Watcher`), a context manager. With `shown` False it only keeps what is told when a step fails."""
 
     def __init__(self, shown: bool) -> None:
         self._shown = shown
         self._number = 0
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, Step] = {}
         import threading
 
         self._lock = threading.Lock()
         self._said = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """All was told when it happened."""
+
     def begin(self, title: str) -> int:
         with self._lock:
             self._number += 1
             number = self._number
-            self._steps[number] = _Step(title.split("\n", 1)[0])
+            self._steps[number] = Step(title.split("\n", 1)[0])
             self._say(number, self._steps[number].title)
         return number
 
@@ -83,6 +94,10 @@ class Plain:
             for line in self._steps[step].take(data):
                 self._say(step, line)
 
+    def note(self, step: int, text: str) -> None:
+        with self._lock:
+            self._say(step, text)
+
     def done(self, step: int, cached: bool = False) -> None:
         with self._lock:
             one = self._ended(step)
@@ -91,24 +106,21 @@ class Plain:
     def failed(self, step: int, message: str) -> None:
         with self._lock:
             one = self._ended(step)
-            if message == _CANCELLED:
+            if message == CANCELLED:
                 self._say(step, "CANCELED")
                 return
             self._say(step, f"ERROR: {message}")
-            rule = "------"
-            err("\n".join([rule, f" > {one.title}:", *one.lines, rule]))
+            err(one.failure())
 
-    def _ended(self, step: int) -> _Step:
+    def _ended(self, step: int) -> Step:
         one = self._steps.pop(step)
         for line in one.last():
             self._say(step, line)
         return one
 
     def warn(self, findings: Sequence[Finding], source: Source) -> None:
-        if not self._shown:
-            return
-        count = f"{len(findings)} warning{'s' * (len(findings) != 1)} found (sampan build --check explains them):"
-        err("\n".join([f" {count}", *(f" - {one.rule}: {one.text} (line {one.first})" for one in findings), ""]))
+        if self._shown:
+            err(warnings(findings))
 
     def _say(self, step: int, text: str) -> None:
         if not self._shown:
@@ -118,6 +130,12 @@ class Plain:
             err("")
         self._said = step
         err(f"#{step} {text}")
+
+
+def warnings(findings: Sequence[Finding]) -> str:
+    """What the checks found, as it is told beside a build."""
+    count = f"{len(findings)} warning{'s' * (len(findings) != 1)} found (sampan build --check explains them):"
+    return "\n".join([f" {count}", *(f" - {one.rule}: {one.text} (line {one.first})" for one in findings), ""])
 
 
 class Raw:
@@ -138,7 +156,15 @@ class Raw:
             self._tell(vertexes=[self._vertexes[self._number]])
             return self._number
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
     def runs(self, container: Container) -> None: ...
+
+    def note(self, step: int, text: str) -> None:
+        self.output(step, f"{text}\n".encode("utf-8", "surrogateescape"))
 
     def output(self, step: int, data: bytes) -> None:
         import base64

@@ -9,7 +9,7 @@ import os
 
 from sampan.build import lint, reading, rules, stages
 from sampan.build.source import Source
-from sampan.engine import buildparallel
+from sampan.engine import buildcacheplaces, buildparallel, buildverify
 from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
 from sampan.engine.buildstage import BuildFailed, Settings, StageBuilder
 from sampan.engine.images import new_name
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.build.instructions import Dockerfile
     from sampan.build.parser import Parsed
     from sampan.build.rules import Finding
+    from sampan.engine.buildcacheplaces import CacheSource, CacheTarget
     from sampan.engine.buildcancel import Cancellation
     from sampan.engine.buildcontexts import Fetched, Stream
     from sampan.engine.buildexport import Tree
@@ -59,7 +60,8 @@ class BuildRequest(Struct):
     if they are in the store. secrets: for RUN --mount=type=secret. allowed: what RUN may ask for, of `buildstage.ENTITLEMENTS`.
     exports: who is given the files of the result (`buildexport.Tree`). store: whether the store gets the image. no_cache: names of stages whose steps are all done.
     at_once: stages that may be built at the same time; with more than one the watcher is called by several threads. cancellation: by which somebody may end it.
-    contexts: what names of --from and FROM stand for: a directory, an address, docker-image://NAME.
+    contexts: what names of --from and FROM stand for: a directory, an address, docker-image://NAME. cache_from, cache_to: caches beside the store's own.
+    explains: the watcher is told why a step was not found in the cache. verify: every step is done, all of it twice, and the results have to be the same.
     """
 
     context: str
@@ -82,6 +84,10 @@ class BuildRequest(Struct):
     no_cache: tuple[str, ...] = ()
     at_once: int = 1
     cancellation: Cancellation | None = None
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
+    explains: bool = False
+    verify: bool = False
 
 
 class ChecksFailed(InvalidParameter):
@@ -111,7 +117,7 @@ class Builder:
     def build(self, request: BuildRequest, watcher: Told, registries: Registries | None = None) -> str:
         """Build, and return the image's id, "" if none was asked for. What is wrong in the request or the Dockerfile is told before anything is built.
 
-        Raises `DockerfileError`, `BuildFailed` (with the lines of what failed), `InvalidParameter`, `NotFound`, `System`. What failed
+        Raises `DockerfileError`, `BuildFailed` (with the lines of what failed), `InvalidParameter`, `NotFound`, `System`, `NotReproducible`. What failed
         leaves nothing but the steps that were done, in the cache.
         """
         names = [new_name(tag) for tag in request.tags]
@@ -159,7 +165,31 @@ class Builder:
             if rules.settings(read.parsed.directives.get("check", "")).error:
                 raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
         context = contexts.local(read.context, read.ignore) if read.context else contexts.empty()
-        return self._build(read, plan, request, context, watcher, contexts, steps, find_image)
+        steps.cache.take(buildcacheplaces.opened(request.cache_from, watcher))
+
+        def build() -> dict[int, Built]:
+            return self._build(read, plan, request, context, watcher, contexts, steps, find_image)
+
+        built = build()
+        result = built[plan.target.stage.index]
+        if request.verify:
+            self._verify(result, lambda: build()[plan.target.stage.index], steps, watcher)
+        buildcacheplaces.export(request.cache_to, result, built.values(), steps.cache, steps.open_layer, watcher)
+        return result
+
+    def _verify(self, first: Built, again: Callable[[], Built], steps: Steps, watcher: Told) -> None:
+        step = watcher.begin("verifying: the same once more")
+        try:
+            buildverify.check(first, again(), steps.open_layer)
+        except buildverify.NotReproducible as e:
+            watcher.note(step, str(e))
+            watcher.done(step)
+            raise
+        except SampanError as e:
+            watcher.failed(step, str(e))
+            raise
+        watcher.note(step, "the second build made the same image")
+        watcher.done(step)
 
     def _contexts(self, request: BuildRequest) -> Contexts:
         return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts})
@@ -216,20 +246,21 @@ class Builder:
         contexts: Contexts,
         steps: Steps,
         find_image: Callable[[str, str], Image],
-    ) -> Built:
+    ) -> dict[int, Built]:
         settings = Settings(
             read.source,
             read.dockerfile.escape,
             dict(request.arguments),
             plan.variables,
             dict(request.host),
-            request.use_cache,
+            request.use_cache and not request.verify,
             context,
             {secret.id: secret for secret in request.secrets},
             frozenset(request.allowed),
             self._workplaces,
             contexts,
             frozenset(name.lower() for name in request.no_cache),
+            request.explains,
         )
         all_stages = read.dockerfile.stages
         built: dict[int, Built] = {}
@@ -244,7 +275,7 @@ class Builder:
             return StageBuilder(planned, settings, steps, watcher, built, find_stage, find_image, several).build()
 
         buildparallel.build(plan.stages, make, built, steps.cancellation, request.at_once)
-        return built[plan.target.stage.index]
+        return built
 
     def _finder(self, watcher: Told, always: bool, registries: Registries | None) -> Callable[[str, str], Image]:
         """What finds a base: in the store, else by a pull; with `always` by a pull, once each."""

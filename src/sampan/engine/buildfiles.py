@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 
-from sampan import jsontext
 from sampan.build.patterns import Ignore, has_wildcards, match
 from sampan.engine.archive import Buffer
 from sampan.engine.failures import explain
@@ -196,21 +195,17 @@ class FileTree:
         self.write(found, found.name or b".", manner.replace(mtime_ns=0), taken)
         return taken.found
 
-    def digest(self, found: Found, manner: Manner) -> str:
-        """One digest of all of them."""
-        return digests.of_bytes(jsontext.dumps(self.digests(found, manner)))
-
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory, sorted; none if it is none. Raises System."""
         return self._names(path)
 
 
 class _Digests:
-    """Takes entries as a `TarWriter` does, and keeps a digest of each."""
+    """Takes entries as a `TarWriter` does, and keeps of each "KIND+MODE UID:GID DIGEST"."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
-        self._name = ""
+        self._name = self._open = ""
         self._hash = digests.new_hash()
 
     def add(self, entry: TarEntry, data: bytes = b"") -> None:
@@ -220,7 +215,9 @@ class _Digests:
 
     def begin(self, entry: TarEntry) -> None:
         self._name = os.fsdecode(entry.name)
-        kept = (entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.target, entry.major, entry.minor)
+        # Apart from the rest, so that it can be told what was changed.
+        self._open = f"{entry.kind.decode('ascii')}{entry.mode:o} {entry.uid}:{entry.gid} "
+        kept = (entry.size, entry.target, entry.major, entry.minor)
         self._hash = digests.new_hash()
         self._hash.update(repr((*kept, sorted(entry.xattrs.items()), entry.regions)).encode())
 
@@ -228,7 +225,7 @@ class _Digests:
         self._hash.update(data)
 
     def end(self) -> None:
-        self.found[self._name] = self._hash.hexdigest()
+        self.found[self._name] = self._open + self._hash.hexdigest()
 
     def close(self) -> None: ...
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sampan.build.instructions import RunMount
     from sampan.build.parser import Heredoc
-    from sampan.engine.buildsteps import FileSystem
+    from sampan.engine.buildcaching import FileSystem
     from sampan.steps.trace import Trace
     from sampan.store.cachemounts import CacheMount, CacheMounts
     from sampan.store.staging import Staged
@@ -160,7 +160,7 @@ class RunMounts:
         if not isinstance(origin, FileTree):
             return list(origin.diff_ids)
         (found,) = origin.find(_plain(mount.source))
-        return origin.digest(found, _OF_CONTEXT)
+        return origin.digests(found, _OF_CONTEXT)
 
     @contextmanager
     def ready(self) -> Iterator[Prepared]:

@@ -7,7 +7,7 @@ For programs, and for the API's `POST /build`:
     image = engine.builds.build(request, watcher)                   # cancellation.cancel() in another thread: raises, by `BuildFailed` or as itself, `Cancelled`
 
 `stream` is the context as a tar archive, plain or compressed, read once. `watcher` (`engine.builder.Told`) is called as the build goes: `begin` gives a
-step its number, `output` has what its command says, `runs` its container, then `done` or `failed`; what it raises ends the build. With `at_once` above 1 it is called by several threads.
+step its number, `output` has what its command says, `note` a line about it, `runs` its container, then `done` or `failed`; what it raises ends the build. With `at_once` above 1 it is called by several threads.
 """
 
 from __future__ import annotations

@@ -17,14 +17,14 @@ from sampan.build.patterns import Ignore
 from sampan.build.scope import EPOCH, PROXIES, Scope
 from sampan.build.source import DockerfileError
 from sampan.engine import buildcopy, buildmounts, times
+from sampan.engine.buildcaching import EARLIEST, step_key
 from sampan.engine.buildcopying import Copying, Sources
+from sampan.engine.buildexplain import Ingredients
 from sampan.engine.buildfiles import FileTree
 from sampan.engine.buildmounts import RunMounts
-from sampan.engine.buildsteps import EARLIEST
 from sampan.errors import InvalidParameter, SampanError
 from sampan.oci import changes, words
 from sampan.oci.process import DEFAULT_PATH, SHELL
-from sampan.store.buildcache import key_of
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from sampan.build.parser import Node
     from sampan.build.source import Source
     from sampan.build.stages import Planned
+    from sampan.engine.buildcaching import FileSystem
     from sampan.engine.buildcontexts import Contexts
     from sampan.engine.buildmounts import Secret, Workplaces
-    from sampan.engine.buildsteps import FileSystem, Steps
+    from sampan.engine.buildsteps import Steps
     from sampan.engine.container import Container
     from sampan.engine.images import Image
 
     class Watcher(Protocol):
-        """Who is told how a build goes. A step has a number; `output` is what its command writes.
+        """Who is told how a build goes. A step has a number; `output` is what its command writes, `note` what there is to know of it.
 
         `runs` is told of the container of a RUN before it is started, so that a build which nobody wants any more can be ended.
         """
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         def begin(self, title: str) -> int: ...
         def runs(self, container: Container) -> None: ...
         def output(self, step: int, data: bytes) -> None: ...
+        def note(self, step: int, text: str) -> None: ...
         def done(self, step: int, cached: bool = False) -> None: ...
         def failed(self, step: int, message: str) -> None: ...
 
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
 
 ENTITLEMENTS = ("network.host", "security.insecure")
 """What a Dockerfile gets of the machine only if whoever builds it says so (`--allow`)."""
+
+
+_HOSTNAME = "buildkitsandbox"
 
 
 class BuildFailed(SampanError):
@@ -86,7 +91,7 @@ class Settings(Struct):
     """What all stages of a build share.
 
     given: --build-arg. above: the variables that ARGs find. host: `HostConfig` of RUN's containers. secrets: by their ids.
-    allowed: of `ENTITLEMENTS`. no_cache: names of stages whose steps are all done.
+    allowed: of `ENTITLEMENTS`. no_cache: names of stages whose steps are all done. explains: say why a step was not found in the cache.
     """
 
     source: Source
@@ -101,6 +106,7 @@ class Settings(Struct):
     workplaces: Workplaces
     contexts: Contexts
     no_cache: frozenset[str] = frozenset()
+    explains: bool = False
 
 
 class StageBuilder:
@@ -131,6 +137,7 @@ class StageBuilder:
         self._uses_cache = settings.use_cache and not named & settings.no_cache
         self._counted = 1
         self._total = 1
+        self._again = ""  # the last step that was not found in the cache
         self._author = ""
         self._history: list[Mapping[str, Any]] = []
         self._scope = Scope(settings.given, settings.above, settings.escape)
@@ -249,10 +256,17 @@ class StageBuilder:
         """One step that may change files: from the cache, or made."""
         before = self._files
         self._counted += 1
-        step = self._watcher.begin(self._title(title))
-        key = key_of({"before": before.key, **depends})
-        after = self._steps.cached(before, key) if self._uses_cache else None
+        shown = self._title(title)
+        step = self._watcher.begin(shown)
+        made_of = Ingredients(title, before.image, before.date, str(before.platform), before.key, dict(depends))
+        key = step_key(made_of)
+        after = self._found(step, key) if self._uses_cache else None
         cached = after is not None
+        if not cached:
+            if self._settings.explains:
+                for reason in self._why_not(made_of):
+                    self._watcher.note(step, f"not cached: {reason}")
+            self._again = shown.split("\n", 1)[0]
         entry = self._entry(created_by)
         if after is None:
             try:
@@ -260,12 +274,21 @@ class StageBuilder:
             except SampanError as e:
                 self._watcher.failed(step, str(e))
                 raise
+            self._steps.cache.note(key, made_of)
         self._watcher.done(step, cached)
         self._files = after
         if len(after.diff_ids) > len(before.diff_ids):
             self._history.append(entry)
         else:
             self._note(created_by)
+
+    def _found(self, step: int, key: str) -> FileSystem | None:
+        return self._steps.cache.find(self._files, key, lambda text: self._watcher.note(step, f"WARNING: {text}"))
+
+    def _why_not(self, made_of: Ingredients) -> list[str]:
+        if self._uses_cache:
+            return self._steps.cache.explain(made_of, self._again)
+        return ["the cache is not used: --no-cache" + ("-filter" if self._settings.use_cache else "")]
 
     # RUN
 
@@ -291,8 +314,13 @@ class StageBuilder:
             "User": config.get("User") or "",
             "WorkingDir": config.get("WorkingDir") or "/",
             "HostConfig": host,
+            # BuildKit's: with a name of its own each time no command that writes it down could be reproducible.
+            "Hostname": _HOSTNAME,
         }
-        depends = {"run": request, "environment": sorted(f"{k}={v}" for k, v in environment.items())}
+        depends: dict[str, Any] = {
+            "run": dict(request),
+            "environment": [f"{k}={v}" for k, v in environment.items()],
+        }
         if mounts is not None:
             depends["mounts"] = mounts.depends()
         if run.script is not None:
@@ -303,7 +331,7 @@ class StageBuilder:
         before = self._files
         counted = f"|{len(arguments)} {' '.join(f'{k}={v}' for k, v in arguments.items())} " if arguments else ""
         self._step(
-            f"RUN {run.node.rest}",
+            f"RUN {''.join(f'{flag} ' for flag in run.node.flags)}{run.node.rest}",
             f"RUN {counted}{run.script.content if run.script is not None else ' '.join(command)}",
             depends,
             lambda key, to: self._steps.run(before, key, request, command, to[0], to[1], self._watcher.runs, mounts),

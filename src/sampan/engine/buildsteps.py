@@ -10,6 +10,7 @@ import os
 from contextlib import contextmanager, nullcontext
 
 from sampan.engine.archive import Files
+from sampan.engine.buildcaching import FileSystem, StepCache, now
 from sampan.engine.buildcancel import Cancellation
 from sampan.engine.buildexport import Tree
 from sampan.engine.buildmounts import Prepared, Stubs
@@ -17,10 +18,8 @@ from sampan.engine.commit import as_oci
 from sampan.engine.create import Step
 from sampan.engine.failures import explain
 from sampan.errors import NotFound, SampanError, System
-from sampan.kernel import clock
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
-from sampan.oci.image import Descriptor
 from sampan.runtime.handle import STDERR, STDOUT
 from sampan.store.buildcache import Entry, key_of
 from sampan.store.snapshots import EMPTY_LAYER
@@ -28,7 +27,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Protocol, Self
 
@@ -37,16 +36,18 @@ if TYPE_CHECKING:
     from sampan.engine.containers import Container, Containers
     from sampan.engine.images import Content, Image, Lock
     from sampan.kernel.files import FileLock
-    from sampan.oci.image import Manifest
+    from sampan.oci.image import Descriptor, Manifest
     from sampan.oci.platform import Platform
     from sampan.runtime.handle import Attachment
     from sampan.store.buildcache import BuildCache
+    from sampan.store.content import VerifiedReader
     from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
     from sampan.store.layerwriter import LayerWriter
     from sampan.store.record import Record
     from sampan.store.records import Records
     from sampan.store.snapshots import RootMount
+    from sampan.store.tarstream import Source
 
     Fill = Callable[[LayerWriter], None]
 
@@ -56,35 +57,13 @@ if TYPE_CHECKING:
         def can_fill(self, record: Record) -> bool: ...
         def layer_directories(self, chain_ids: Sequence[str]) -> tuple[str, ...]: ...
         def has(self, chain_id: str) -> bool: ...
+        def unpack(
+            self, parent_chain_ids: Sequence[str], stream: Source, expected_diff_id: str | None
+        ) -> LayerInfo: ...
 
     class Images(Protocol):
         def manifest(self, target: Descriptor, image_id: str) -> Manifest: ...
         def ensure_unpacked(self, image: Image) -> tuple[str, ...]: ...
-
-
-EARLIEST = 315532800
-"""1980-01-01: what is in zip archives can be no older, and commands that make some fail if they are told so."""
-
-
-class FileSystem(Struct):
-    """The files at one point of a build.
-
-    image: the id of the image that the stage began with, "" for none. diff_ids, layers: its layers. date: the latest time that a file of
-    a step has, seconds since 1970. key: what they depend on, see `store.buildcache`. history: of the image it began with, oldest first.
-    """
-
-    image: str
-    diff_ids: tuple[str, ...]
-    layers: tuple[Descriptor, ...]
-    date: int
-    key: str
-    platform: Platform
-    history: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def created(self) -> str:
-        """The date as documents have it."""
-        return clock.rfc3339(self.date * 1_000_000_000).replace(".000000000Z", "Z")
 
 
 class _Ground(Struct):
@@ -125,7 +104,7 @@ class Steps:
         self._content = content
         self._lock = lock
         self._images = images
-        self._cache = cache
+        self.cache = StepCache(cache, content, snapshots, lock, self._hold_more)
         self._hold: FileLock | None = None
         self.cancellation = Cancellation()
 
@@ -146,6 +125,10 @@ class Steps:
         assert self._hold is not None, "a step outside of its build"
         return self._hold
 
+    def _hold_more(self, wanted: Iterable[str]) -> None:
+        """Keep blobs and layers to the end of the build. The caller has the store's lock shared."""
+        self._content.hold_more(self._build, wanted)
+
     # Where a stage begins
 
     def scratch(self, date: int) -> FileSystem:
@@ -161,7 +144,7 @@ class Steps:
                 if not self._content.exists(layer.digest):
                     raise NotFound(f"image {image.id} is not complete: content {layer.digest} is not in the store")
             self._images.ensure_unpacked(image)
-            self._content.hold_more(self._build, (*(layer.digest for layer in layers), *image.layers))
+            self._hold_more((*(layer.digest for layer in layers), *image.layers))
         return self._start(image.id, config.diff_ids, layers, date, config.history, config.platform)
 
     def _start(
@@ -176,28 +159,6 @@ class Steps:
         chain = documents.chain_ids(diff_ids)
         key = key_of({"files": chain[-1] if chain else "", "platform": str(platform), "date": date})
         return FileSystem(image, diff_ids, layers, date, key, platform, tuple(history))
-
-    # The cache
-
-    def cached(self, before: FileSystem, key: str) -> FileSystem | None:
-        """What a step made of `before` when it was done with the same key, None if that is not known (any more)."""
-        entry = self._cache.get(key)
-        if entry is None:
-            return None
-        after = before.replace(key=key)
-        if entry.blob:
-            after = _grown(before, key, entry.diff_id, entry.blob, entry.bytes)
-            with self._lock.shared():
-                # A collector may have been there between the look at the entry and this lock.
-                if not (self._content.exists(entry.blob) and self._has(after)):
-                    self._cache.forget(key)
-                    return None
-                self._content.hold_more(self._build, (entry.blob, entry.chain_id))
-        self._cache.put(key, entry.replace(used=_now(), uses=entry.uses + 1))
-        return after
-
-    def _has(self, files: FileSystem) -> bool:
-        return self._snapshots.has(documents.chain_ids(files.diff_ids)[-1])
 
     # Steps
 
@@ -308,6 +269,10 @@ class Steps:
             raise System(f"cannot join the files of a stage: {explain(e)}") from e
         return context.fds["files"]
 
+    def open_layer(self, digest: str) -> VerifiedReader:
+        """The archive of a layer that a step made. Raises `NotFound`."""
+        return self._content.open_verified(digest)
+
     def tree(self, files: FileSystem) -> Tree:
         """The files, to be taken out of the store."""
         return Tree(self._snapshots.layer_directories(documents.chain_ids(files.diff_ids)))
@@ -332,36 +297,25 @@ class Steps:
     ) -> FileSystem:
         """A container's changes as one more layer, and an entry in the cache that leads to it."""
         after, what = before.replace(key=key), str(created_by.get("created_by") or "")
-        entry = Entry(before.key, "", 0, "", "", 0, what, _now(), _now())
+        entry = Entry(before.key, "", 0, "", "", 0, what, now(), now())
         with self._content.writer() as ingest, self._lock.shared():
             layer = self._snapshots.adopt(record, ingest, before.date * 1_000_000_000, fill)
             if layer.diff_id != EMPTY_LAYER:
                 digest, size = layer.diff_id, ingest.size
                 if not self._content.exists(digest):
                     ingest.commit(digest)
-                after = _grown(before, key, layer.diff_id, digest, size)
+                after = before.grown(key, layer.diff_id, digest, size)
                 chain_id = documents.chain_ids(after.diff_ids)[-1]
-                self._content.hold_more(self._build, (digest, chain_id))
+                self._hold_more((digest, chain_id))
                 entry = entry.replace(
                     blob=digest, bytes=size, diff_id=layer.diff_id, chain_id=chain_id, size=layer.size
                 )
-            self._cache.put(key, entry)
+            self.cache.put(key, entry)
         return after
 
 
 _NAME = "build"
 """What the container of a step says that it was made from."""
-
-
-def _grown(before: FileSystem, key: str, diff_id: str, blob: str, size: int) -> FileSystem:
-    layers = (*before.layers, Descriptor(documents.OCI_LAYER, blob, size))
-    return before.replace(key=key, diff_ids=(*before.diff_ids, diff_id), layers=layers)
-
-
-def _now() -> int:
-    import time
-
-    return time.time_ns()
 
 
 class _Silent:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.store.layout import Layout
     from sampan.store.record import Record
     from sampan.store.snapshots import LayerSink, RootMount, Snapshotter
+    from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
 
 # Magic numbers (statfs(2)) of file systems that overlayfs refuses for its upper layer: they have no whiteouts, no
@@ -116,6 +117,10 @@ class Snapshots:
                 if info.entries:
                     info = snapshotter.unpack(record.layers, sink.reader(), info.diff_id)
         return info
+
+    def unpack(self, parent_chain_ids: Sequence[str], stream: Source, expected_diff_id: str | None) -> LayerInfo:
+        """A layer that a build was given, on top of others; see `store.snapshots.Snapshotter`."""
+        return self.layers.unpack(parent_chain_ids, stream, expected_diff_id)
 
     def note(self, layer: LayerInfo) -> None:
         """A layer that was committed, for when a container needs it."""

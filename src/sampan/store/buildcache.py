@@ -1,6 +1,7 @@
 """What build steps came to: for each key the layer that the step made, or none if it changed no file.
 
-    build/cache/HEX     an `Entry`: the name is the key, a sha256 of all that the step depends on
+    build/cache/HEX         an `Entry`: the name is the key, a sha256 of all that the step depends on
+    build/cache/HEX.made-of what that was, for who asks why another step was not found; nothing is found by it
 
 What an entry names stays in the store (`engine.users`): entries are the roots of the cache as images' records are those of images.
 An entry is written when its layer is on the disk. It is not synced itself: what a power cut takes is built again. Whoever removes
@@ -19,15 +20,18 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from sampan.steps.trace import Trace
 
-_FORM = 2
+
+FORM = 3
 """Part of every key: a change of what steps mean makes old entries unfindable."""
 
 _LIMIT = 1 << 16
+_MADE_OF = ".made-of"
+_MADE_OF_LIMIT = 64 << 20
 
 
 class Entry(Struct):
@@ -51,7 +55,20 @@ class Entry(Struct):
 
 def key_of(parts: Mapping[str, Any]) -> str:
     """The key of a step: the digest of everything that decides what it makes."""
-    return digests.of_bytes(jsontext.dumps({"form": _FORM, **parts}))
+    return digests.of_bytes(jsontext.dumps({"form": FORM, **parts}))
+
+
+def parse(document: Any) -> Entry | None:
+    """An entry out of its JSON, None if that is not one."""
+    try:
+        found = Entry(**document)
+        for digest in (found.blob, found.diff_id, found.chain_id) if found.blob else ():
+            digests.sha256_hex(digest)
+        numbers = (found.bytes, found.size, found.made, found.used, found.uses)
+        whole = all(type(number) is int and number >= 0 for number in numbers)
+        return found if whole and all(isinstance(text, str) for text in (found.before, found.what)) else None
+    except (KeyError, TypeError, AttributeError, InvalidParameter):
+        return None
 
 
 class BuildCache:
@@ -68,11 +85,8 @@ class BuildCache:
         """What a step came to, None if it is not known. What cannot be read is not known."""
         try:
             with open(self._path(key), "rb") as file:
-                found = Entry(**jsontext.loads(file.read(_LIMIT)))
-            for digest in (found.blob, found.diff_id, found.chain_id) if found.blob else ():
-                digests.sha256_hex(digest)
-            return found
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidParameter):
+                return parse(jsontext.loads(file.read(_LIMIT)))
+        except (OSError, ValueError):
             return None
 
     def put(self, key: str, entry: Entry) -> None:
@@ -104,7 +118,31 @@ class BuildCache:
 
     def forget(self, key: str) -> None:
         """Remove an entry; nothing if it is gone."""
-        try:
-            os.unlink(self._path(key))
-        except FileNotFoundError:
-            return
+        for path in (self._path(key), self._path(key) + _MADE_OF):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+
+    def note(self, key: str, made_of: Mapping[str, Any]) -> None:
+        """Remember what a step was made of. Raises OSError."""
+        os.makedirs(self._directory, 0o700, exist_ok=True)
+        write_atomic(self._path(key) + _MADE_OF, jsontext.dumps(made_of), sync=False)
+
+    def notes(self) -> Iterator[dict[str, Any]]:
+        """What steps were made of, the latest first. What cannot be read is left out."""
+        dated = []
+        for name in self._names():
+            if name.endswith(_MADE_OF):
+                try:
+                    dated.append((os.stat(f"{self._directory}/{name}").st_mtime_ns, name))
+                except FileNotFoundError:
+                    continue
+        for _, name in sorted(dated, reverse=True):
+            try:
+                with open(f"{self._directory}/{name}", "rb") as file:
+                    found = jsontext.loads(file.read(_MADE_OF_LIMIT))
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict):
+                yield found
