@@ -1,4 +1,4 @@
-"""docker-compose 1.29 on `sampan serve`: a web server and Redis of Debian, health checks, depends_on, volumes, networks, scale, logs, down."""
+"""docker-compose 1.29, and Compose as it is today, on `sampan serve`: a web server and Redis of Debian, health checks, depends_on, volumes, networks, scale, logs, down."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from support.apiserver import Server, serving
 from support.debian import debian_tar
+from support.goprograms import go_program
 from support.patience import eventually, patience
 from support.roots import Root
 
@@ -46,17 +47,28 @@ CMD ["sh", "-c", "echo web is up; exec httpd -f -h /www"]
 """
 
 
-@pytest.fixture
-def server(new_root: Root) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def home(test_directory: str) -> Iterator[Root]:
+    """A store with a Debian that has Redis, for both kinds of Compose."""
+    made = Root(Path(test_directory) / "api-compose")
     with debian_tar("redis-server").open("rb") as tar:
-        new_root.cli("import", "-", "redis-of-debian", stdin=tar.fileno(), timeout=300).ok()
-    with serving(new_root) as found:
+        made.cli("import", "-", "redis-of-debian", stdin=tar.fileno(), timeout=300).ok()
+    before = made.state()
+    yield made
+    before.check()
+    made.delete()
+
+
+@pytest.fixture(scope="module")
+def server(home: Root) -> Iterator[Server]:
+    with serving(home) as found:
         yield found
         assert "Traceback" not in found.log
 
 
 class Compose:
-    def __init__(self, directory: Path, server: Server) -> None:
+    def __init__(self, program: str, directory: Path, server: Server) -> None:
+        self.program = program
         self.directory = directory
         self.environment = {
             **{key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
@@ -65,9 +77,13 @@ class Compose:
             "DOCKER_CONFIG": str(directory),
             "COMPOSE_HTTP_TIMEOUT": "300",
         }
+        for name, dockerfile in (("store", STORE), ("web", WEB)):
+            (directory / name).mkdir()
+            (directory / name / "Dockerfile").write_text(dockerfile)
+        (directory / "docker-compose.yml").write_text(COMPOSE)
 
     def __call__(self, *args: str) -> str:
-        command = ["docker-compose", "-p", "composed", "--ansi", "never", *args]
+        command = [self.program, "-p", "composed", "--ansi", "never", *args]
         done = subprocess.run(
             command, cwd=self.directory, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=patience(300),
@@ -75,15 +91,15 @@ class Compose:
         assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def healthy(self) -> bool:
+        """Whether the store says so of itself, in the words of `ps`."""
+        return any("Up" in line and "(healthy)" in line for line in self("ps").splitlines())
 
-def test_a_project_from_up_to_down(server: Server, new_root: Root, tmp_path: Path) -> None:
-    for name, dockerfile in (("store", STORE), ("web", WEB)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "Dockerfile").write_text(dockerfile)
-    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
-    compose = Compose(tmp_path, server)
+
+def up_and_at_work(compose: Compose) -> None:
+    """What both kinds of Compose do: from `up` to `start`."""
     compose("up", "-d")
-    assert "Up (healthy)" in compose("ps")
+    assert compose.healthy()
     assert compose("exec", "-T", "web", "wget", "-q", "-O", "-", "http://web/") == "hello from the build\n"
     assert compose("exec", "-T", "web", "sh", "-c", "echo $GREETING") == "hello\n"
     assert compose("exec", "-T", "store", "redis-cli", "set", "key", "kept") == "OK\n"
@@ -95,12 +111,42 @@ def test_a_project_from_up_to_down(server: Server, new_root: Root, tmp_path: Pat
     eventually(lambda: compose("logs", "web").count("web is up") == 3, 60)
     assert "Ready to accept connections" in compose("logs", "store")
     compose("restart", "store")
-    eventually(lambda: "Up (healthy)" in compose("ps"), 60)
+    eventually(compose.healthy, 60)
     assert compose("exec", "-T", "store", "redis-cli", "get", "key") == "kept\n"
     compose("stop")
     compose("start")
+
+
+def nothing_is_left(home: Root) -> None:
+    assert home.cli("ps", "-aq").ok().out == ""
+    assert "composed" not in home.cli("network", "ls").ok().out + home.cli("volume", "ls").ok().out
+    assert "composed" not in home.cli("images").ok().out
+
+
+def test_a_project_from_up_to_down(server: Server, home: Root, tmp_path: Path) -> None:
+    compose = Compose("docker-compose", tmp_path, server)
+    up_and_at_work(compose)
     compose("kill", "web")
     compose("down", "-v", "--rmi", "local")
-    assert new_root.cli("ps", "-aq").ok().out == ""
-    assert "composed" not in new_root.cli("network", "ls").ok().out + new_root.cli("volume", "ls").ok().out
-    assert "composed" not in new_root.cli("images").ok().out
+    nothing_is_left(home)
+
+
+@pytest.mark.patience(1200)  # it may have to be built first
+def test_a_project_with_compose_in_go(server: Server, home: Root, tmp_path: Path) -> None:
+    compose = Compose(str(go_program("github.com/docker/compose/v5", "v5.0.2", "cmd")), tmp_path, server)
+    up_and_at_work(compose)
+    assert [line.split()[0] for line in compose("top").splitlines()[1:]].count("web") == 3
+    shown = compose("stats", "--no-stream")
+    assert all(f"composed-{name}" in shown for name in ("store-1", "web-1", "web-2", "web-3"))
+    assert "composed-store" in compose("images")
+    compose("pause", "web")
+    assert compose("ps", "web").count("(Paused)") == 3
+    compose("unpause", "web")
+    compose("cp", "web:/www/index.html", str(tmp_path / "index.html"))
+    assert (tmp_path / "index.html").read_text() == "hello from the build\n"
+    assert compose("run", "--rm", "-T", "web", "cat", "/www/index.html") == "hello from the build\n"
+    compose("kill", "web")
+    compose("down", "-v")
+    # What it builds in the classic way it gives no name of the project, and so does not find with --rmi local.
+    home.cli("rmi", "composed-store", "composed-web").ok()
+    nothing_is_left(home)
