@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import subprocess
 import tarfile
 from pathlib import Path
@@ -164,6 +165,30 @@ def test_the_umask_has_no_say(tmp_path: Path) -> None:
         os.umask(before)
     modes = {name: stat.S_IMODE((tmp_path / "t" / name).stat().st_mode) for name in ("d", "d/f", "i", "i/f")}
     assert modes == {"d": 0o777, "d/f": 0o666, "i": 0o755, "i/f": 0o4711}
+
+
+def test_a_directory_has_no_say_in_what_is_made_in_it(tmp_path: Path) -> None:
+    """Neither one that hands on its group, nor one with a default ACL, nor a top that has both."""
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (1, 4, 0x20))  # acl(5)
+    parts = [directory(b"group", mode=0o2755, gid=50), pax({b"SCHILY.xattr.system.posix_acl_default": acl})]
+    parts += [directory(b"acl")]
+    for where in (b"group/", b"acl/", b""):
+        parts += [member(where + b"f", b"x", mode=0o644), member(where + b"own", b"x", mode=0o4711, uid=7, gid=8)]
+        parts += [member(where + b"set", b"x", mode=0o6755), member(where + b"all", b"x", mode=0o777)]
+        parts += [directory(where + b"d", mode=0o750)]
+    top = tmp_path / "top"
+    top.mkdir()
+    os.setxattr(top, "system.posix_acl_default", acl)
+    os.chown(top, 0, 9)
+    top.chmod(0o2755)
+    unpack(top, b"".join([*parts, END]))
+    for place in (top / "group", top / "acl", top):
+        for name, mode, owner, group in (
+            *(("f", 0o644, 0, 0), ("own", 0o4711, 7, 8), ("set", 0o6755, 0, 0)),
+            *(("all", 0o777, 0, 0), ("d", 0o750, 0, 0)),
+        ):
+            status = (place / name).stat()
+            assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, owner, group), place / name
 
 
 def test_the_digest_is_of_all_that_was_sent(tmp_path: Path) -> None:

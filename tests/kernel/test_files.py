@@ -73,6 +73,19 @@ def test_copies_keep_holes(tmp_path: Path) -> None:
     os.close(target)
 
 
+def test_writing_begins_where_it_can(tmp_path: Path) -> None:
+    """Also where there is nothing to begin, and in a file system without a disk."""
+    for directory in (tmp_path, Path("/dev/shm")):
+        fd = os.open(directory, os.O_RDWR | os.O_TMPFILE)
+        files.begin_writing(fd)
+        os.write(fd, b"x" * (1 << 20))
+        files.begin_writing(fd)
+        assert os.pread(fd, 1 << 21, 0) == b"x" * (1 << 20)
+        os.close(fd)
+    with pytest.raises(OSError, match="sync_file_range"):
+        files.begin_writing(-1)
+
+
 def test_copy_range_across_file_systems(tmp_path: Path) -> None:
     source = os.open(tmp_path / "s", os.O_RDWR | os.O_CREAT)
     target = os.memfd_create("t")

@@ -44,6 +44,29 @@ def contents(reader: TarReader, entry: TarEntry) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.parametrize("step", [1 << 20, 700])
+def test_data_that_is_in_memory_is_given_at_once(step: int) -> None:
+    data = b"".join(
+        [
+            *(directory(b"d"), member(b"d/a", b"first"), member(b"d/empty"), symlink(b"d/l", b"a")),
+            *(pax({b"GNU.sparse.map": b"0,2,8,2", b"GNU.sparse.size": b"10"}), member(b"sparse", b"abcd")),
+            *(member(b"large", b"x" * 5000), member(b"last", b"end"), END),
+        ]
+    )
+    reader = TarReader(Dribble(data, step))
+    at_once, found = set(), {}
+    for entry in reader:
+        view = reader.whole()
+        if view is not None:
+            at_once.add(entry.name)
+            assert reader.whole() is None
+        found[entry.name] = bytes(view) if view is not None else contents(reader, entry)
+    expected = {b"d/a": b"first", b"large": b"x" * 5000, b"last": b"end", b"sparse": b"ab" + bytes(6) + b"cd"}
+    assert {name: data for name, data in found.items() if data} == expected
+    assert at_once <= {b"large", b"d/a", b"last"}
+    assert (b"large" in at_once) == (step > 5000)
+
+
 def everything(data: bytes, step: int = 1 << 20) -> list[tuple[object, ...]]:
     """What our reader makes of an archive."""
     reader = TarReader(Dribble(data, step))

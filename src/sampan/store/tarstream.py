@@ -171,6 +171,19 @@ class TarReader:
         except Malformed as e:
             raise self._located(e) from None
 
+    def whole(self) -> memoryview | None:
+        """All data of the newest entry, if it is a plain file with data that is in memory at once: instead of `chunks`, which gives what else there is."""
+        entry = self._entry
+        if entry is None or entry.kind != FILE or entry.regions is not None:
+            return None
+        end = self._at + entry.size
+        if end > len(self._chunk) or not entry.size or self._stored != entry.size:
+            return None
+        view = self._view[self._at : end]
+        self._at = end
+        self._stored = 0
+        return view
+
     def chunks(self) -> Iterator[tuple[int, memoryview]]:
         """The newest entry's data, holes left out, in order: (offset in the file, bytes)."""
         entry = self._entry
