@@ -1,4 +1,8 @@
-"""kill -9 at every recorded step of what changes images, in a child that kills itself at the n-th event, for every n there is."""
+"""kill -9 at every recorded step of what changes images, in a child that kills itself at the n-th event, for every n there is.
+
+Each time the disk is measured as du(1) does: what the killed one left is given back by a collection, to the byte, and once all images
+are removed nothing takes any room that an empty store does not take.
+"""
 
 from __future__ import annotations
 
@@ -58,21 +62,46 @@ def at_every_step(
     while True:
         directory = place / "work"
         shutil.copytree(prepared, directory, symlinks=True)
-        killed = killed_at(directory, at, action)
         store = Store(directory)
+        names, before = store.files(), _taken(store)
+        killed = killed_at(directory, at, action)
         _holds_together(store)
         check(store)
         store.images.collect()
         assert store.files() == store.reachable(), f"left behind after step {at}"
+        if store.files() == names:
+            assert _taken(store) == before, f"room that is not given back after step {at}"
         check(store)
+        if killed:
+            # And the next attempt is not in the way of what the first one left.
+            action(store)
+            _holds_together(store)
+        _remove_all(store)
+        assert (store.files(), _taken(store)) == ([], 0), f"room that is not given back by rmi after step {at}"
         if not killed:
             break
-        # And the next attempt is not in the way of what the first one left.
-        action(store)
-        _holds_together(store)
         shutil.rmtree(directory)
         at += 1
     assert at > 3, "an action without steps was not tested"
+
+
+def _taken(store: Store) -> int:
+    """Bytes on the disk of all that is content, a name or a layer, and of what is on its way to be one."""
+    layout = store.layout
+    places = [Path(place) for place in (layout.blobs, layout.ingest, layout.images, layout.layers)]
+    found: dict[tuple[int, int], int] = {}
+    for top in (path for place in places for path in place.iterdir()):
+        for path in (top, *top.rglob("*")):
+            status = path.lstat()
+            found[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
+
+
+def _remove_all(store: Store) -> None:
+    while items := store.images.list(all=True):
+        parents = {item["ParentId"] for item in items}
+        store.images.remove(next(item["Id"] for item in items if item["Id"] not in parents), force=True)
+    store.images.collect()
 
 
 def _holds_together(store: Store) -> None:
