@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sampan.errors import System
-from sampan.kernel import namespaces
+from sampan.kernel import namespaces, netlink
 from sampan.network import bridge, firewall, keeperlink, ports
 from sampan.oci.network import Endpoint, Network, PublishedPort
 from sampan.runtime import sealed
@@ -354,6 +354,12 @@ def test_more_ports_than_one_message_takes(host: Host) -> None:
     stop(listener)
 
 
+def _put_in_place(network: Network, endpoint: Endpoint) -> None:
+    with netlink.Socket() as host:
+        bridge.ensure(host, network)
+    firewall.restore(network, lambda: [endpoint])
+
+
 def test_rules_that_somebody_flushes_or_exchanges_come_back(host: Host) -> None:
     place = host.network()
     box = host.box("web")
@@ -362,7 +368,7 @@ def test_rules_that_somebody_flushes_or_exchanges_come_back(host: Host) -> None:
     network = Network.from_json(json.loads(Path(place.record).read_text()))
     endpoint = Endpoint.from_json(json.loads((Path(place.endpoints) / f"{box.id}.json").read_text()))
     host.run("iptables", "-P", "FORWARD", "DROP")
-    within(host.namespace, lambda: firewall.restore(network, lambda: [endpoint]))
+    within(host.namespace, lambda: _put_in_place(network, endpoint))
     before = host.run("nft", "-s", "list", "ruleset")
     assert network.id[:12] in before
     eventually(lambda: answers(box, "web"))
@@ -401,7 +407,7 @@ def test_rules_that_were_flushed_while_there_was_no_keeper_come_back_with_it(hos
     host.join(place, box)
     network = Network.from_json(json.loads(Path(place.record).read_text()))
     endpoint = Endpoint.from_json(json.loads((Path(place.endpoints) / f"{box.id}.json").read_text()))
-    within(host.namespace, lambda: firewall.restore(network, lambda: [endpoint]))
+    within(host.namespace, lambda: _put_in_place(network, endpoint))
     before = host.run("nft", "-s", "list", "ruleset")
     host.kill_keeper(place)
     host.run("nft", "flush", "ruleset")

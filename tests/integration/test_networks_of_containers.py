@@ -132,6 +132,18 @@ def test_what_run_refuses_leaves_no_container_and_no_link(root: Root) -> None:
             "could not get container for nosuch: No such container: nosuch",
         ),
         (["--network", "host", "--link", "box:x"], "host type networking can't be used with links"),
+        (
+            ["--network", "container:box", "--mac-address", "02:00:00:00:00:01"],
+            "conflicting options: mac-address and the network mode",
+        ),
+        (
+            ["--network", "front", "-p", "127.0.0.9:4711:80", "-p", "127.0.0.9:4711:81"],
+            "Bind for 127.0.0.9:4711 failed: port is already allocated",
+        ),
+        (
+            ["--network", "front", "-p", "203.0.113.77:4711:80"],
+            "): failed to bind host port 203.0.113.77:4711/tcp: cannot assign requested address",
+        ),
         (["--network", "none", "--add-host", "x:host-gateway"], "unable to derive the IP value for host-gateway"),
     ):
         done = cli("run", "--rm", *words, "base", "true")
@@ -145,7 +157,9 @@ def test_what_run_refuses_leaves_no_container_and_no_link(root: Root) -> None:
 def test_connect_and_disconnect_a_running_container(root: Root) -> None:
     cli = root.cli
     cli("network", "create", "--subnet", "10.99.8.0/24", "back").ok()
-    cli("run", "-d", "--name", "box", "--network", "front", *SLEEP).ok()
+    box = cli("run", "-d", "--name", "box", "--network", "front", *SLEEP).ok().out.strip()
+    done = cli("network", "connect", "--ip", "10.99.8.255", "back", "box")
+    assert (done.code, done.err) == (1, "Error: Address already in use\n"), "the one of all that are in it"
     assert cli("network", "connect", "--ip", "10.99.8.7", "--alias", "www,w3", "back", "box").ok().out == ""
     assert interfaces(root, "box") == {"eth0": "10.99.7.2/24", "eth1": "10.99.8.7/24"}
     assert "10.99.8.7\t" in cli("exec", "box", "cat", "/etc/hosts").ok().out
@@ -157,6 +171,10 @@ def test_connect_and_disconnect_a_running_container(root: Root) -> None:
         (["connect", "nosuch", "box"], "network nosuch not found"),
         (["connect", "front", "nosuch"], "No such container: nosuch"),
         (["disconnect", "nosuch", "box"], "network nosuch not found"),
+        (["disconnect", "front", "nosuch"], "No such container: nosuch"),
+        (["disconnect", "-f", "front", "nosuch"], "endpoint nosuch not found"),
+        (["disconnect", "-f", "nosuch", "nosuch"], "network nosuch not found"),
+        (["disconnect", "-f", "nosuch", "box"], f"container {box} is not connected to the network nosuch"),
     ):  # fmt: skip
         done = cli("network", *words)
         assert (done.code, done.err) == (1, f"Error: {message}\n")

@@ -54,7 +54,7 @@ def test_both_families() -> None:
 def test_fixed_addresses() -> None:
     front = network(Pool("10.9.0.0/24", "10.9.0.1", "10.9.0.128/25", {"router": "10.9.0.200"}))
     assert ipam.allocate(front, [], "10.9.0.7").address == "10.9.0.7"  # outside the range is no matter
-    for address in ("10.9.0.7", "10.9.0.1", "10.9.0.200"):
+    for address in ("10.9.0.7", "10.9.0.1", "10.9.0.200", "10.9.0.0", "10.9.0.255"):
         with pytest.raises(Forbidden, match=r"^Address already in use$"):
             ipam.allocate(front, taken("10.9.0.7"), address)
     with pytest.raises(InvalidParameter, match=r"no configured subnet or ip-range contain the IP address 10\.8\.0\.1"):

@@ -67,6 +67,8 @@ def pools(arguments: Arguments) -> list[dict[str, Any]]:
     given, ranges, gateways = (split(arguments[flag]) for flag in ("subnet", "ip-range", "gateway"))
     if len(given) < len(ranges) or len(given) < len(gateways):
         raise Failure("every ip-range or gateway must have a corresponding subnet")
+    if len(given) == 1 and not (ranges or gateways or arguments["aux-address"]):
+        return [{"Subnet": given[0]}]  # nothing to be told apart: what is wrong with it is the engine's to say
     found: dict[str, dict[str, Any]] = {}
     nets: dict[str, Subnet] = {}
     for text in given:

@@ -95,7 +95,14 @@ class Connections:
     @told
     def disconnect(self, network: str, container: str, force: bool = False) -> None:
         """Take a container out of a network. Raises NotFound, also of a network (not with `force`), Prohibited if it is not in it."""
-        record = self._records.get(container)
+        try:
+            record = self._records.get(container)
+        except NotFound:
+            if not force:
+                raise
+            self._networks().find(network)
+            # Whoever comes to the network's lock next removes what there may be of a container that is gone.
+            raise NotFound(f"endpoint {container} not found") from None
         try:
             found = self._networks().find(network)
         except NotFound:
@@ -107,10 +114,11 @@ class Connections:
             record = _whole(self._records.read(record.id))
             if found.name == HOST and record.host_config.get("NetworkMode") == HOST:
                 raise Prohibited(_HOSTS)
-            if not _is_in(record, found):
-                raise Prohibited(f"container {record.id} is not connected to network {found.name}")
-            left = tuple(one for one in record.networks if one.network not in (found.name, found.id))
             seen = self._settler.recover(record, lock)
+            if not _is_in(record, found):
+                where = "network" if seen.running else "the network"
+                raise Prohibited(f"container {record.id} is not connected to {where} {found.name}")
+            left = tuple(one for one in record.networks if one.network not in (found.name, found.id))
             changed = record.replace(networks=left)
             # First the record: killed after it, the interface goes with the container's end, and does not come back.
             self._records.change(lock, changed)
@@ -127,7 +135,7 @@ class Connections:
             record = _whole(self._records.read(record.id))
             left = tuple(one for one in record.networks if one.network != name)
             if left == record.networks:
-                raise Prohibited(f"container {record.id} is not connected to network {name}")
+                raise Prohibited(f"container {record.id} is not connected to the network {name}")
             self._records.change(lock, record.replace(networks=left))
 
     def _change_end(self, record: Record, lock: RecordLock, seen: Observation) -> None:

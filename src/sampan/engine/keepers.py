@@ -77,7 +77,7 @@ class Keepers:
         try:
             return ports.bind(wished)
         except ports.PortInUse as e:
-            raise self._port_in_use(record, e) from None
+            raise self._port_in_use(record, e, wished) from None
         except System as e:
             raise System(f"{_programming(record)}: {e}") from None
 
@@ -90,11 +90,12 @@ class Keepers:
                 with found:
                     found.look()
 
-    def _port_in_use(self, record: Record, refused: object) -> System:
-        """In the words that Docker has for a port of another container, or of another program."""
+    def _port_in_use(self, record: Record, refused: object, wished: Sequence[Wish]) -> System:
+        """In the words that Docker has for a port of a container, which may be this one, or of another program."""
         port, protocol = getattr(refused, "port", 0), getattr(refused, "protocol", "")
         address = getattr(refused, "address", "")
-        ours = any(
+        wanted = [wish for wish in wished if wish.first <= port <= wish.last and wish.protocol == protocol]
+        ours = len(wanted) > 1 or any(
             (published.host_port, published.protocol) == (port, protocol)
             for network in self._store.all()
             for endpoint in self._store.endpoints(network.id)

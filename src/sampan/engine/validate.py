@@ -210,7 +210,9 @@ def endpoints(request: dict[str, Any], mode: str) -> dict[str, Any]:
             name = "default" if mode == BRIDGE and "default" in found else mode
             found[name] = {"MacAddress": request["MacAddress"], **(found.get(name) or {})}
         return found
-    others = sorted({name for name in given if name != "default"} | {mode})
+    # The mode has the other container's id by now, and a setting the name by which it was called.
+    named = {name for name in given if name != "default" and not (_joins(mode) and name.startswith(JOIN))}
+    others = sorted(named | {mode})
     if len(others) > 1:
         raise InvalidParameter(f"Container cannot be connected to network endpoints: {', '.join(others)}")
     for settings in given.values():

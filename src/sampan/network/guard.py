@@ -12,7 +12,7 @@ import _struct
 import errno
 
 from sampan.errors import SampanError
-from sampan.kernel import files, netlink, nft
+from sampan.kernel import files, links, netlink, nft
 from sampan.network import bridge, firewall, loop
 from sampan.oci.network import BRIDGE
 
@@ -110,6 +110,8 @@ class Guard:
         if network is None or network.driver != BRIDGE or not endpoints:
             return
         with nft.connect() as socket, netlink.Socket() as host:
+            if links.find(host, network.link) is None:
+                return  # somebody took the bridge away: what rules lead to it lead nowhere, and past the relays
             if len(self._known) > _KNOWN:
                 self._known.clear()
             there = firewall.standing(socket, network, self._known)

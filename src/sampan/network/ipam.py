@@ -60,7 +60,8 @@ def _pick(network: Network, taken: set[int], wanted: str, bits: int) -> tuple[st
         pool = _pool_of(network, number, bits)
         if pool is None:
             raise InvalidParameter(f"no configured subnet or ip-range contain the IP address {wanted}")
-        if number in taken or number in reserved(pool):
+        # The subnet's own address and the one of all that are in it are nobody's, as with Docker.
+        if number in taken or number in reserved(pool) or number not in parse_subnet(pool.subnet).hosts():
             raise Prohibited("Address already in use")
         return wanted, parse_subnet(pool.subnet).prefix, pool.gateway
     for pool, subnet in _pools(network, bits):
