@@ -66,7 +66,7 @@ check-unit-2: half = tests/unit/test_[!a-r]*.py
 check-unit-1 check-unit-2:
 	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long and not docker28 and not thorough" $(half)
 
-bench: ## start, networks, many, import and commit against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
+bench: ## start, API, networks, many, import and commit against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench
 	@scripts/venv test
 	@PYTHONPATH=tests $(bin)/python -m bench $(BENCH)

@@ -1,13 +1,14 @@
-"""`python -m bench [start|bridge|names|throughput|many|import|commit|build|archives|probe|oci|pull]...`: all of them without a name."""
+"""`python -m bench [start|api|bridge|names|throughput|many|import|commit|build|archives|probe|oci|pull]...`: all of them without a name."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import archives, bridge, build, commit, import_, many, names, oci, probe, pull, start, throughput
+from bench import api, archives, bridge, build, commit, import_, many, names, oci, probe, pull, start, throughput
 
 ALL = {
     "start": start.main,
+    "api": api.main,
     "bridge": bridge.main,
     "names": names.main,
     "throughput": throughput.main,

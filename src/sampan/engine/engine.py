@@ -119,9 +119,10 @@ class Engine:
     def close(self) -> None:
         """Does nothing, and may be called twice: between calls nothing is held open, no process, no thread, no descriptor.
 
-        It is there for `with`, and for code that also runs on engines that do hold something. An engine that was closed
+        It is there for `with`, and for code that also runs on engines that do hold something (one of a server does: `attend`). An engine that was closed
         can be used again: each call opens what it needs.
         """
+        self._wiring.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ away again: a command killed on the way leaves `.removing-ID` for the next one (
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from sampan.errors import Conflict, NotFound, SampanError, System
@@ -98,10 +99,12 @@ class Settler:
         revive: Callable[[str, int], None],
         events: Callable[[], Announcer],
         trace: Trace,
+        later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         """`volumes`, `images`, `connector` and `events` are asked for when they are needed: most verbs need not import what they are made of.
 
-        `revive` has the restart made that was due after that start of that container.
+        `revive` has the restart made that was due after that start of that container. `later` does what nobody has to wait for,
+        in a process that lives long enough.
         """
         self._records = records
         self._snapshots = snapshots
@@ -112,6 +115,7 @@ class Settler:
         self._events = events
         self._revive = revive
         self._trace = trace
+        self._later = later
 
     def settle(self, record: Record, patience: Patience = FULL) -> Observation | None:
         """Do what an exit leaves to do; the container's state afterwards, None if that was its removal (`--rm`).
@@ -349,11 +353,18 @@ class Settler:
 
     def drop_parts(self, paths: ContainerPaths) -> None:
         """Remove what a container has outside its own directory, but its processes. Idempotent."""
+        self._drop_presence(paths)
+        self._drop_layer(paths)
+
+    def _drop_presence(self, paths: ContainerPaths) -> None:
+        """Its run directory, and those who wait for a start of it."""
         drop_run_directory(paths.run_directory, self._trace)
         if os.path.isdir(paths.waiting):
             from sampan.runtime.waiting import dismiss_all  # in here: mostly nobody waits
 
             dismiss_all(paths.waiting)
+
+    def _drop_layer(self, paths: ContainerPaths) -> None:
         with self._trace.step("remove writable layer", paths.id):
             self._snapshots.remove(paths.id)
 
@@ -380,7 +391,33 @@ class Settler:
         # Before the rename, after which nobody could see what does not go away.
         if not record.broken:
             self.drop_processes(record, patience)
-        self.dismantle(self._records.begin_removal(lock, with_volumes), record)
+        paths = self._records.begin_removal(lock, with_volumes)
+        if self._later is None:
+            self.dismantle(paths, record)
+            return
+        self._drop_presence(paths)
+        self.release_networks(record, sys.maxsize)
+        self._drop_volumes(paths, record)
+        self._records.release_name(record.name, paths.id)
+        self._tell_removal(paths, record, False)
+        # Its lock goes along, so that nobody thinks that this command was killed.
+        held = lock.hand_over()
+        self._later(lambda: self._delete(paths, record, held))
+
+    def _delete(self, paths: ContainerPaths, record: Record, lock: RecordLock) -> None:
+        """The files of a container that nobody sees any more, and links of networks that it was the last one in.
+
+        What cannot be deleted is found by the next command, which says why.
+        """
+        try:
+            self._drop_layer(paths)
+            self._forget_networks(record)
+            self._records.finish_removal(paths)
+            self._release_image(record)
+        except (SampanError, OSError):
+            pass
+        finally:
+            lock.release()
 
 
 def unkillable(container_id: str, error: TimeoutError) -> System:

@@ -27,7 +27,7 @@ class Wiring:
         self.trace = trace
         self.notify = notify
         self.attended = False
-        """Whether this process lives long and starts much: it has a zygote then."""
+        """Whether this process lives long and starts much: it has a zygote then, and deletes when it has answered."""
         self.layout = Layout(settings.root, settings.run_root)
         self.layout.make(trace)
 
@@ -37,6 +37,11 @@ class Wiring:
         service = getattr(self, f"_{name}")()
         setattr(self, name, service)
         return service
+
+    def close(self) -> None:
+        """Let go of what only an attended engine holds between calls: the line to its zygote."""
+        if self.attended and "launcher" in vars(self):
+            self.launcher.close()
 
     def _records(self) -> Any:
         from sampan.store.records import Records
@@ -142,6 +147,7 @@ class Wiring:
             self._revive,
             lambda: self.events,
             self.trace,
+            self.later,
         )
 
     def _reaper(self, container_id: str) -> tuple[str, ...]:
@@ -199,6 +205,13 @@ class Wiring:
         from sampan.runtime.zygotes import ZygoteLauncher
 
         return ZygoteLauncher(self.layout.zygote, launcher, self.trace, self.attended)
+
+    def _later(self) -> Any:
+        if not self.attended:
+            return None  # a command ends, and what it has begun is done by then
+        from sampan.engine.background import Background
+
+        return Background()
 
     def _warmth(self) -> Any:
         from sampan.runtime.zygotes import Zygotes

@@ -29,7 +29,7 @@ class RecordLock:
 
     __slots__ = ("_lock", "paths")
 
-    def __init__(self, paths: ContainerPaths, lock: FileLock) -> None:
+    def __init__(self, paths: ContainerPaths, lock: FileLock | None) -> None:
         self.paths = paths
         self._lock = lock
 
@@ -63,7 +63,13 @@ class RecordLock:
 
     def release(self) -> None:
         """Let go; safe to call twice."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+
+    def hand_over(self) -> RecordLock:
+        """The same lock for somebody else, who has to let go of it; `release` of this one does nothing any more."""
+        handed, self._lock = RecordLock(self.paths, self._lock), None
+        return handed
 
     def __enter__(self) -> Self:
         return self
