@@ -50,6 +50,8 @@ SLEEP = ["sleep", "1000"]
 @pytest.fixture(scope="module")
 def server(session_root: Root) -> Iterator[Server]:
     with serving(session_root) as found:
+        with sampan.connect(found.url) as engine:
+            engine.containers.run("base", ["true"], network="none")  # its zygote stays as long as the server does
         yield found
         assert "Traceback" not in found.log
 
@@ -255,8 +257,9 @@ def test_an_exec_on_a_terminal_is_resized_and_inspected(box: ContainerInterface)
             assert box.exec_inspect(attachment.exec_id)["Running"]
             # The size goes another way than the input: it may come later.
             eventually(lambda: box.exec(["sh", "-c", "stty size < /dev/pts/0"]).stdout == "40 120\n", 60)
+            box.exec_resize(attachment.exec_id, 41, 121)
             attachment.send(b"\n")
-    assert heard.endswith(b"40 120\r\n")
+    assert heard.endswith(b"41 121\r\n")
     assert attachment.exit is not None
     assert attachment.exit["exit_code"] == 0
     attachment.close()

@@ -1,8 +1,10 @@
-"""testcontainers and podman's remote client on `sampan serve`, unchanged."""
+"""testcontainers, buildx and podman's remote client on `sampan serve`, unchanged."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 
 from support.apiserver import Server, serving
 from support.debian import debian_tar
+from support.goprograms import go_program
 from support.patience import eventually, patience
 from support.roots import Root
 
@@ -121,6 +124,24 @@ def test_testcontainers_and_its_reaper(server: Server, home: Root, tmp_path: Pat
     eventually(lambda: home.cli("ps", "-aq").ok().out == "", 60)
     names = home.cli("network", "ls", "--format", "{{.Name}}").ok().out.split()
     assert sorted(names) == ["bridge", "host", "none"]
+
+
+@pytest.mark.patience(1200)  # it may have to be built first
+def test_buildx_is_told_what_there_is(server: Server, home: Root, tmp_path: Path) -> None:
+    plugins = tmp_path / "docker" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    shutil.copy(go_program("github.com/docker/buildx", "v0.29.1", "cmd/buildx"), plugins / "docker-buildx")
+    (tmp_path / "Dockerfile").write_text("FROM base\nRUN --network=none <<X\necho built > /f\nX\n")
+    env = environment(server, tmp_path)
+    assert "buildx" in run(["docker", "buildx", "version"], env).stdout
+    listed = run(["docker", "buildx", "ls"], env)
+    assert listed.returncode == 0, listed.stderr
+    assert "default" in listed.stdout
+    # It looks for BuildKit in the engine, and is told that there is none: with it as a plugin, `docker build` still has the classic way.
+    assert re.search(r"POST (/v[\d.]+)?/grpc 501 ", server.log)
+    classic = run(["docker", "build", "-t", "classic", str(tmp_path)], {**env, "DOCKER_BUILDKIT": "0"})
+    assert classic.returncode == 0, classic.stderr
+    assert home.cli("run", "--rm", "--network", "none", "classic", "cat", "/f").ok().out == "built\n"
 
 
 def test_podmans_remote_client_is_told_that_its_own_api_is_not_there(server: Server, tmp_path: Path) -> None:

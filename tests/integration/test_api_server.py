@@ -206,6 +206,28 @@ def test_an_exec_starts_once(server: Server, box: str) -> None:
         server(method, f"/exec/{'0' * 64}/{path}", {} if method == "POST" else None).expect(404)
 
 
+def test_another_server_resizes_the_terminal_of_an_exec(server: Server, home: Root, box: str) -> None:
+    script = "read a; stty size; exec < /dev/null > /dev/null 2>&1; mkfifo /tmp/f; exec < /tmp/f"
+    identifier = exec_id(server, box, "sh", "-c", script, Tty=True)
+    with connect(server) as sock, serving(home) as other:
+        sock.sendall(start_request(identifier))
+        until(sock, b"\r\n\r\n")
+        eventually(lambda: server("GET", f"/exec/{identifier}/json").json["Running"], 60)
+        other("POST", f"/exec/{identifier}/resize?h=33&w=101").expect(200)
+        sock.sendall(b"\n")
+        assert until(sock, b"33 101\r\n")
+        # It has let go of its terminal, and waits where an open would wait, too.
+        resize = f"/exec/{identifier}/resize?h=34&w=102"
+        eventually(lambda: other("POST", resize).status == 409, 60)
+        assert "closed its terminal" in other("POST", resize).message
+        plain = exec_id(server, box, "true")
+        assert "no terminal" in other("POST", f"/exec/{plain}/resize?h=1&w=1").expect(400).message
+        release = exec_id(server, box, "sh", "-c", "echo > /tmp/f")
+        other("POST", f"/exec/{release}/start", {"Detach": True}).expect(200)
+        everything(sock)
+    server("POST", f"/exec/{identifier}/resize?h=1&w=1").expect(409)
+
+
 def test_a_program_that_is_not_there_leaves_its_exit_code(server: Server, box: str) -> None:
     identifier = exec_id(server, box, "nosuch")
     with connect(server) as sock:

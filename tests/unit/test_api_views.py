@@ -250,13 +250,27 @@ def test_what_a_build_cannot_have(name: str, value: str) -> None:
 
 
 def test_bodies() -> None:
-    table = {"Name": str, "Internal": bool, "IPAM": dict}
+    table = {
+        "Name": str,
+        "Internal": bool,
+        "IPAM": dict,
+        "Cmd": bodies.Words,
+        "Labels": bodies.Texts,
+        "ConsoleSize": bodies.Size,
+    }
     assert bodies.fields({"name": "a", "IPAM": None, "New": 1}, table) == {"Name": "a"}
+    assert bodies.fields({"cmd": "one", "ConsoleSize": [1, 2]}, table) == {"Cmd": ["one"], "ConsoleSize": [1, 2]}
     for body, words in (
         ({"Name": 1}, "cannot unmarshal number into field Name of type string"),
         ({"Internal": "yes"}, "cannot unmarshal string into field Internal of type bool"),
         ({"IPAM": []}, "cannot unmarshal array into field IPAM of type object"),
         ([], "cannot unmarshal array"),
+        ({"Cmd": ["a", 1]}, r"cannot unmarshal number into field Cmd of type \[\]string"),
+        ({"Cmd": {"a": "b"}}, "cannot unmarshal object into field Cmd"),
+        ({"Labels": {"a": None}}, "cannot unmarshal null into field Labels"),
+        ({"ConsoleSize": [1]}, r"field ConsoleSize of type \[2\]uint16"),
+        ({"ConsoleSize": [1, 70000]}, "field ConsoleSize"),
+        ({"ConsoleSize": [1, True]}, "field ConsoleSize"),
     ):
         with pytest.raises(InvalidParameter, match=words):
             bodies.fields(body, table)

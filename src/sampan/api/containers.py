@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.api import bodyfields, containerview
+from sampan.api import containerview
 from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ def remove(engine: Engine, exchange: Exchange, name: str) -> None:
 
 
 def resize(engine: Engine, exchange: Exchange, name: str) -> None:
-    size = bodyfields.window(exchange.query)
+    size = exchange.query.window()
     engine.containers.get(name).resize(*size)
     exchange.reply(200)
 

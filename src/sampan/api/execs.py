@@ -1,14 +1,12 @@
 """Execs: created, started over a connection that is taken over, looked at, resized.
 
-What was created is a file in the container's run directory: another server, or this one after a restart, starts it as well. An
-exec that runs is joined with its client by a relay of this process, which is how its terminal is resized.
+What was created is a file in the container's run directory: another server, or this one after a restart, starts it as well, and gives
+its terminal another size.
 """
 
 from __future__ import annotations
 
-import threading
-
-from sampan.api import bodyfields
+from sampan.api.bodies import Size, Words, fields
 from sampan.api.relay import Relay, frame, stream_type
 from sampan.engine.exec import ExecRequest
 from sampan.errors import Conflict, InvalidParameter, SampanError
@@ -16,47 +14,59 @@ from sampan.oci.detachkeys import parse_detach_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from sampan.api.exchange import Exchange
     from sampan.engine.container import Container
     from sampan.engine.engine import Engine
 
+_CREATE = {
+    **dict.fromkeys(("User", "WorkingDir", "DetachKeys"), str),
+    **dict.fromkeys(("Tty", "AttachStdin", "AttachStdout", "AttachStderr", "Privileged"), bool),
+    "Cmd": Words,
+    "Env": Words,
+    "ConsoleSize": Size,
+}
+_START_BODY = {"Detach": bool, "Tty": bool, "ConsoleSize": Size}
 _START = "x-sampan-start"
 """By which sampan's own client asks for a start that fails to be an answer with a status."""
-_relays: dict[str, Relay] = {}
-_lock = threading.Lock()
 
 
 def create(engine: Engine, exchange: Exchange, name: str) -> None:
-    body = exchange.json_body()
+    body = fields(exchange.json_body(), _CREATE)
     container = engine.containers.get(name)
-    command = bodyfields.texts(body, "Cmd")
+    command = body.get("Cmd")
     if not command:
         raise InvalidParameter("no exec command specified")
-    keys = bodyfields.text(body, "DetachKeys")
+    keys = body.get("DetachKeys") or ""
     if keys:
         parse_detach_keys(keys)
     request = ExecRequest(
         command=tuple(command),
-        user=bodyfields.text(body, "User"),
-        workdir=bodyfields.text(body, "WorkingDir"),
-        environment=tuple(bodyfields.texts(body, "Env")),
-        tty=bodyfields.flag(body, "Tty"),
-        stdin=bodyfields.flag(body, "AttachStdin"),
-        privileged=bodyfields.flag(body, "Privileged"),
-        size=bodyfields.size(body, "ConsoleSize"),
+        user=body.get("User", ""),
+        workdir=body.get("WorkingDir", ""),
+        environment=tuple(body.get("Env", ())),
+        tty=body.get("Tty", False),
+        stdin=body.get("AttachStdin", False),
+        privileged=body.get("Privileged", False),
+        size=_size(body),
         detach_keys=keys,
-        stdout=bodyfields.flag(body, "AttachStdout"),
-        stderr=bodyfields.flag(body, "AttachStderr"),
+        stdout=body.get("AttachStdout", False),
+        stderr=body.get("AttachStderr", False),
     )
     exchange.reply(201, {"Id": container.exec_create(request)})
 
 
+def _size(body: Mapping[str, Any]) -> tuple[int, int]:
+    rows, columns = body.get("ConsoleSize", (0, 0))
+    return rows, columns
+
+
 def start(engine: Engine, exchange: Exchange, id: str) -> None:
-    body = exchange.json_body(empty=True)
+    body = fields(exchange.json_body(empty=True), _START_BODY)
     container = engine.containers.of_exec(id)
-    detach, size = bodyfields.flag(body, "Detach"), bodyfields.size(body, "ConsoleSize")
+    detach, size = body.get("Detach", False), _size(body)
     if detach:
         container.exec_begin(id, True, size)[1].close()
         exchange.reply(200)
@@ -85,16 +95,9 @@ def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[
         stream for stream, wanted in ((1, request.stdout or request.tty), (2, request.stderr)) if wanted
     )
     keys = parse_detach_keys(request.detach_keys) if request.tty and request.stdin else b""
-    relay = Relay(
+    Relay(
         client, attachment, early=early, stdin=request.stdin, outputs=outputs, tty=request.tty, detach_keys=keys
-    )
-    with _lock:
-        _relays[exec_id] = relay
-    try:
-        relay.run()
-    finally:
-        with _lock:
-            del _relays[exec_id]
+    ).run()
 
 
 def _may_start(container: Container, exec_id: str) -> bool:
@@ -116,11 +119,6 @@ def inspect(engine: Engine, exchange: Exchange, id: str) -> None:
 
 
 def resize(engine: Engine, exchange: Exchange, id: str) -> None:
-    size = bodyfields.window(exchange.query)
-    shown = engine.containers.of_exec(id).exec_inspect(id)
-    with _lock:
-        relay = _relays.get(id)
-    if relay is None or not shown["Running"]:
-        raise Conflict(f"exec {id} is not running, or not by this server")
-    relay.resize(*size)
+    size = exchange.query.window()
+    engine.containers.of_exec(id).exec_resize(id, *size)
     exchange.reply(200)

@@ -45,6 +45,13 @@ class Query:
         except ValueError:
             raise InvalidParameter(f"invalid value for {name}: {value!r} is no number") from None
 
+    def window(self) -> tuple[int, int]:
+        """The rows and columns of a resize. Raises InvalidParameter."""
+        rows, columns = self.number("h"), self.number("w")
+        if rows is None or columns is None or not (0 <= rows <= 0xFFFF and 0 <= columns <= 0xFFFF):
+            raise InvalidParameter("invalid resize: h and w must be numbers of rows and columns, up to 65535")
+        return rows, columns
+
     def filters(self, name: str = "filters") -> dict[str, list[str]]:
         """Filters in either form: {"label": {"a": true}} or {"label": ["a"]}. Raises InvalidParameter."""
         value = self.text(name)

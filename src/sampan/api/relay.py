@@ -12,11 +12,9 @@ TLS has bytes that poll does not know of (`pending`), and one thread must do bot
 
 from __future__ import annotations
 
-import os
 import select
 import ssl
 import struct
-import threading
 
 from sampan.oci.detachkeys import DetachKeys
 
@@ -61,7 +59,7 @@ def frame(stream: int, data: bytes) -> bytes:
 
 
 class Relay:
-    """See the module. `resize` may be called by other threads while `run` is at work."""
+    """See the module."""
 
     def __init__(
         self,
@@ -91,9 +89,6 @@ class Relay:
         self._stdin_open = stdin
         self._program_ended = False
         self._gone = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._lock = threading.Lock()
-        self._size: tuple[int, int] | None = None
 
     def run(self) -> None:
         """Until the program has ended and the client has all of it, or the client has gone, or it has typed the detach keys."""
@@ -105,26 +100,15 @@ class Relay:
                     return
                 self._step()
         finally:
-            with self._lock:
-                os.close(self._wake)
-                self._wake = -1
             self._attachment.close()
             if not self._gone:
                 self._client.setblocking(True)
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Another size for the terminal; nothing if the relay is over."""
-        with self._lock:
-            if self._wake >= 0:
-                self._size = (rows, columns)
-                os.eventfd_write(self._wake, 1)
 
     def _over(self) -> bool:
         return self._gone or (self._program_ended and not self._output)
 
     def _step(self) -> None:
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
         client = select.POLLOUT if self._output else 0
         wants_input = self._reading_client and len(self._input) < _MOST_HELD
         if wants_input:
@@ -139,9 +123,7 @@ class Relay:
             poll.register(self._attachment.fileno(), program)
         pending = wants_input and self._pending()
         for fd, events in poll.poll(0 if pending else None):
-            if fd == self._wake:
-                self._resize()
-            elif fd == self._client.fileno():
+            if fd == self._client.fileno():
                 self._client_ready(events, wants_input)
             else:
                 self._program_ready(events)
@@ -150,16 +132,6 @@ class Relay:
 
     def _pending(self) -> bool:
         return isinstance(self._client, ssl.SSLSocket) and self._client.pending() > 0
-
-    def _resize(self) -> None:
-        try:
-            os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
-        with self._lock:
-            size, self._size = self._size, None
-        if size is not None:
-            self._attachment.resize(*size)
 
     # the client
 

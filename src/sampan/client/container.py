@@ -353,7 +353,7 @@ class RemoteContainer:
             return None if code is None else {"exit_code": int(code)}
 
         def resized(rows: int, columns: int) -> None:
-            self._session.ask("POST", f"{path}/resize", {"h": str(rows), "w": str(columns)})
+            self.exec_resize(exec_id, rows, columns)
 
         if detach:
             self._session.ask("POST", f"{path}/start", body=body)
@@ -367,6 +367,10 @@ class RemoteContainer:
         """`GET /exec/{id}/json`. Raises NotFound, also after the container's end."""
         found: dict[str, Any] = self._session.json("GET", f"/exec/{exec_id}/json")
         return found
+
+    def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """Give the terminal of an exec another size. Raises NotFound, Conflict if it does not run, InvalidParameter if it has none."""
+        self._session.ask("POST", f"/exec/{exec_id}/resize", {"h": str(rows), "w": str(columns)})
 
     def exec(self, cmd: str | Sequence[str], *, input: bytes | str | None = None, **options: Any) -> ExecResult:
         """Run another process in it to its end, with `input` as its standard input; options as `exec_start`."""

@@ -72,7 +72,9 @@ def _names(directory: str, ignore: Ignore, needed: set[str]) -> Iterator[str]:
     above: list[str] = [""]
     while above:
         at = above.pop()
-        for entry in sorted(os.scandir(os.path.join(directory, at)), key=lambda one: one.name):
+        with os.scandir(os.path.join(directory, at)) as scanned:
+            entries = sorted(scanned, key=lambda one: one.name)
+        for entry in entries:
             name = f"{at}/{entry.name}" if at else entry.name
             is_directory = entry.is_dir(follow_symlinks=False)
             below = any(one.startswith(f"{name}/") for one in needed)

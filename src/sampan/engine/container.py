@@ -379,6 +379,11 @@ class Container:
         """
         return self._verbs.executor.inspect(self._record, exec_id)
 
+    @told
+    def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """Give the terminal of an exec another size. Raises NotFound, Conflict if it does not run, InvalidParameter if it has none."""
+        self._verbs.executor.resize_exec(self._record, exec_id, rows, columns)
+
     def exec(self, cmd: str | Sequence[str], *, input: bytes | str | None = None, **options: Any) -> ExecResult:
         """Run another process in it to its end, with `input` as its standard input; options as `exec_start`."""
         from sampan.engine.results import collect

@@ -234,6 +234,30 @@ class Executor:
             return self.inspect(record, exec_id)  # it has ended in this moment, and has another name
         return self._shown(record, exec_id, about.decode("ascii"), int(pid), found.exit_code, found.exit_code is None)
 
+    def resize_exec(self, record: Record, exec_id: str, rows: int, columns: int) -> None:
+        """Give the terminal of an exec another size, whoever started it and whoever listens to it.
+
+        Raises NotFound, Conflict if it does not run or has let go of its terminal, InvalidParameter if it never had one.
+        """
+        from sampan.kernel import processtty, tty
+
+        shown = self.inspect(record, exec_id)
+        if not shown["ProcessConfig"]["tty"]:
+            raise InvalidParameter(f"exec {exec_id} has no terminal")
+        fd = -1
+        try:
+            # Its connection belongs to its client, who may be another process: the terminal is found at the program itself.
+            fd = processtty.open_terminal(shown["Pid"]) if shown["Running"] else -1
+            # It ran until now: so the number that was looked up is not another process's by this time.
+            if fd < 0 or not self.inspect(record, exec_id)["Running"]:
+                raise Conflict(f"exec {exec_id} is not running, or has closed its terminal")
+            tty.set_size(fd, rows, columns)
+        except OSError:
+            raise Conflict(f"exec {exec_id} is not running") from None  # it ended in this moment
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
     @staticmethod
     def _shown(
         record: Record, exec_id: str, about: str, pid: int, exit_code: int | None, running: bool
