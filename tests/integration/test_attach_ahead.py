@@ -31,7 +31,6 @@ def places(root: Root, box: Container) -> Path:
     return root.run_root / ".waiting" / box.id
 
 
-@pytest.mark.core
 def test_several_before_the_start_hear_every_byte_and_feed_it(engine: sampan.Engine, root: Root) -> None:
     box = engine.containers.create("base", ECHO, stdin_open=True)
     clients = [box.attach(stdin=True) for _ in range(3)]

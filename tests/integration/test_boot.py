@@ -33,7 +33,6 @@ def statuses(engine: sampan.Engine) -> dict[str, str]:
 
 
 @pytest.mark.root
-@pytest.mark.core
 @pytest.mark.parametrize("in_order", [False, True], ids=["power cut", "shutdown"])
 def test_what_is_started_again(root: Root, engine: sampan.Engine, in_order: bool) -> None:
     for policy in ("no", "always", "unless-stopped", "on-failure"):

@@ -67,7 +67,6 @@ def test_the_container_of_the_issue(root: Root) -> None:
     assert "box" in root.cli("ps", "-a").ok().out
 
 
-@pytest.mark.core
 def test_a_server_in_the_background(root: Root) -> None:
     cli = root.cli
     identifier = cli("run", "-d", "--name", "web", "base", "httpd", "-f", "-p", "8080").ok().out.strip()
@@ -87,7 +86,6 @@ def test_a_server_in_the_background(root: Root) -> None:
     assert cli("ps", "-aq").out == ""
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("command", "code"),
     [

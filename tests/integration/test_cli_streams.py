@@ -45,7 +45,6 @@ def test_input_that_is_closed(cli: Command) -> None:
     assert (process.returncode, process.stdout, process.stderr) == (0, b"done\n", b"")
 
 
-@pytest.mark.core
 def test_a_large_input_that_is_echoed_does_not_hang(cli: Command) -> None:
     data = os.urandom(5 << 20)
     done = cli(*RUN, "-i", "base", "cat", input=data).ok()
@@ -104,7 +103,6 @@ def test_a_terminal_without_input_may_be_piped(cli: Command) -> None:
     assert done.out == "terminal\r\n"
 
 
-@pytest.mark.core
 def test_exec_streams(cli: Command) -> None:
     cli("run", "-d", "--name", "box", "--network", "none", "base", "sleep", "1000").ok()
     done = cli("exec", "box", "sh", "-c", "echo out; echo err >&2; exit 6")

@@ -69,7 +69,6 @@ def test_every_key_passes(root: Root) -> None:
         terminal.expect("03 1a 1c 11 13 0d 0a 04")
 
 
-@pytest.mark.core
 def test_detach_and_attach_again(root: Root) -> None:
     with root.terminal("run", "-it", "--name", "box", "--network", "none", "base", "sh") as terminal:
         before = terminal.attributes()
@@ -104,7 +103,6 @@ def test_detach_keys_of_ones_own(root: Root, box: str) -> None:
         assert terminal.wait() == 1
 
 
-@pytest.mark.core
 def test_exec_with_a_terminal(root: Root, box: str) -> None:
     with root.terminal("exec", "-it", box, "sh", rows=40, columns=100) as terminal:
         before = terminal.attributes()

@@ -193,7 +193,6 @@ def test_two_at_once_copy_once(place: Path) -> None:
 # Images
 
 
-@pytest.mark.core
 def test_the_volumes_of_an_image(volumes: Root, made: Import) -> None:
     image = made({"data": None, "data/file": b"image\n", "etc": None}, "VOLUME /data /made/new")
     volumes.cli("create", "--name", "box", image).ok()

@@ -80,7 +80,6 @@ def test_one_that_was_never_started(made: Any, root: Root) -> None:
     assert box.exec(["cat", "/root/a"]).stdout == "1"
 
 
-@pytest.mark.core
 def test_one_that_has_ended(made: Any) -> None:
     box = made(command=["sh", "-c", "echo of the run >/root/a"])
     box.start()
@@ -103,7 +102,6 @@ def test_one_that_is_paused(made: Any) -> None:
     assert box.exec(["cat", "/root/a"]).stdout == "1"
 
 
-@pytest.mark.core
 def test_one_that_waits_to_be_restarted(made: Any) -> None:
     box = made(command=["sh", "-c", "exit 1"], restart_policy="always")
     box.start()
@@ -221,7 +219,6 @@ def test_read_only(made: Any, tmp_path: Path, running: bool) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("running", [True, False])
 def test_what_is_mounted_stays(made: Any, engine: sampan.Engine, running: bool) -> None:
     """The kernel removes a name that something is mounted on in another mount namespace, and the mount with it: so we ask first."""

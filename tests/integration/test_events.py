@@ -54,7 +54,6 @@ def told(engine: sampan.Engine) -> Told:
     return Told(engine)
 
 
-@pytest.mark.core
 def test_a_run_from_its_creation_to_its_removal(cli: Command, told: Told) -> None:
     cli("run", "--rm", "--name", "box", "--label", "tier=1", "base", "sh", "-c", "exit 3")
     messages = told.messages(container="box")

@@ -81,7 +81,6 @@ def ended(pid: int) -> bool:
 # what becomes of a container's health
 
 
-@pytest.mark.core
 def test_a_container_is_starting_then_unhealthy_then_healthy(engine: sampan.Engine, cli: Command) -> None:
     box = probed(engine, "echo out; echo err >&2; test -e /ok", health_retries=3)
     name = box.name

@@ -149,7 +149,6 @@ def told(box: Container, error: SampanError | None) -> str:
     return str(error).replace(box.id, "ID").replace(box.name, "NAME")
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("state", STATES)
 def test_what_is_refused_changes_nothing_and_says_why(engine: sampan.Engine, state: str) -> None:
     refused = {verb for verb, row in lifecycle.TABLE.items() if row[state] != "yes"}

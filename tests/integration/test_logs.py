@@ -34,7 +34,6 @@ def log_files(cli: Command, root: Root, name: str) -> list[Path]:
     return sorted(p for p in (*directory.glob("*-json.log*"), *directory.glob("local-logs/*")))
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("driver", ["json-file", "local"])
 def test_the_newest_lines_are_kept_in_bounded_files(cli: Command, root: Root, driver: str) -> None:
     flags = ("--log-driver", driver, "--log-opt", "max-size=20k", "--log-opt", "max-file=3")

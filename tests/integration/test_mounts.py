@@ -60,7 +60,6 @@ def inspect(cli: Command, name: str) -> dict[str, Any]:
 # Binds
 
 
-@pytest.mark.core
 def test_a_directory_and_a_file_hide_what_is_below_and_give_it_back(cli: Command, place: Path) -> None:
     (place / "passwd").write_text("me\n")
     flags = ("-v", f"{place}/dir:/bin/x", "-v", f"{place}/passwd:/etc/passwd")
@@ -106,7 +105,6 @@ def test_a_relative_source_is_a_directory_of_the_caller(cli: Command, place: Pat
     )
 
 
-@pytest.mark.core
 def test_a_file_over_a_directory_and_the_reverse(cli: Command, place: Path) -> None:
     cli("create", "--name", "box", "-v", f"{place}/dir/file:/home", "base", "true").ok()
     cli("create", "--name", "box2", "-v", f"{place}/dir:/etc/passwd", "base", "true").ok()
@@ -262,7 +260,6 @@ def test_an_image_is_mounted_read_only(cli: Command, debian_image: str) -> None:
 # Volumes
 
 
-@pytest.mark.core
 def test_a_named_volume_is_made_filled_once_and_kept(volumes: Root) -> None:
     cli = volumes.cli
     assert "passwd" in sh(cli, "ls /etc; rm /etc/group; echo mine > /etc/passwd", "-v", "vol:/etc")

@@ -10,13 +10,14 @@ from support import host
 from support.patience import eventually
 from support.roots import Root
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = pytest.mark.root
 
 UNIFIED = (host.CGROUPS / "cgroup.controllers").exists()
 OWN = "/sys/fs/cgroup" if UNIFIED else "/sys/fs/cgroup/pids"
 """Where the container sees its group."""
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("flags", "written"),
     [
@@ -33,6 +34,7 @@ def test_who_may_make_groups(root: Root, flags: tuple[str, ...], written: bool) 
     assert written or "Read-only file system" in made.err
 
 
+@pytest.mark.core
 def test_the_option_changes_nothing_else(root: Root) -> None:
     made = root.cli(
         "run", "--rm", "--security-opt", "writable-cgroups=true", "base", "sh", "-c",

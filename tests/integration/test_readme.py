@@ -39,7 +39,6 @@ def typed(line: str) -> list[str]:
     return line.split()[1:]
 
 
-@pytest.mark.core
 def test_hello(cli: Command, said: list[str]) -> None:
     said.append("sampan run --rm base echo hello")
     assert cli(*typed(said[0])).ok().out == "hello\n"

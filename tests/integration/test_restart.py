@@ -87,7 +87,6 @@ def test_on_failure_leaves_a_success_alone(engine: sampan.Engine) -> None:
     assert (state(box)["ExitCode"], count(box), output(box)) == (0, 1, "up\nup\n")
 
 
-@pytest.mark.core
 def test_always_restarts_what_ends_well(engine: sampan.Engine) -> None:
     box = made(engine, ["sh", "-c", "echo up; test -e /seen && exec sleep 1000; touch /seen"], "always")
     eventually(lambda: box.status == "running" and output(box) == "up\nup\n", 20, "it runs a second time")
@@ -147,7 +146,6 @@ def test_a_signal_that_is_not_the_stop_signal_is_no_stop(engine: sampan.Engine) 
     assert count(careful) == count(plain) == 0
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("how", ["stop", "kill", "rm", "signal"])
 def test_a_restart_that_is_waited_for_is_cancelled_at_once(root: Root, engine: sampan.Engine, how: str) -> None:
     box = resting(made(engine, FAILING, "always"), at_least=6)
@@ -281,7 +279,6 @@ def test_attach_and_exec_while_it_rests(engine: sampan.Engine) -> None:
 # restart, by hand
 
 
-@pytest.mark.core
 def test_restart_by_hand(root: Root, engine: sampan.Engine) -> None:
     box = engine.containers.create("base", SLOW, name="box")
     box.restart()

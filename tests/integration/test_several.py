@@ -43,7 +43,6 @@ def test_stopping_twenty_takes_as_long_as_stopping_one(cli: Command, engine: sam
     assert {engine.containers.get(name).inspect()["State"]["ExitCode"] for name in names} == {137}
 
 
-@pytest.mark.core
 def test_one_that_is_not_there_stops_no_other(cli: Command, engine: sampan.Engine) -> None:
     made(engine, "a1", "b1", "c1")
     no = "No such container"

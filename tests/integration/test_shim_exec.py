@@ -18,7 +18,7 @@ from support.patience import eventually, patience
 
 __all__ = ["box", "directory"]
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = pytest.mark.root
 LAUNCHERS = BOTH_LAUNCHERS
 
 
@@ -43,6 +43,7 @@ def idle(box: Box) -> list[str]:
     return eventually(steady)
 
 
+@pytest.mark.core
 def test_streams_and_exit_code_of_an_exec(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()
@@ -52,6 +53,7 @@ def test_streams_and_exit_code_of_an_exec(box: Boxes) -> None:
     assert one.logged() == "", "what an exec says is not in the container's log"
 
 
+@pytest.mark.core
 def test_an_exec_is_in_the_containers_namespaces_cgroups_and_root(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()
@@ -166,6 +168,7 @@ def test_a_detached_exec_runs_on_without_anybody(box: Boxes) -> None:
     eventually(lambda: children(one.monitor) == [one.init], what="it is reaped")
 
 
+@pytest.mark.core
 def test_an_exec_with_a_terminal_of_the_containers_own_devpts(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()
@@ -231,6 +234,7 @@ def test_an_exec_into_a_container_that_has_ended(box: Boxes) -> None:
         one.exec("true")
 
 
+@pytest.mark.core
 def test_an_exec_that_begins_while_the_container_ends(box: Boxes) -> None:
     """It ran, or the container was not there any more, or it was killed on its way in: nothing else is told."""
     for pause in range(6):
@@ -245,6 +249,7 @@ def test_an_exec_that_begins_while_the_container_ends(box: Boxes) -> None:
         assert told.endswith(("exit code 0", "exit code 137", "is not running", "the container has ended")), told
 
 
+@pytest.mark.core
 def test_an_exec_that_is_there_when_the_container_ends_is_killed_with_it(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()

@@ -24,7 +24,7 @@ from support.rootfs import variant
 
 __all__ = ["box", "directory"]
 
-pytestmark = [pytest.mark.root, pytest.mark.core]
+pytestmark = pytest.mark.root
 LAUNCHERS = BOTH_LAUNCHERS
 
 
@@ -160,6 +160,7 @@ def test_the_end_of_init_is_the_end_of_every_process_of_its_namespace(box: Boxes
     assert not [pid for pid in inside if lives(pid)]
 
 
+@pytest.mark.core
 def test_with_the_hosts_pids_its_children_are_killed_by_its_cgroup(box: Boxes) -> None:
     one = box(
         "sh",
@@ -176,6 +177,7 @@ def test_with_the_hosts_pids_its_children_are_killed_by_its_cgroup(box: Boxes) -
     assert not [pid for pid in inside if lives(pid)]
 
 
+@pytest.mark.core
 def test_an_out_of_memory_kill_is_told(box: Boxes) -> None:
     one = box("sh", "-c", "head -c 100000000 /dev/zero | tail", host={"Memory": 24 << 20, "MemorySwap": 24 << 20})
     output = one.run()
@@ -251,6 +253,7 @@ def test_the_oom_score_is_the_programs_and_not_the_shims(box: Boxes) -> None:
         assert int(Path(f"/proc/{one.monitor}/oom_score_adj").read_text()) == -500
 
 
+@pytest.mark.core
 def test_more_than_a_hundred_layers(box: Boxes, directory: Path) -> None:
     layers = []
     for number in range(119):
@@ -263,6 +266,7 @@ def test_more_than_a_hundred_layers(box: Boxes, directory: Path) -> None:
     assert (one.upper / "new").exists()
 
 
+@pytest.mark.core
 def test_a_root_that_is_a_plain_directory(box: Boxes, directory: Path) -> None:
     """As the vfs snapshotter gives it. Below a shared mount the root must not become its peer."""
     own = variant(directory / "rootfs", directory / "plain")
@@ -273,6 +277,7 @@ def test_a_root_that_is_a_plain_directory(box: Boxes, directory: Path) -> None:
     shutil.rmtree(own)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("kind", ["overlay", "bind"])
 def test_below_a_shared_mount_nothing_of_a_container_shows_up_on_the_host(directory: Path, kind: str) -> None:
     """As systemd makes /: the clone of a directory is a peer of the host's mount, until it is made private."""
@@ -301,6 +306,7 @@ def test_below_a_shared_mount_nothing_of_a_container_shows_up_on_the_host(direct
     (directory / "shared").rmdir()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("no_pivot", [False, True])
 def test_the_root_is_the_containers_with_pivot_root_and_without(box: Boxes, no_pivot: bool) -> None:
     one = box("sleep", "60", no_pivot=no_pivot)
@@ -321,6 +327,7 @@ def test_the_root_is_the_containers_with_pivot_root_and_without(box: Boxes, no_p
     assert one.exec("sh", "-c", "cd ../../..; pwd").ok() == b"/\n"
 
 
+@pytest.mark.core
 def test_a_read_only_root_has_writable_mounts(box: Boxes) -> None:
     one = box(
         "sh",
@@ -416,6 +423,7 @@ def test_a_program_found_later_in_path_is_taken_and_a_denied_one_is_told(box: Bo
     shutil.rmtree(rootfs)
 
 
+@pytest.mark.core
 def test_a_failed_start_names_step_system_call_errno_path_and_advice(box: Boxes) -> None:
     one = box("true")
     one.facts = one.facts.replace(root=one.facts.root.replace(lower=("/nonexistent/layer",)))
@@ -436,6 +444,7 @@ def test_a_step_that_fails_in_the_container_is_told_as_well(box: Boxes) -> None:
     assert f"stage2: sethostname {'h' * 65}: sethostname {'h' * 65}: invalid argument" in str(error)
 
 
+@pytest.mark.core
 def test_a_limit_that_is_too_small_for_a_start(box: Boxes) -> None:
     """Memory is charged from the moment that init joins its cgroup."""
     one = box("true", host={"Memory": 64 << 10, "MemorySwap": 64 << 10})
@@ -474,6 +483,7 @@ def test_a_shim_that_is_not_needed_goes(box: Boxes) -> None:
             pass  # one that was forked says that it is there; then its end of the conversation is closed
 
 
+@pytest.mark.core
 def test_shims_live_in_a_cgroup_of_their_own(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()
@@ -483,6 +493,7 @@ def test_shims_live_in_a_cgroup_of_their_own(box: Boxes) -> None:
     assert cgroup.detect().version == one.driver.version
 
 
+@pytest.mark.core
 def test_what_a_monitor_keeps_for_itself(box: Boxes) -> None:
     """The price of a container that runs. Of the interpreter's own data, which differs by how it was built, nothing is counted."""
     one = box("sleep", "1000")

@@ -215,7 +215,6 @@ def test_the_network_is_the_containers_own(engine: sampan.Engine) -> None:
 # --- States
 
 
-@pytest.mark.core
 def test_the_shape_of_a_document(engine: sampan.Engine) -> None:
     box = engine.containers.create("base", IDLE, name="shape")
     stopped = box.stats()

@@ -217,7 +217,6 @@ def test_one_that_cannot_be_updated(root: Root, engine: sampan.Engine) -> None:
 # The restart policy
 
 
-@pytest.mark.core
 def test_a_policy_counts_from_the_next_end_on(engine: sampan.Engine) -> None:
     """The monitor that was started without a policy carries it out, and the one with a policy forgets it."""
     program = ["sh", "-c", "test -e /seen && exec sleep 1000; touch /seen; while ! test -e /go; do sleep 0.05; done"]

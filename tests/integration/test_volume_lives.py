@@ -59,7 +59,6 @@ def comm(pid: int) -> str:
 # Named and anonymous
 
 
-@pytest.mark.core
 def test_a_named_volume_keeps_what_one_container_wrote_for_the_next(root: Root, place: Path) -> None:
     cli = root.cli
     cli("run", "--rm", "--network", "none", "-v", "data:/x", "base", "sh", "-c", "echo kept > /x/file").ok()

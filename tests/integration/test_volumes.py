@@ -44,7 +44,6 @@ def mounted(path: Path) -> list[str]:
 # The verbs
 
 
-@pytest.mark.core
 def test_create_inspect_list_and_remove(new_root: Root) -> None:
     cli = new_root.cli
     assert cli("volume", "create", "data", "--label", "a=1", "--label", "b").ok().out == "data\n"
