@@ -61,8 +61,8 @@ check-types:
 	@$(bin)/mypy --no-error-summary
 
 # In two halves, for two processors: one process would take longer than everything else together.
-check-unit-1: half = tests/unit/test_[a-r]*.py
-check-unit-2: half = tests/unit/test_[!a-r]*.py
+check-unit-1: half = tests/unit/test_[a-c]*.py
+check-unit-2: half = tests/unit/test_[!a-c]*.py
 check-unit-1 check-unit-2:
 	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long and not docker28 and not thorough" $(half)
 

@@ -217,6 +217,10 @@ class Module:
         """The part below the package: "kernel", "errors"; "" for the package itself."""
         return self.name.split(".")[1] if "." in self.name else ""
 
+    def names(self, *words: str) -> bool:
+        """Whether its text has one of these words at all: where it has none, no node of its tree need be looked at."""
+        return any(word in self.text for word in words)
+
 
 class House:
     """All modules of the package: {path below src: text}."""
@@ -252,7 +256,8 @@ class House:
                     yield from self._imports(module, getattr(node, name, None) or [], when)
                 for inner in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
                     yield from self._imports(module, inner.body, when)
-                yield from self._called(node, when)
+                if module.names("__import__", "import_module"):
+                    yield from self._called(node, when)
 
     def _from(self, module: Module, node: ast.ImportFrom, when: str) -> Iterator[Import]:
         base = node.module or ""
@@ -394,6 +399,8 @@ def _processes(module: Module) -> Iterator[Problem]:
         if top in ("threading", "_thread") and module.room in ("shim", "steps") and item.when != "check":
             yield Problem(module.path, item.line, "threads", f"imports {item.target}")
     allowed = SPAWNERS.get(module.name, frozenset())
+    if not module.names(*FORKS, *SPAWNS):
+        return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom) and node.module == "os":
             names = [(a.name, node.lineno) for a in node.names]
@@ -413,7 +420,7 @@ def _processes(module: Module) -> Iterator[Problem]:
 
 
 def _prints(module: Module) -> Iterator[Problem]:
-    if module.room == "cli":
+    if module.room == "cli" or not module.names("print"):
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
