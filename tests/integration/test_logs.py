@@ -86,10 +86,11 @@ def test_following_over_many_rotations_misses_no_line(cli: Command, compress: st
 
 def test_a_follower_that_falls_behind_the_bound_is_told(cli: Command) -> None:
     flags = ("--log-opt", "max-size=2k", "--log-opt", "max-file=1")
-    script = f"read go; {COUNT.format(n=20000)}"
+    script = f"echo begun; read go; {COUNT.format(n=20000)}"
     cli(*RUN, "-d", "-i", "--name", "box", *flags, "base", "sh", "-c", script).ok()
     logs = cli.start("logs", "-f", "box", stdout=-1, stderr=-1)
-    time.sleep(0.5)
+    assert logs.stdout is not None
+    assert logs.stdout.readline() == b"begun\n"
     logs.send_signal(signal.SIGSTOP)
     cli("attach", "--sig-proxy=false", "box", input="go\n")
     logs.send_signal(signal.SIGCONT)
