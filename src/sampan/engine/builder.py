@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from sampan.build import lint, reading, rules, stages
+from sampan.build.instructions import Run
 from sampan.build.source import Source
 from sampan.engine import buildcacheplaces, buildparallel, buildverify
 from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
         def warn(self, findings: Sequence[Finding], source: Source) -> None: ...
 
 
+_MANY = 3
+"""Commands from which on a process that forks their monitors costs less than an interpreter for each."""
 _KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 
@@ -98,10 +101,17 @@ class Builder:
     """`POST /build`."""
 
     def __init__(
-        self, begin: Callable[[], Steps], images: Images, lock: Lock, janitor: Janitor, workplaces: Workplaces
+        self,
+        begin: Callable[[], Steps],
+        images: Images,
+        lock: Lock,
+        janitor: Janitor,
+        workplaces: Workplaces,
+        attend: Callable[[], None],
     ) -> None:
-        """`begin` gives the steps of one build."""
+        """`begin` gives the steps of one build, `attend` says that many containers are to be started (`Engine.attend`)."""
         self._begin = begin
+        self._attend = attend
         self._janitor = janitor
         self._workplaces = workplaces
         self._images = images
@@ -166,6 +176,9 @@ class Builder:
                 raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
         context = contexts.local(read.context, read.ignore) if read.context else contexts.empty()
         steps.cache.take(buildcacheplaces.opened(request.cache_from, watcher))
+
+        if sum(isinstance(one, Run) for planned in plan.stages for one in planned.stage.body) >= _MANY:
+            self._attend()
 
         def build() -> dict[int, Built]:
             return self._build(read, plan, request, context, watcher, contexts, steps, find_image)

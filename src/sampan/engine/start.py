@@ -375,7 +375,8 @@ class Starter:
             # Also where nothing is due: `update` may give it a restart policy while it runs.
             reaper=self._reaper(record.id),
             settles=record.auto_remove or mounted,
-            temporary=record.auto_remove,
+            # What is removed at its end, whatever its end was.
+            temporary=record.auto_remove or bool(record.build),
             watched=self._trace.observer is not None,
             health=self._health(record, paths, start, group, load_filter) if record.config.get("Healthcheck") else "",
             journal=(self._events.path, self._events.limit),

@@ -373,7 +373,11 @@ class Wiring:
 
         caches = CacheMounts(layout.build_mounts, trace)
         workplaces = Workplaces(layout.build_work, layout.build_secrets, caches, trace)
-        return Builder(begin, self.images, lock, self.janitor, workplaces)
+
+        def attend() -> None:
+            self.attended = True
+
+        return Builder(begin, self.images, lock, self.janitor, workplaces, attend)
 
     def _build_cache(self) -> Any:
         from sampan.store.buildcache import BuildCache
