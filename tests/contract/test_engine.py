@@ -38,6 +38,7 @@ from support.apiserver import Server, serving
 from support.patience import eventually, patience
 from support.registry import registry
 from support.roots import Root
+from support.web import body, web
 
 if TYPE_CHECKING:
     from sampan.engine.interface import ContainerInterface, EngineInterface
@@ -439,6 +440,24 @@ def test_a_registry(engine: EngineInterface, tmp_path: Path) -> None:
         engine.images.remove(name)
         with pytest.raises(NotFound):
             engine.images.pull(f"{found.host}/some/nosuch")
+
+
+def test_a_search(engine: EngineInterface) -> None:
+    found = [
+        {"name": "redis", "description": "words", "star_count": 12, "is_official": True, "is_automated": False},
+        {"name": "some/redis", "star_count": 3},
+    ]
+    with web() as index:
+        host = f"127.0.0.1:{index.server_address[1]}"
+        index.answers["/v1/search?q=redis&n=25"] = body(json.dumps({"results": found}).encode())
+        index.answers["/v1/search?q=redis&n=7"] = body(b'{"results": [1]}')
+        search = engine.registries.search
+        assert [one["name"] for one in search(f"{host}/redis")] == ["redis", "some/redis"]
+        assert search(f"{host}/redis", filters={"stars": ["5"], "is-official": ["true"]}) == [found[0]]
+        with pytest.raises(Unavailable, match="not what an index says"):
+            search(f"{host}/redis", 7)
+        with pytest.raises(InvalidParameter, match=r"outside the range of \[1, 100\]"):
+            search("redis", 101)
 
 
 class Watching:

@@ -76,6 +76,7 @@ COLD: dict[str, str] = {
     f"{PACKAGE}.engine.interface": "Protocols, for type checkers and annotations",
     f"{PACKAGE}.engine.pulling": "imported by a pull",
     f"{PACKAGE}.engine.pushing": "imported by a push",
+    f"{PACKAGE}.engine.search": "asks an index over a network",
     f"{PACKAGE}.engine.registries": "imported by what asks a registry",
     **{
         f"{PACKAGE}.engine.{name}": "building images: what it does takes longer than any import"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sampan.api import imageview, queries
-from sampan.api.failures import NotImplementedHere
+from sampan.api import imageview, queries, registryauth
+from sampan.engine.search import LIMIT
 from sampan.errors import InvalidParameter
 from sampan.oci import reference
+from sampan.oci.reference import DEFAULT_DOMAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def prune(engine: Engine, exchange: Exchange) -> None:
 
 
 def search(engine: Engine, exchange: Exchange) -> None:
-    """`GET /images/search`: registries of today have no search, and Docker Hub's own is asked at its web site."""
-    if not exchange.query.text("term"):
-        raise InvalidParameter("invalid search term: it is empty")
-    raise NotImplementedHere(
-        "a search of registries cannot be had here: the distribution protocol has none; look at the registry's web site"
-    )
+    """`GET /images/search`, with the client's credentials."""
+    query = exchange.query
+    term = query.text("term")
+    login = registryauth.login(exchange.headers.get(registryauth.AUTH, ""))
+    first, slash, _ = term.partition("/")
+    domain = first if slash and ("." in first or ":" in first) else DEFAULT_DOMAIN
+    registries = engine.registries.as_user({domain: login} if login.credential else {})
+    exchange.reply(200, registries.search(term, query.number("limit") or LIMIT, query.filters()))

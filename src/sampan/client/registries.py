@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 
 from sampan import jsontext
+from sampan.client.session import filters as encoded
 from sampan.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from sampan.client.session import Session
@@ -48,6 +49,14 @@ class RemoteRegistries:
         if account is not None:
             headers["X-Registry-Auth"] = base64.urlsafe_b64encode(jsontext.dumps(account)).decode("ascii")
         found: dict[str, Any] = self._session.ask("GET", f"/distribution/{text}/json", headers=headers).json
+        return found
+
+    def search(
+        self, term: str, limit: int = 25, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> list[dict[str, Any]]:
+        """`GET /images/search`: what an index finds. Raises InvalidParameter, Unavailable."""
+        query = {"term": term, "limit": limit, "filters": encoded(filters)}
+        found: list[dict[str, Any]] = self._session.json("GET", "/images/search", query)
         return found
 
 

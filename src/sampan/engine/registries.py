@@ -17,7 +17,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from sampan.engine.config import Config
@@ -86,6 +86,14 @@ class Registries:
         if not login.credential:
             raise InvalidParameter("username and password are needed")
         return self._tried(domain, login.credential)[::-1]
+
+    def search(
+        self, term: str, limit: int = 25, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> list[dict[str, Any]]:
+        """`GET /images/search`: what docker.io's index, or that of the registry which the term begins with, finds. See `engine.search`."""
+        from sampan.engine.search import search
+
+        return search(term, limit, filters or {}, self._settings, self._credential)
 
     def accounts(self) -> list[str]:
         """The registries that something is kept for, but docker.io, which needs no name. Raises `InvalidParameter`."""
