@@ -87,3 +87,16 @@ def test_events_of_another_process_are_taken_as_they_are() -> None:
     assert trace.events == [ended]
     assert ended.line() == "stage2   mount proc: ok, 250 us"
     assert begun.line() == "stage2   mount proc ..."
+
+
+def test_one_that_nobody_reads_keeps_nothing_and_tells_its_observer() -> None:
+    seen: list[str] = []
+    trace = Trace(lambda event: seen.append(event.text))
+    trace.keeps = False
+    with trace.step("rename", "a"):
+        pass
+    trace.add_later(lambda: [Event("stage1", "mount b", 1)])
+    assert seen == ["rename a", "rename a", "mount b"]
+    trace.observer = None
+    trace.add_later(lambda: [Event("stage1", "mount c", 1)])
+    assert trace.events == []

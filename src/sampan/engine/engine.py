@@ -95,9 +95,11 @@ class Engine:
 
     def attend(self) -> None:
         """Be what a server is: a process that lives long and starts many containers. The first start brings up a zygote
-        (docs/performance.md), which leaves with this process. To be called before the first start.
+        (docs/performance.md), which leaves with this process; what is deleted is deleted when the call has returned; `trace` keeps nothing.
+        To be called before anything else.
         """
         self._wiring.attended = True
+        self.trace.keeps = False
 
     def events(
         self,

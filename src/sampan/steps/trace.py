@@ -63,6 +63,8 @@ class Trace:
         self._events: list[Event] = []
         self._later: list[Callable[[], list[Event]]] = []
         self.observer = observer
+        self.keeps = True
+        """Whether anybody may want to read it. A server's would be megabytes of plans that nobody looks at."""
 
     @property
     def events(self) -> list[Event]:
@@ -79,8 +81,9 @@ class Trace:
             for event in make():
                 self.add(event)
             return
-        self._later.append(make)
-        del self._later[: -self.LIMIT]
+        if self.keeps:
+            self._later.append(make)
+            del self._later[: -self.LIMIT]
 
     def step(self, verb: str, target: str | bytes = "") -> _Action:
         """A context manager around one action: `with trace.step("write record", path):`."""
@@ -90,7 +93,7 @@ class Trace:
 
     def add(self, event: Event) -> None:
         """Take an event that another process reported."""
-        if event.finished:
+        if event.finished and self.keeps:
             if self._later:
                 self._later.append(lambda: [event])
             else:
