@@ -209,7 +209,9 @@ def test_connect_and_disconnect_a_container_that_does_not_run(root: Root) -> Non
     done = cli("start", "box")
     assert done.code == 1
     assert "network front not found" in done.err
-    cli("network", "disconnect", "-f", "front", "box").ok()
+    done = cli("network", "disconnect", "nosuch", "box")
+    assert "is not connected to the network nosuch" in done.err
+    cli("network", "disconnect", "front", "box").ok()
     cli("start", "box").ok()
 
 
@@ -334,8 +336,21 @@ def test_links_of_the_default_network_are_in_etc_hosts(root: Root) -> None:
 
 
 def test_the_host_is_found_by_name(root: Root) -> None:
-    args = ("run", "--rm", "--network", "front", "--add-host", "me:host-gateway", "base", "cat", "/etc/hosts")
-    assert "10.99.7.1\tme\n" in root.cli(*args).ok().out
+    flags = (
+        "--network",
+        "front",
+        "--add-host",
+        "me:host-gateway",
+        "--dns",
+        "9.9.9.9",
+        "--dns",
+        "127.0.0.5",
+        "--dns",
+        "::1",
+    )
+    done = root.cli("run", "--rm", *flags, "base", "cat", "/etc/hosts").ok()
+    assert "10.99.7.1\tme\n" in done.out
+    assert done.err == "WARNING: Localhost DNS (127.0.0.5) may fail in containers.\n"
 
 
 def test_system_prune_and_the_removal_of_a_network_take_what_is_on_the_host(root: Root) -> None:

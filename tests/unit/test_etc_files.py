@@ -71,6 +71,11 @@ def test_addresses_come_last_with_all_names(paths: ContainerPaths) -> None:
     ]
 
 
+def test_the_first_part_of_a_whole_name_is_a_name_too(paths: ContainerPaths) -> None:
+    etcfiles.connect(record("a.example.org"), paths, [(FRONT, endpoint())])
+    assert hosts(paths)[-1] == "10.9.0.2\ta.example.org a"
+
+
 def test_the_same_file_stays_and_nothing_of_longer_ones(paths: ContainerPaths) -> None:
     Path(paths.hosts).write_text("x" * 4000)
     before = os.stat(paths.hosts).st_ino

@@ -33,7 +33,7 @@ def create(context: Context, arguments: Arguments) -> int:
     As with Docker, what is wrong with the flags exits with 125 here too, and what the engine refuses with 1.
     """
     try:
-        request = requests.build(arguments)
+        request = _request(arguments)
     except InvalidParameter as e:
         raise Failure(refusal(context.path, e), 125) from None
 
@@ -67,7 +67,7 @@ def run(context: Context, arguments: Arguments) -> int:
     if arguments["detach"]:
         return _run_detached(context, arguments)
     keys = terminal.detach_keys(arguments["detach-keys"])
-    request = requests.build(arguments)
+    request = _request(arguments)
     attached = requests.attached_streams(arguments)
     session.check_terminal("stdin" in attached, arguments["tty"])
     joined = session.streams(attached, arguments["tty"], keys)
@@ -92,7 +92,7 @@ def _run_attached(context: Context, arguments: Arguments, request: dict[str, Any
 def _run_detached(context: Context, arguments: Arguments) -> int:
     if arguments["attach"]:
         raise Failure("conflicting options: cannot specify both --attach and --detach")
-    request = requests.build(arguments)
+    request = _request(arguments)
     request |= dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
 
     def launched() -> int:
@@ -107,6 +107,15 @@ def _run_detached(context: Context, arguments: Arguments) -> int:
         return 0
 
     return _with_image(context, arguments, launched)
+
+
+def _request(arguments: Arguments) -> dict[str, Any]:
+    request = requests.build(arguments)
+    for server in request["HostConfig"].get("Dns") or ():
+        if server.startswith("127.") or server == "::1":  # the container's own
+            err(f"WARNING: Localhost DNS ({server}) may fail in containers.")
+            break
+    return request
 
 
 def _warn(warnings: list[str]) -> None:

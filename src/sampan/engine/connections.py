@@ -94,7 +94,10 @@ class Connections:
 
     @told
     def disconnect(self, network: str, container: str, force: bool = False) -> None:
-        """Take a container out of a network. Raises NotFound, also of a network (not with `force`), Prohibited if it is not in it."""
+        """Take a container out of a network, also if it is gone: of a container that runs with `force` only.
+
+        Raises NotFound, Prohibited if it is not in it.
+        """
         try:
             record = self._records.get(container)
         except NotFound:
@@ -105,10 +108,8 @@ class Connections:
             raise NotFound(f"endpoint {container} not found") from None
         try:
             found = self._networks().find(network)
-        except NotFound:
-            if not force:
-                raise
-            self._forget(record, network)
+        except NotFound as e:
+            self._forget(record, network, None if force else e)
             return
         with self._records.lock(record.id) as lock:
             record = _whole(self._records.read(record.id))
@@ -129,10 +130,12 @@ class Connections:
             self._wires().tidy(found)
             self._events.connection(record, found, "disconnect")
 
-    def _forget(self, record: Record, name: str) -> None:
-        """Take a network that is gone out of a container's record, so that it can be started again."""
+    def _forget(self, record: Record, name: str, refusal: NotFound | None) -> None:
+        """Take a network that is gone out of a container's record, so that it can be started again. refusal: for one that runs."""
         with self._records.lock(record.id) as lock:
             record = _whole(self._records.read(record.id))
+            if refusal is not None and self._settler.recover(record, lock).running:
+                raise refusal
             left = tuple(one for one in record.networks if one.network != name)
             if left == record.networks:
                 raise Prohibited(f"container {record.id} is not connected to the network {name}")

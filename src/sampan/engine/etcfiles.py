@@ -91,8 +91,9 @@ def connect(
     config, host = record.config, record.host_config
     gateway = next((e.gateway or e.gateway6 for _, e in endpoints if e.gateway or e.gateway6), "")
     text = _hosts(host, gateway) + "".join(f"{address}\t{names}\n" for address, names in linked)
-    name, domain = config["Hostname"], config["Domainname"]
-    names = f"{name}.{domain} {name}" if domain else name
+    # The whole name, and its first part: some say all of it as the host name (libnetwork, sandbox_dns_unix.go).
+    whole = ".".join(filter(None, (config["Hostname"], config["Domainname"])))
+    names = " ".join(dict.fromkeys((whole, whole.partition(".")[0])))
     addresses = [address for _, e in endpoints for address in (e.address, e.address6) if address]
     text += "".join(f"{address}\t{names}\n" for address in addresses)
     _rewrite(paths.hosts, text)
