@@ -244,6 +244,51 @@ def test_many_at_once_get_an_address_each(here: Machine) -> None:
     here("rm", "-f", *ids, timeout=100).ok()
 
 
+def _all_of_the_network(here: Machine) -> dict[str, str]:
+    """Everything that this host's network has been told: links, addresses, routes, rules, parameters, namespaces with names."""
+    commands = (
+        "ip -br link",
+        "ip addr",
+        "ip route show table all",
+        "ip -6 route show table all",
+        "ip rule",
+        "nft -s list ruleset",
+    )
+    shown = {command: here.host.run(*command.split()).stdout for command in commands}
+    parameters = here.host.run(
+        "sh",
+        "-c",
+        "find /proc/sys/net -type f ! -name nf_conntrack_count ! -name flush | sort | xargs grep -s . || true",
+    )
+    shown |= dict(line.partition(":")[::2] for line in parameters.stdout.splitlines())
+    return shown | {"named": " ".join(sorted(os.listdir("/run/netns"))) if os.path.isdir("/run/netns") else ""}
+
+
+@pytest.mark.long
+def test_nothing_of_the_host_is_another_one_afterwards(here: Machine) -> None:
+    for command in (
+        "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER; iptables -P FORWARD DROP; iptables -A INPUT -s 192.0.2.1 -j DROP",
+        "ip6tables -P FORWARD DROP; nft add table inet own; nft add chain inet own mine '{ type filter hook input priority 5; }'",
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+    ):
+        here.host.run("sh", "-c", command)
+    eventually(lambda: "tentative" not in here.host.run("ip", "addr").stdout)
+    before = _all_of_the_network(here)
+    here("network", "create", "--ipv6", "net").ok()
+    flags = ("--network", "net", "-p", "8080:80", "-p", "127.0.0.1:8081:80/udp")
+    here("run", "-d", "--name", "one", *flags, "base", *SERVE, "x").ok()
+    here("run", "-d", "--name", "two", "-p", "8082:80", "base", *SERVE, "x").ok()
+    here("network", "connect", "net", "two").ok()
+    eventually(lambda: here.get(HERE, 8080, here.outside) == "x")
+    assert _all_of_the_network(here)["nft -s list ruleset"] != before["nft -s list ruleset"]
+    here("rm", "-f", "one", "two").ok()
+    here("network", "rm", "net").ok()
+    eventually(lambda: not here.left(), what="nothing left")
+    after = _all_of_the_network(here)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert changed == set(), {name: (before.get(name), after.get(name)) for name in changed}
+
+
 def test_a_start_that_fails_gives_everything_back(here: Machine) -> None:
     done = here("run", "--name", "bad", "-p", "8080:80", "base", "/no/such/program")
     assert done.code == 127

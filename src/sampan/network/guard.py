@@ -18,7 +18,7 @@ from sampan.oci.network import BRIDGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from sampan.kernel.nft import Meaning
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _GROUP = 1 << 6  # NFNLGRP_NFTABLES is group 7; bind(2) takes them as bits
 _HEADER = _struct.Struct("=IHxxxxxxxxxx")  # struct nlmsghdr
 _NEWGEN = 15  # NFT_MSG_NEWGEN ends each batch, and says who made it
+_DELTABLE = 2
 _PREFIX = bridge.TABLES.encode()
 _QUIET_SECONDS = 0.2
 """After a change, in which others may follow: whoever flushes and fills in two steps is not met in between."""
@@ -67,16 +68,21 @@ class Guard:
             self._after(_QUIET_SECONDS)  # the keeper before us may have been killed by who flushed them
 
     def _told(self, _events: int) -> None:
-        concerned = False
+        concerned = gone = False
         while True:
             try:
-                concerned = _concerns(self._socket.recv(1 << 16), self._table) or concerned
+                data = self._socket.recv(1 << 16)
+                concerned = _concerns(data, self._table) or concerned
+                gone = _removes(data, self._table) or gone
             except BlockingIOError:
                 break
             except OSError as e:
                 if e.errno != errno.ENOBUFS:  # more than the socket held
                     raise
                 concerned = True
+        if gone:
+            # Nobody else fills our table: until it is back, its containers reach what this host has for itself on 127.0.0.1.
+            self.look()
         if concerned:
             self._after(_QUIET_SECONDS)
 
@@ -145,13 +151,18 @@ def _listen() -> Any:
 
 def _concerns(data: bytes, table: bytes) -> bool:
     """Whether notifications are of our table, or of one that is no network's: a start elsewhere is nothing to all other keepers."""
+    return any(kind != _NEWGEN and (_PREFIX not in body or table in body) for kind, body in _messages(data))
+
+
+def _removes(data: bytes, table: bytes) -> bool:
+    """Whether they tell that our table has gone."""
+    return any(kind == _DELTABLE and table in body for kind, body in _messages(data))
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size:
-            return True
-        body = data[at : at + length]
-        if kind & 0xFF != _NEWGEN and (_PREFIX not in body or table in body):
-            return True
+        length = max(length, _HEADER.size)
+        yield kind & 0xFF, data[at : at + length]
         at += length + (-length % 4)
-    return False
