@@ -283,6 +283,21 @@ def test_what_copy_puts_where(build: Build, store: Root, context: Path) -> None:
     ]
 
 
+def test_large_holes_stay_holes(build: Build, store: Root, context: Path) -> None:
+    """From 256 MiB on, as in every layer that is written here; smaller ones are zeros, so that where they are does not matter."""
+    with (context / "sparse").open("wb") as file:
+        file.truncate(300 << 20)
+        file.seek(150 << 20)
+        file.write(b"middle")
+    # Over what is there, from a stage, and into a new layer alone.
+    build("FROM base AS one\nRUN echo x > /b\nCOPY sparse /b\nFROM base\nCOPY --from=one /b /d/\nCOPY sparse /").ok()
+    middle = "dd if=$f bs=1M skip=150 count=1 2>/dev/null | head -c 6"
+    told = run(store.cli, "sh", "-c", f"for f in /d/b /sparse; do stat -c '%s %b' $f; {middle}; echo; done")
+    for line, text in zip(told.splitlines()[::2], told.splitlines()[1::2], strict=True):
+        size, blocks = map(int, line.split())
+        assert (size, blocks < 1000, text) == (300 << 20, True, "middle"), told
+
+
 def test_add_unpacks_archives_of_the_context(build: Build, store: Root, context: Path) -> None:
     for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")):
         with tarfile.open(context / name, mode) as tar:  # type: ignore[call-overload]
@@ -529,14 +544,25 @@ def test_a_killed_build_leaves_a_store_that_is_whole(new_root: Root, context: Pa
 
 
 def test_a_full_disk(test_directory: str, context: Path) -> None:
-    (context / "Dockerfile").write_text("FROM base\nRUN dd if=/dev/zero of=/big bs=1M count=100\n")
+    """While a command writes, and while files are copied: each is told, nothing is left of it, and what was done before is in the cache."""
+    before = "FROM base\nRUN echo small > /x\n"
+    (context / "big").write_bytes(os.urandom(48 << 20))
     with small_root(Path(test_directory) / "full", "40m") as root:
-        done = root.cli("build", "-t", "it", str(context))
-        assert done.code == 1
-        assert "exit code: 1" in done.err or "no space left" in done.err
-        assert root.cli("ps", "-aq").ok().out == ""
-        (context / "Dockerfile").write_text("FROM base\nRUN echo small > /x\n")
-        root.cli("build", "-t", "it", str(context)).ok()
+        for step in (
+            "RUN dd if=/dev/zero of=/big bs=1M count=100",
+            "COPY big /big",
+            "RUN --mount=type=bind,target=/c cp /c/big /",
+        ):
+            (context / "Dockerfile").write_text(f"{before}{step}\n")
+            done = root.cli("build", "-t", "it", "--network", "none", str(context))
+            assert done.code == 1
+            assert "exit code: 1" in done.err or "no space left" in done.err
+            assert "Traceback" not in done.err
+            assert root.cli("ps", "-aq").ok().out == ""
+        (context / "Dockerfile").write_text(before)
+        done = root.cli("build", "-t", "it", "--network", "none", str(context)).ok()
+        assert steps(done) == ["RUN echo small > /x: CACHED"]
+        assert root.cli("system", "check").ok().out == "nothing found\n"
 
 
 def test_builds_at_the_same_time(new_root: Root, tmp_path: Path) -> None:
@@ -546,15 +572,22 @@ def test_builds_at_the_same_time(new_root: Root, tmp_path: Path) -> None:
     def one(number: int) -> None:
         place = tmp_path / str(number)
         place.mkdir()
-        (place / "Dockerfile").write_text(f"FROM base\nRUN echo same > /x\nRUN echo {number} > /y\n")
-        done.append(new_root.cli("build", "-t", f"it:{number}", str(place)))
+        # Half of them are one Dockerfile.
+        text = f"FROM base\nRUN echo same > /x\nRUN echo {number // 2 * 2 % 6} > /y\nCOPY Dockerfile /z\n"
+        (place / "Dockerfile").write_text(text)
+        done.append(new_root.cli("build", "-t", f"it:{number}", "--network", "none", str(place), timeout=180))
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [result.code for result in done] == [0, 0, 0], "\n".join(map(str, done))
-    for number in range(3):
-        assert new_root.cli("run", "--rm", f"it:{number}", "cat", "/x", "/y").ok().out == f"same\n{number}\n"
+    assert [result.code for result in done] == [0] * 8, "\n".join(map(str, done))
+    told = new_root.cli("image", "inspect", *(f"it:{number}" for number in range(8))).ok().out
+    images = [image["Id"] for image in json.loads(told)]
+    assert len(set(images)) == 3
+    assert images[0] == images[1] == images[6] == images[7]
+    said = new_root.cli("run", "--rm", "--network", "none", "it:4", "cat", "/x", "/y").ok().out
+    assert said == "same\n4\n"
+    assert new_root.cli("system", "check").ok().out == "nothing found\n"
     eventually(lambda: new_root.cli("ps", "-aq").ok().out == "")

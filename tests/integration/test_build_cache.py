@@ -109,6 +109,41 @@ def test_what_the_cache_keeps_is_told_and_given_back(new_root: Root, tmp_path: P
     assert "invalid filter 'nonsense'" in new_root.cli("builder", "prune", "-f", "--filter", "nonsense=1").err
 
 
+def test_what_cache_mounts_keep_is_told_and_pruned_unless_a_step_uses_it(new_root: Root, tmp_path: Path) -> None:
+    builds = Builds(new_root, tmp_path / "context")
+    builds("FROM base\nRUN --mount=type=cache,target=/old head -c 3000000 /dev/urandom > /old/x").ok()
+    builds.put(
+        "Dockerfile", "FROM base\nRUN --mount=type=cache,target=/used echo begun; until test -e /go; do sleep 0.1; done"
+    )
+    process = new_root.cli.start("build", "--network", "none", str(builds.context), stderr=-1)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.endswith(b" begun\n"):
+            break
+    mounts = [one for one in new_root.engine().system.df()["BuildCache"] if one["Type"] == "exec.cachemount"]
+    found = {one["Description"]: one for one in mounts}
+    assert {name: one["InUse"] for name, one in found.items()} == {
+        "cached mount /old": False,
+        "cached mount /used": True,
+    }
+    old = found["cached mount /old"]
+    assert 3_000_000 <= old["DiskSize"] < 3_100_000
+    assert "exec.cachemount" in new_root.cli("system", "df", "-v").ok().out
+    done = new_root.cli("builder", "prune", "-f", "--filter", "type=exec.cachemount").ok().out
+    assert old["ID"] in done
+    assert "Total reclaimed space: 3." in done
+    (container,) = new_root.cli("ps", "-q").ok().out.split()
+    new_root.cli("exec", container, "touch", "/go").ok()
+    rest = process.stderr.read()
+    assert process.wait(60) == 0, rest
+    process.stderr.close()
+    kept = [one for one in new_root.engine().system.df()["BuildCache"] if one["Type"] == "exec.cachemount"]
+    assert [one["Description"] for one in kept] == ["cached mount /used"]
+    new_root.cli("builder", "prune", "-af").ok()
+    assert new_root.engine().system.df()["BuildCache"] == []
+    assert not any((new_root.root / "build" / "mounts").iterdir())
+
+
 def test_prunes_in_the_middle_of_a_build_take_nothing_from_it(new_root: Root, tmp_path: Path) -> None:
     builds = Builds(new_root, tmp_path / "context")
     builds("FROM base\nRUN echo cached > /cached").ok()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.builds import Builds
+from support.registry import registry
 from support.roots import Root
 
 pytestmark = pytest.mark.root
@@ -83,6 +84,27 @@ def test_images_go_into_archives_and_the_store(builds: Builds, tmp_path: Path) -
         assert sorted(manifest[0]["RepoTags"]) == ["it:latest", "other:1"]
         assert metadata["containerimage.digest"] in [entry["digest"] for entry in index["manifests"]]
     assert builds.inspect("other:1")["Id"] == image
+
+
+def test_images_go_to_a_registry_and_come_back(builds: Builds, tmp_path: Path) -> None:
+    with registry(tmp_path / "registry") as there:
+        first, second = f"{there.host}/app:1", f"{there.host}/app:2"
+        builds.put("Dockerfile", _TEXT)
+        build = ("build", "--network", "none")
+        told = builds.cli(*build, "--push", "-t", first, str(builds.context)).ok().err
+        assert f"pushing {first}" in told
+        told = builds.cli(
+            *build, "-o", f"type=registry,name={second}", "--metadata-file", str(tmp_path / "m"), str(builds.context)
+        ).ok()
+        image = builds.inspect(first)["Id"]
+        assert json.loads((tmp_path / "m").read_text())["image.name"] == second
+        builds.cli("rmi", "-f", first, second).ok()
+        for name in (first, second):
+            builds.cli("pull", "-q", name).ok()
+            assert builds.inspect(name)["Id"] == image
+        # As the base of another build.
+        builds(f"FROM {first}\nCOPY Dockerfile /\n", "--pull").ok()
+        assert builds.layers() == 2
 
 
 @pytest.mark.parametrize(

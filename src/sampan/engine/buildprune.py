@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.engine.images import Content, Lock
     from sampan.oci.image import Descriptor
     from sampan.store.buildcache import BuildCache, Entry
+    from sampan.store.cachemounts import CacheMounts, Kept
 
     class Name(Protocol):
         @property
@@ -36,16 +37,25 @@ if TYPE_CHECKING:
 
 _FILTERS = ("id", "inuse", "private", "shared", "type", "until", "unused-for")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
-_TYPE = "regular"
+_TYPE, _MOUNT = "regular", "exec.cachemount"
+"""Of BuildKit's kinds of records those that there are here: what steps came to, and what RUN --mount=type=cache keeps."""
 
 
 class BuildPruner:
     """`POST /build/prune`. Bytes are those of the disk that nothing but the cache keeps."""
 
     def __init__(
-        self, cache: BuildCache, content: Content, names: Names, layers: Layers, lock: Lock, images: Images
+        self,
+        cache: BuildCache,
+        mounts: CacheMounts,
+        content: Content,
+        names: Names,
+        layers: Layers,
+        lock: Lock,
+        images: Images,
     ) -> None:
         self._cache = cache
+        self._mounts = mounts
         self._content = content
         self._names = names
         self._layers = layers
@@ -57,7 +67,8 @@ class BuildPruner:
         needed, held = self._needed(), self._content.held()
         found = self._cache.entries()
         ordered = sorted(found.items(), key=lambda one: (one[1].made, one[0]))
-        return [self._item(key, entry, found, needed, held) for key, entry in ordered]
+        steps = [self._item(key, entry, found, needed, held) for key, entry in ordered]
+        return [*steps, *(_mount(one) for one in self._mounts.kept())]
 
     @told
     def prune(
@@ -70,6 +81,7 @@ class BuildPruner:
         and remove nothing. Raises InvalidParameter.
         """
         wanted = _Wanted(filters or {})
+        removed = []
         with self._lock.shared() if dry_run else self._lock.exclusive():
             items = self.items()
             chosen, left = [], sum(item["DiskSize"] for item in items)
@@ -80,16 +92,23 @@ class BuildPruner:
                     break
                 left -= item["DiskSize"]
                 chosen.append(item)
-            if not dry_run:
-                for item in chosen:
-                    self._cache.forget(item["Key"])
+            for item in chosen:
+                if dry_run or self._removed(item):
+                    removed.append(item)
         if not dry_run:
             # Whoever has the store now collects, or the next collection does.
             self._images.collect_now()
         return {
-            "CachesDeleted": [item["ID"] for item in chosen],
-            "SpaceReclaimed": sum(item["DiskSize"] for item in chosen),
+            "CachesDeleted": [item["ID"] for item in removed],
+            "SpaceReclaimed": sum(item["DiskSize"] for item in removed),
         }
+
+    def _removed(self, item: Mapping[str, Any]) -> bool:
+        """Remove one; False if it came into use meanwhile."""
+        if item["Type"] == _MOUNT:
+            return self._mounts.remove(item["Key"])
+        self._cache.forget(item["Key"])
+        return True
 
     def _needed(self) -> set[str]:
         """The blobs that images lead to. One that is damaged leads nowhere."""
@@ -124,6 +143,25 @@ class BuildPruner:
         }
 
 
+def _mount(kept: Kept) -> dict[str, Any]:
+    """A cache mount, as an entry has it."""
+    size = disk_blocks(kept.path)
+    return {
+        "ID": kept.name[:25] + kept.name[64:],
+        "Key": kept.name,
+        "Parents": [],
+        "Type": _MOUNT,
+        "Description": f"cached mount {kept.target}",
+        "InUse": kept.in_use,
+        "Shared": False,
+        "Size": size,
+        "DiskSize": size,
+        "CreatedAt": clock.rfc3339(kept.made),
+        "LastUsedAt": clock.rfc3339(kept.used),
+        "UsageCount": 1,
+    }
+
+
 class _Wanted:
     def __init__(self, filters: Filters) -> None:
         self._values = {name: [value] if isinstance(value, str) else list(value) for name, value in filters.items()}
@@ -138,14 +176,14 @@ class _Wanted:
     def fits(self, item: Mapping[str, Any]) -> bool:
         if self._until is not None and times.parse(item["LastUsedAt"]) > self._until:
             return False
+        if "type" in self._values and item["Type"] not in self._values["type"]:
+            return False
         facts = {"inuse": item["InUse"], "shared": item["Shared"], "private": not item["Shared"]}
         for name, values in self._values.items():
             if name in facts:
                 if not all(_truth(name, value) is facts[name] for value in values):
                     return False
-            elif (name == "id" and not any(item["ID"].startswith(value) for value in values)) or (
-                name == "type" and _TYPE not in values
-            ):
+            elif name == "id" and not any(item["ID"].startswith(value) for value in values):
                 return False
         return True
 

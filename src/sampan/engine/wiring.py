@@ -345,13 +345,15 @@ class Wiring:
 
     def _build_pruner(self) -> Any:
         from sampan.engine.buildprune import BuildPruner
+        from sampan.store.cachemounts import CacheMounts
         from sampan.store.content import ContentStore
         from sampan.store.images import ImageNames, StoreLock
 
         layout, trace = self.layout, self.trace
         content, names = ContentStore(layout.content, trace), ImageNames(layout.images, trace)
         lock = StoreLock(layout.images_lock)
-        return BuildPruner(self.build_cache, content, names, self.snapshots.layers, lock, self.images)
+        mounts = CacheMounts(layout.build_mounts, trace)
+        return BuildPruner(self.build_cache, mounts, content, names, self.snapshots.layers, lock, self.images)
 
     def _builder(self) -> Any:
         from sampan.engine.builder import Builder

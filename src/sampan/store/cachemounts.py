@@ -12,8 +12,9 @@ import os
 
 from sampan import jsontext
 from sampan.errors import System
-from sampan.kernel.files import FileLock
+from sampan.kernel.files import FileLock, lock_is_held
 from sampan.store.staging import Staging
+from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
 
 SHARED, PRIVATE, LOCKED = "shared", "private", "locked"
+_ABOUT_LIMIT = 1 << 16
 _ATTEMPTS = 1000
 """How often a directory is made that somebody else removes again, and how many there may be of one kind."""
 
@@ -40,6 +42,17 @@ class CacheMount:
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self._lock.release()
+
+
+class Kept(Struct):
+    """One that is kept, as it is found. name: of its directory. target: where it is mounted. made, used: when, in nanoseconds since 1970. in_use: by a step that runs."""
+
+    name: str
+    path: str
+    target: str
+    made: int
+    used: int
+    in_use: bool
 
 
 class CacheMounts:
@@ -64,7 +77,9 @@ class CacheMounts:
                 self._make(place, about, fill)
             try:
                 wait = 0 if sharing == PRIVATE else None
-                return CacheMount(f"{place}/data", FileLock.acquire(f"{place}/lock", wait, shared=sharing == SHARED))
+                lock = FileLock.acquire(f"{place}/lock", wait, shared=sharing == SHARED)
+                os.utime(lock.fd)  # When it was used last: what was not for long is pruned first.
+                return CacheMount(f"{place}/data", lock)
             except BlockingIOError:
                 number += 1
             except FileNotFoundError:
@@ -78,6 +93,35 @@ class CacheMounts:
             with open(f"{staged.path}/about", "wb") as file:
                 file.write(jsontext.dumps(dict(about)))
             staged.publish(place)
+
+    def kept(self) -> list[Kept]:
+        """All of them, in the order of their names."""
+        try:
+            names = sorted(name for name in os.listdir(self._directory) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+        found = (self._kept(name) for name in names)
+        return [one for one in found if one is not None]
+
+    def _kept(self, name: str) -> Kept | None:
+        place = f"{self._directory}/{name}"
+        try:
+            made = os.stat(f"{place}/about").st_mtime_ns
+            with open(f"{place}/about", "rb") as file:
+                about = jsontext.loads(file.read(_ABOUT_LIMIT))
+            used = os.stat(f"{place}/lock").st_mtime_ns if os.path.exists(f"{place}/lock") else made
+            return Kept(name, f"{place}/data", str(about["target"]), made, used, lock_is_held(f"{place}/lock"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # It is removed in this moment, or is none of ours.
+
+    def remove(self, name: str) -> bool:
+        """Remove one; False if somebody uses it, or it is gone. Raises OSError."""
+        try:
+            # Whoever waits for the lock finds that the directory has gone, and makes another one.
+            with FileLock.acquire(f"{self._directory}/{name}/lock", 0):
+                return self._staging.remove(name)
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
     def collect_garbage(self) -> None:
         """Delete what killed builds left half made."""
