@@ -223,6 +223,10 @@ def test_modes_that_share_or_have_none_join_nothing(root: Root) -> None:
     shared = (
         "container sharing network namespace with another container or host cannot be connected to any other network"
     )
+    for name, mode in (("alone", "none"), ("hosts", "host")):
+        assert (
+            networks(root, name)[mode]["NetworkID"] == cli("network", "inspect", "-f", "{{.Id}}", mode).ok().out.strip()
+        )
     for name, message in (("alone", private), ("hosts", shared)):
         done = cli("network", "connect", "front", name)
         assert (done.code, done.err) == (1, f"Error: {message}\n")

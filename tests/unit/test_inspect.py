@@ -87,7 +87,9 @@ def record(**host: Any) -> Record:
 
 def seen(places: Places) -> dict[str, Any]:
     made = record()
-    return Inspector(places, places, Nowhere).inspect(made, states.observe(places.paths(ID), holding=True))["State"]
+    return Inspector(places, places, Nowhere, "/root").inspect(made, states.observe(places.paths(ID), holding=True))[
+        "State"
+    ]
 
 
 def test_a_container_that_was_never_started(places: Places) -> None:
@@ -144,13 +146,13 @@ def test_a_torn_exit_file_counts_as_none(places: Places) -> None:
 def test_a_running_one(places: Places) -> None:
     made = record()
     running = states.Observation(lifecycle.RUNNING, 1, {"pid": 77, "started": clock.now()}, None, True)
-    state = Inspector(places, places, Nowhere).inspect(made, running)["State"]
+    state = Inspector(places, places, Nowhere, "/root").inspect(made, running)["State"]
     assert (state["Status"], state["Running"], state["Pid"], state["FinishedAt"]) == ("running", True, 77, times.ZERO)
-    assert Inspector(places, places, Nowhere).summary(made, running)["Status"] == "Up Less than a second"
+    assert Inspector(places, places, Nowhere, "/root").summary(made, running)["Status"] == "Up Less than a second"
 
 
 def test_the_shape_of_inspect(places: Places) -> None:
-    shown = Inspector(places, places, Nowhere).inspect(
+    shown = Inspector(places, places, Nowhere, "/root").inspect(
         record(NetworkMode="host"), states.Observation(lifecycle.CREATED)
     )
     # docker inspect on API 1.51, less what belongs to Windows and to removed fields.
@@ -169,12 +171,16 @@ def test_the_shape_of_inspect(places: Places) -> None:
 
 
 def test_privileged_hides_nothing(places: Places) -> None:
-    shown = Inspector(places, places, Nowhere).inspect(record(Privileged=True), states.Observation(lifecycle.CREATED))
+    shown = Inspector(places, places, Nowhere, "/root").inspect(
+        record(Privileged=True), states.Observation(lifecycle.CREATED)
+    )
     assert shown["HostConfig"]["MaskedPaths"] is None
 
 
 def test_the_shape_of_a_listing(places: Places) -> None:
-    item = Inspector(places, places, Nowhere).summary(record(), states.Observation(lifecycle.CREATED), size=True)
+    item = Inspector(places, places, Nowhere, "/root").summary(
+        record(), states.Observation(lifecycle.CREATED), size=True
+    )
     assert item["Names"] == ["/box"]
     assert item["Command"] == "sh -c 'echo a b'"
     assert item["Created"] == 1767225600
@@ -186,10 +192,13 @@ def test_the_shape_of_a_listing(places: Places) -> None:
 def test_a_broken_record_is_dead_and_can_be_shown(places: Places) -> None:
     broken = parse_record(ID, b"{", "/x/record.json")
     assert broken.broken.startswith("/x/record.json: ")
-    shown = Inspector(places, places, Nowhere).inspect(broken, states.Observation(lifecycle.DEAD))
+    shown = Inspector(places, places, Nowhere, "/root").inspect(broken, states.Observation(lifecycle.DEAD))
     assert shown["State"]["Status"] == "dead"
     assert "/x/record.json" in shown["State"]["Error"]
-    assert Inspector(places, places, Nowhere).summary(broken, states.Observation(lifecycle.DEAD))["Status"] == "Dead"
+    assert (
+        Inspector(places, places, Nowhere, "/root").summary(broken, states.Observation(lifecycle.DEAD))["Status"]
+        == "Dead"
+    )
 
 
 def test_a_record_of_a_newer_version_is_not_guessed_at() -> None:

@@ -69,8 +69,9 @@ class Life(Struct):
 class Inspector:
     """Shapes records and observations; changes nothing."""
 
-    def __init__(self, records: Records, snapshots: Snapshots, networks: Callable[[], Networks]) -> None:
-        """`networks` gives the networks' records, for containers that are in some."""
+    def __init__(self, records: Records, snapshots: Snapshots, networks: Callable[[], Networks], root: str) -> None:
+        """`networks` gives the networks' records, for containers that are in some; root: the engine's."""
+        self._root = root
         self._records = records
         self._networks = networks
         self._snapshots = snapshots
@@ -86,7 +87,11 @@ class Inspector:
         from sampan.engine import fields  # in here: listings need none of the tables
 
         found, ids = (connections or self.connections()).of(record, seen.running)
+        mode = record.host_config.get("NetworkMode", "")
+        if mode in ("none", "host"):
+            from sampan.oci.network import predefined_id
 
+            ids = {mode: predefined_id(self._root, mode)}
         paths = self._records.paths(record.id)
         life = self._life(record, seen)
         return {

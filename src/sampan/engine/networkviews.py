@@ -90,7 +90,7 @@ def networks(record: Record, found: Found, ids: Mapping[str, str]) -> dict[str, 
     """NetworkSettings.Networks: those that it is connected to, by name; the modes that are no network count with Docker."""
     if not record.networks:
         mode = record.host_config.get("NetworkMode", "")
-        return {mode: _entry(None, "", None, ())} if mode in ("none", "host") else {}
+        return {mode: _entry(None, ids.get(mode, ""), None, ())} if mode in ("none", "host") else {}
     endpoints = dict(found)
     shown = {}
     for attachment in sorted(record.networks, key=lambda one: one.network):

@@ -389,7 +389,7 @@ class Wiring:
     def _inspector(self) -> Any:
         from sampan.engine.inspect import Inspector
 
-        return Inspector(self.records, self.snapshots, lambda: self.network_store)
+        return Inspector(self.records, self.snapshots, lambda: self.network_store, self.layout.root)
 
     def _pruner(self) -> Any:
         from sampan.engine.prune import Pruner
