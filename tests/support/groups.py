@@ -1,13 +1,19 @@
-"""Control groups with real processes in them, for tests of the drivers and of what stands on them."""
+"""Control groups with real processes in them, for tests of the drivers and of what stands on them.
+
+A test module takes `make`, with the `driver` of each version that this machine has, by importing them, and names them in its `__all__`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
+from sampan.errors import Unavailable
 from sampan.kernel import cgroup, devicefilter, process
 from sampan.kernel.cgroup import CgroupDriver, Limits
 
@@ -108,3 +114,42 @@ class Group:
                 os.rmdir(hierarchy.directory)
             except OSError:
                 pass  # another group of this run is in it
+
+
+def versions() -> list[str]:
+    try:
+        here = cgroup.detect().version
+    except Unavailable:
+        return ["v2"]  # the fixture fails with the reason
+    return ["v1", "hybrid"] if here == "hybrid" else [here]
+
+
+@pytest.fixture(params=versions())
+def driver(request: pytest.FixtureRequest) -> CgroupDriver:
+    return cgroup.by_version(request.param)
+
+
+@pytest.fixture
+def make(driver: CgroupDriver) -> Iterator[Callable[..., Group]]:
+    made: list[Group] = []
+
+    def make(limits: Limits | None = None) -> Group:
+        made.append(Group(driver, limits))
+        return made[-1]
+
+    yield make
+    for group in made:
+        group.delete()
+
+
+def error_of(action: Callable[[], object]) -> int:
+    """The errno that an action gives, 0 for none."""
+    try:
+        action()
+    except OSError as e:
+        return e.errno or -1
+    return 0
+
+
+def exits_with_error_of(action: Callable[[], object]) -> Callable[[], None]:
+    return lambda: os._exit(error_of(action))

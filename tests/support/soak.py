@@ -29,16 +29,10 @@ from typing import Any
 
 from sampan.errors import SampanError
 
-from support import host
-from support.disk import disk
-from support.patience import eventually, patience
+from support.patience import patience
+from support.residents import RESIDENTS, ids_of_residents, keep_busy, measure, settle_down, start_residents
 from support.roots import BASE, Root
 
-RESIDENTS = {
-    "resident-healthy": ("--health-cmd", "true", "--health-interval", "100ms"),
-    "resident-writing": (),
-    "resident-busy": ("--restart", "always"),
-}
 CODES = (0, 1, 7, 42, 200)
 LOST = 255
 KILLED = 128 + 9
@@ -432,97 +426,6 @@ def _is_tail(kept: list[str], lines: int) -> bool:
     return bool(kept) and kept == [str(number) for number in range(lines - len(kept) + 1, lines + 1)]
 
 
-def settle_down(root: Root) -> None:
-    """Wait until what was begun has come to its end, and let the next command finish what killed ones left."""
-    root.cli("ps", "-a").ok()
-    eventually(lambda: not _strangers(root), 30, "only the residents' processes are left")
-    root.cli("ps", "-a").ok()
-
-
-def _strangers(root: Root) -> list[str]:
-    """The processes that have to do with the root, but for the residents'."""
-    family = _family(root)
-    return [text for pid, text in host.processes(str(root.directory)).items() if pid not in family]
-
-
-def _ids_of_residents(root: Root) -> list[str]:
-    return root.cli("ps", "-q", "--no-trunc", *(f"--filter=name={name}" for name in RESIDENTS)).ok().out.split()
-
-
-def _shims(root: Root) -> dict[str, int]:
-    """The pids of the residents' shims."""
-    found = {}
-    for name in RESIDENTS:
-        main = json.loads(root.cli("inspect", name).ok().out)[0]["State"]["Pid"]
-        found[name] = int(Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1])
-    return found
-
-
-def _family(root: Root) -> set[int]:
-    """The residents' shims and all that are below them."""
-    found = set(_shims(root).values())
-    parents = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-    for _ in range(8):
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return found
-
-
-def measure(root: Root) -> dict[str, object]:
-    """What must be the same before and after."""
-    files = disk(root)
-    del files["locks"]  # a lock's gate is made when somebody first has to wait there, and stays
-    found: dict[str, object] = {
-        "files and directories": sum(names for _, names in files.values()),
-        "containers": len(root.cli("ps", "-aq").ok().out.split()),
-        "mounts on the host": len(host.mounts(root.directory)),
-        "control groups": len(host.cgroups(root.cgroup_parent)),
-        # A probe may begin or end between a look at the processes and one at their parents.
-        "processes but the residents'": min(len(_strangers(root)) for _ in _pauses(5)),
-        "descriptors of this process": len(os.listdir("/proc/self/fd")),
-    }
-    for name, shim in _shims(root).items():
-        # A probe that is on its way has some, too.
-        found[f"descriptors, {name}"] = min(len(os.listdir(f"/proc/{shim}/fd")) for _ in _pauses(20))
-        found[f"private KiB, {name}"] = _private(shim) >> 10
-    return found
-
-
-def _private(pid: int) -> int:
-    """Bytes that it shares with nobody; while it has forked a probe, it shares all of them: the most of several looks."""
-    return max(_private_now(pid) for _ in _pauses(20))
-
-
-def _pauses(times: int) -> Iterator[None]:
-    for _ in range(times):
-        time.sleep(0.02)
-        yield
-
-
-def _private_now(pid: int) -> int:
-    total = 0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(("Private_Clean:", "Private_Dirty:")):
-            total += int(line.split()[1]) * 1024
-    return total
-
-
-def start_residents(root: Root) -> None:
-    script = "while :; do echo written all the time; sleep 0.05; done"
-    for name, flags in RESIDENTS.items():
-        root.cli("run", "-d", "--name", name, "--network", "none", *flags, "base", "sh", "-c", script).ok()
-
-
-def keep_busy(root: Root) -> None:
-    """What the residents do anyway: so that what they measure in the beginning is not that of newborns."""
-    for _ in range(5):
-        for name in RESIDENTS:
-            root.cli("exec", name, "true").ok()
-            root.cli("logs", "--tail", "1", name).ok()
-
-
 def soak(
     seed: int, starts: int = 0, seconds: float = 0.0, workers: int = 4, kills: bool = True, told: bool = False
 ) -> Figures:
@@ -563,7 +466,7 @@ def soak(
 def _finish(root: Root, figures: Figures) -> None:
     """The look at what is left."""
     settle_down(root)
-    left = [i for i in root.cli("ps", "-aq", "--no-trunc").ok().out.split() if i not in _ids_of_residents(root)]
+    left = [i for i in root.cli("ps", "-aq", "--no-trunc").ok().out.split() if i not in ids_of_residents(root)]
     if left:
         # Of commands that were killed between the creation and the start; `--rm` removes what ends, not what never ran.
         states = [json.loads(root.cli("inspect", i).ok().out)[0]["State"]["Status"] for i in left]

@@ -1,0 +1,112 @@
+"""Who lives all along an endurance run, and what there is of a store, of its processes and of theirs before and after it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from support import host
+from support.disk import disk
+from support.patience import eventually
+from support.roots import Root
+
+RESIDENTS = {
+    "resident-healthy": ("--health-cmd", "true", "--health-interval", "100ms"),
+    "resident-writing": (),
+    "resident-busy": ("--restart", "always"),
+}
+
+
+def settle_down(root: Root) -> None:
+    """Wait until what was begun has come to its end, and let the next command finish what killed ones left."""
+    root.cli("ps", "-a").ok()
+    eventually(lambda: not _strangers(root), 30, "only the residents' processes are left")
+    root.cli("ps", "-a").ok()
+
+
+def _strangers(root: Root) -> list[str]:
+    """The processes that have to do with the root, but for the residents'."""
+    family = _family(root)
+    return [text for pid, text in host.processes(str(root.directory)).items() if pid not in family]
+
+
+def ids_of_residents(root: Root) -> list[str]:
+    return root.cli("ps", "-q", "--no-trunc", *(f"--filter=name={name}" for name in RESIDENTS)).ok().out.split()
+
+
+def _shims(root: Root) -> dict[str, int]:
+    """The pids of the residents' shims."""
+    found = {}
+    for name in RESIDENTS:
+        main = json.loads(root.cli("inspect", name).ok().out)[0]["State"]["Pid"]
+        found[name] = int(Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def _family(root: Root) -> set[int]:
+    """The residents' shims and all that are below them."""
+    found = set(_shims(root).values())
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+    for _ in range(8):
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return found
+
+
+def measure(root: Root) -> dict[str, object]:
+    """What must be the same before and after."""
+    files = disk(root)
+    del files["locks"]  # a lock's gate is made when somebody first has to wait there, and stays
+    found: dict[str, object] = {
+        "files and directories": sum(names for _, names in files.values()),
+        "containers": len(root.cli("ps", "-aq").ok().out.split()),
+        "mounts on the host": len(host.mounts(root.directory)),
+        "control groups": len(host.cgroups(root.cgroup_parent)),
+        # A probe may begin or end between a look at the processes and one at their parents.
+        "processes but the residents'": min(len(_strangers(root)) for _ in _pauses(5)),
+        "descriptors of this process": len(os.listdir("/proc/self/fd")),
+    }
+    for name, shim in _shims(root).items():
+        # A probe that is on its way has some, too.
+        found[f"descriptors, {name}"] = min(len(os.listdir(f"/proc/{shim}/fd")) for _ in _pauses(20))
+        found[f"private KiB, {name}"] = _private(shim) >> 10
+    return found
+
+
+def _private(pid: int) -> int:
+    """Bytes that it shares with nobody; while it has forked a probe, it shares all of them: the most of several looks."""
+    return max(_private_now(pid) for _ in _pauses(20))
+
+
+def _pauses(times: int) -> Iterator[None]:
+    for _ in range(times):
+        time.sleep(0.02)
+        yield
+
+
+def _private_now(pid: int) -> int:
+    total = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(("Private_Clean:", "Private_Dirty:")):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def start_residents(root: Root) -> None:
+    script = "while :; do echo written all the time; sleep 0.05; done"
+    for name, flags in RESIDENTS.items():
+        root.cli("run", "-d", "--name", name, "--network", "none", *flags, "base", "sh", "-c", script).ok()
+
+
+def keep_busy(root: Root) -> None:
+    """What the residents do anyway: so that what they measure in the beginning is not that of newborns."""
+    for _ in range(5):
+        for name in RESIDENTS:
+            root.cli("exec", name, "true").ok()
+            root.cli("logs", "--tail", "1", name).ok()
