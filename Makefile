@@ -34,7 +34,7 @@ test-long: ## the long ones, properties with all their examples, and the core te
 	@scripts/venv test
 	$(pytest) $(many) -m "(long or hypothesis) and not cgroup2 and not docker28 and not peer"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
-	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -n 2 $(together) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer" \
+	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -n 2 $(together) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer and not zygote" \
 	    $$(grep -rlE --include='test_*.py' 'mark\.(core|cgroup2)' tests/kernel tests/contract tests/integration)
 
 conformance: ## the OCI runtime specification, demand by demand, against runc and sampan-oci in one run; writes docs/conformance.md (root)

@@ -66,6 +66,7 @@ def status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+@pytest.mark.core
 def test_a_shim_of_it_is_as_one_of_its_own_interpreter(box: Boxes, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it could have taken over of the command that started the zygote, or of the zygote: one start shows all."""
     monkeypatch.setenv("OF_THE_CALLER", "1")
@@ -148,6 +149,7 @@ def test_containers_and_clients_outlive_it(box: Boxes, place: str) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.core
 def test_a_start_is_not_lost_when_it_is(
     box: Boxes, place: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-BOTH_LAUNCHERS = ["exec", pytest.param("zygote", marks=pytest.mark.long)]
+BOTH_LAUNCHERS = ["exec", pytest.param("zygote", marks=[pytest.mark.long, pytest.mark.zygote])]
 """The name under which a module says that its tests with boxes are to be run with both launchers (`conftest`): `LAUNCHERS = BOTH_LAUNCHERS`."""
 
 
