@@ -105,6 +105,7 @@ def main(rounds: int = 15) -> None:
                     {api.name: partial(api.docker, *words, api.engine.image, "true") for api in apis},
                 )
         table(f"a container of {ALTOGETHER}, {AT_ONCE} at once", in_turns({api.name: api.many for api in apis}, 3, 1))
+        _pings(apis)
         _held(apis)
 
 
@@ -136,6 +137,27 @@ def _execs(apis: list[Api], rounds: int) -> None:
         _turns("docker exec", apis, rounds, actions)
     for api in apis:
         api.remove(held[api.name])
+
+
+def _pings(apis: list[Api]) -> None:
+    """How long `GET /_ping` takes while a hundred containers are started, eight at once."""
+    found: dict[str, list[float]] = {}
+    for api in apis:
+        made = [api.create("sleep", "600") for _ in range(HELD)]
+        with ThreadPoolExecutor(8) as pool:
+            starts = [pool.submit(api.start, container) for container in made]
+            times = found[api.name] = []
+            while not all(start.done() for start in starts):
+                times.append(seconds(partial(api, "GET", "/_ping")))
+            for start in starts:
+                start.result()
+            list(pool.map(api.remove, made))
+        times.sort()
+        print(
+            f"  {api.name}: {len(times)} pings during {HELD} starts: median {statistics.median(times) * 1e3:.1f} ms,"
+            f" 99th percentile {times[len(times) * 99 // 100] * 1e3:.1f} ms"
+        )
+    table(f"GET /_ping while {HELD} containers start", found)
 
 
 def _held(apis: list[Api]) -> None:

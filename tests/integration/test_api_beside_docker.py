@@ -64,10 +64,137 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/nosuch", None),
 )  # fmt: skip
 
-STATUSES = {
-    "POST /images/img/tag?repo=UPPER": (500, 400),  # later ones than 20.10 say 400, too
+_SLEEP = {
+    "Image": "img",
+    "Cmd": ["sleep", "1000"],
+    "Tty": True,
+    "OpenStdin": True,
+    "HostConfig": {"NetworkMode": "none"},
 }
-MEMBERS = ("RepoDigests[]",)  # an image has a digest here before it is pushed, as in Docker's store with containerd
+
+OF_CONTAINERS: tuple[tuple[str, str, Any], ...] = (
+    ("POST", "/containers/create?name=box", {**_SLEEP, "Labels": {"a": "b"}}),
+    ("POST", "/containers/create?name=box", _SLEEP),
+    ("POST", "/containers/create?name=a/b", _SLEEP),
+    ("POST", "/containers/create", {}),
+    ("POST", "/containers/create", {"Image": "nosuch"}),
+    ("POST", "/containers/create", {"Image": 1}),
+    ("POST", "/containers/create", {"Image": "img", "Cmd": ["true"], "WorkingDir": "srv"}),
+    ("POST", "/containers/create", {"Image": "img", "HostConfig": {"Memory": 1}}),
+    ("POST", "/containers/create", {"Image": "img", "HostConfig": {"NetworkMode": "container:nosuch"}}),
+    ("POST", "/containers/create", {"Image": "img", "HostConfig": {"Binds": ["a:b:c:d"]}}),
+    ("POST", "/containers/create", {"Image": "img", "HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}),
+    ("GET", "/containers/json", None),
+    ("GET", "/containers/json?all=1&size=1", None),
+    ("GET", '/containers/json?all=1&filters={"label":["a=b"]}', None),
+    ("GET", '/containers/json?filters={"nosuch":["x"]}', None),
+    ("GET", '/containers/json?filters={"status":["nosuch"]}', None),
+    ("GET", "/containers/json?limit=x", None),
+    ("GET", "/containers/box/json", None),
+    ("GET", "/containers/box/json?size=1", None),
+    ("GET", "/containers/nosuch/json", None),
+    ("GET", "/containers/box/top", None),
+    ("GET", "/containers/box/logs", None),
+    ("GET", "/containers/box/stats?stream=0&one-shot=1", None),
+    ("POST", "/containers/box/pause", None),
+    ("POST", "/containers/box/kill", None),
+    ("POST", "/containers/box/stop", None),
+    ("POST", "/containers/box/exec", {"Cmd": ["true"]}),
+    ("POST", "/containers/box/resize?h=1&w=1", None),
+    ("POST", "/containers/box/wait?condition=nosuch", None),
+    ("POST", "/containers/box/start", None),
+    ("POST", "/containers/box/start", None),
+    ("POST", "/containers/nosuch/start", None),
+    ("GET", "/containers/box/json", None),
+    ("GET", "/containers/json", None),
+    ("GET", "/containers/box/top", None),
+    ("GET", "/containers/box/top?ps_args=-o+pid,comm", None),
+    ("GET", "/containers/box/changes", None),
+    ("GET", "/containers/nosuch/changes", None),
+    ("GET", "/containers/box/stats?stream=0&one-shot=1", None),
+    ("GET", "/containers/box/archive?path=/nosuch", None),
+    ("GET", "/containers/box/archive", None),
+    ("HEAD", "/containers/box/archive?path=/bin", None),
+    ("HEAD", "/containers/box/archive?path=/nosuch", None),
+    ("PUT", "/containers/box/archive?path=/nosuch", b""),
+    ("GET", "/containers/nosuch/logs?stdout=1", None),
+    ("POST", "/containers/box/resize?h=20&w=90", None),
+    ("POST", "/containers/box/resize?h=x&w=90", None),
+    ("POST", "/containers/box/rename?name=other", None),
+    ("POST", "/containers/other/rename?name=", None),
+    ("POST", "/containers/other/rename?name=a/b", None),
+    ("POST", "/containers/other/update", {"Memory": 1}),
+    ("POST", "/containers/other/update", {"RestartPolicy": {"Name": "nosuch"}}),
+    ("POST", "/containers/other/update", {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}}),
+    ("POST", "/containers/other/exec", {"Cmd": []}),
+    ("POST", "/containers/other/exec", {"Cmd": 1}),
+    ("POST", "/containers/other/exec", {"Cmd": ["true"], "DetachKeys": "nosuch-keys"}),
+    ("POST", "/containers/other/exec", {"Cmd": ["true"], "User": "1"}),
+    ("GET", "/exec/nosuch/json", None),
+    ("POST", "/exec/nosuch/start", {}),
+    ("POST", "/exec/nosuch/resize?h=1&w=1", None),
+    ("POST", "/containers/other/unpause", None),
+    ("POST", "/containers/other/pause", None),
+    ("POST", "/containers/other/pause", None),
+    ("GET", "/containers/other/json", None),
+    ("POST", "/containers/other/exec", {"Cmd": ["true"]}),
+    ("POST", "/containers/other/unpause", None),
+    ("POST", "/containers/other/kill?signal=NOSUCH", None),
+    ("POST", "/containers/other/kill?signal=CONT", None),
+    ("DELETE", "/containers/other", None),
+    ("POST", "/containers/other/stop?t=0", None),
+    ("POST", "/containers/other/stop", None),
+    ("POST", "/containers/other/wait", None),
+    ("GET", "/containers/other/json", None),
+    ("GET", "/containers/json?all=1", None),
+    ("POST", "/containers/other/restart?t=0", None),
+    ("DELETE", "/containers/other?force=1", None),
+    ("DELETE", "/containers/other", None),
+    ("POST", "/containers/create?name=bad", {"Image": "img", "Cmd": ["nosuch"], "HostConfig": {"NetworkMode": "none"}}),
+    ("POST", "/containers/bad/start", None),
+    ("GET", "/containers/bad/json", None),
+    ("POST", "/commit?container=bad&repo=made&tag=1", {}),
+    ("DELETE", "/images/made:1", None),
+    ("POST", '/containers/prune?filters={"nosuch":["x"]}', None),
+    ("POST", "/containers/prune", None),
+    ("POST", "/containers/box/checkpoints", {}),
+    ("GET", "/info", None),
+    ("GET", "/version", None),
+    ("GET", "/system/df", None),
+)  # fmt: skip
+
+STATUSES = {
+    # What a request is wrong in was a fault of the server's to Docker 20.10; later ones say 400 or 409, too.
+    "POST /images/img/tag?repo=UPPER None": (500, 400),
+    "POST /containers/create {'Image': 1}": (500, 400),
+    "POST /containers/create {'Image': 'img', 'HostConfig': {'Binds': ['a:b:c:d']}}": (500, 400),
+    "GET /containers/json?limit=x None": (500, 400),
+    "POST /containers/other/exec {'Cmd': ['true'], 'DetachKeys': 'nosuch-keys'}": (500, 400),
+    "POST /containers/other/unpause None": (500, 409),
+    # It was answered as if no condition had been named; later ones refuse it, too.
+    "POST /containers/box/wait?condition=nosuch None": (200, 400),
+    # Whose namespace it shares is looked for when it is made; Docker looks when it is started.
+    "POST /containers/create {'Image': 'img', 'HostConfig': {'NetworkMode': 'container:nosuch'}}": (201, 404),
+}
+MEMBERS = (
+    "RepoDigests[]",  # an image has a digest here before it is pushed, as in Docker's store with containerd
+    "Config.MacAddress",  # always there here before 1.44; Docker left it out where nobody gave one
+    "KernelMemory",  # limits that kernels of today do not have: they went with 1.42
+    "KernelMemoryTCP",
+    "SizeRw",  # 0 is left out by Docker
+    "Networks.none",  # of a container that does not run: here as it will be
+    "ExecIDs[]",  # execs are not listed in their container
+    "Components[].Details.BuildTime",  # not of a program in Go
+    "Components[].Details.Experimental",
+    "Components[].Details.PythonVersion",
+    "RegistryConfig.Mirrors[]",
+)
+BELOW = (
+    "Networks.none.",
+    "memory_stats.stats.",  # as the kernel has them: dockerd knows those of its day
+    "pressure_stats",  # ours, docs/api.md
+    "Runtimes.",  # the names of runtimes
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +234,19 @@ def shape(value: Any, where: str = "") -> dict[str, str]:
 
 
 def test_the_same_requests(both: tuple[Api, Api]) -> None:
+    compare(both, REQUESTS)
+
+
+def test_the_same_requests_of_containers(both: tuple[Api, Api]) -> None:
+    compare(both, OF_CONTAINERS)
+
+
+def compare(both: tuple[Api, Api], requests: tuple[tuple[str, str, Any], ...]) -> None:
     docker, ours = both
     problems = []
-    for method, target, body in REQUESTS:
+    for method, target, body in requests:
         theirs, mine = (one(method, escaped(target), body) for one in (docker, ours))
-        if (theirs.status, mine.status) == STATUSES.get(f"{method} {target}"):
+        if (theirs.status, mine.status) == STATUSES.get(f"{method} {target} {body}"):
             continue
         if theirs.status != mine.status:
             problems.append(
@@ -121,6 +256,7 @@ def test_the_same_requests(both: tuple[Api, Api]) -> None:
             left, right = shape(theirs.json), shape(mine.json)
             for name in sorted(left.keys() | right.keys()):
                 kinds = {left.get(name, "absent"), right.get(name, "absent")}
-                if len(kinds) > 1 and "NoneType" not in kinds and not name.endswith(MEMBERS):
+                known = name.endswith(MEMBERS) or any(part in name for part in BELOW)
+                if len(kinds) > 1 and "NoneType" not in kinds and not known:
                     problems.append(f"{method} {target}: {name}: {left.get(name)}, here {right.get(name)}")
     assert not problems, "\n".join(problems)

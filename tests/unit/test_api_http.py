@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -13,7 +16,13 @@ from sampan.api.failures import ClientGone, Refused, describe
 from sampan.api.listeners import Security, Tls, open_listener
 from sampan.api.log import Log
 from sampan.api.query import Query
+from sampan.api.server import Server
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, StartFailed
+
+from support.patience import eventually
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
 
 GOOD = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -206,3 +215,18 @@ def test_kinds_of_failures_have_their_status_in_one_place() -> None:
     assert (fault.status, fault.ours) == (500, True)
     assert "secret" not in fault.message
     assert "ab12" in fault.message
+
+
+def test_a_thread_that_computes_makes_way_ten_times_as_often_as_it_would() -> None:
+    """What that is worth is measured by `make bench BENCH=api`: pings while a hundred containers start."""
+    before = sys.getswitchinterval()
+    server = Server(cast("Engine", None), [], Log("error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        eventually(lambda: sys.getswitchinterval() <= before / 10 or not thread.is_alive(), 60)
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+    finally:
+        server.stop()
+        thread.join()
+        sys.setswitchinterval(before)

@@ -137,8 +137,8 @@ class System:
             "Driver": self._snapshotter,
             "DriverStatus": [["Backing Filesystem", _file_system(self._layout.root)]],
             "Plugins": {
-                "Volume": [],
-                "Network": ["host", "null"],
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
                 "Log": ["json-file", "local", "none"],
             },
@@ -168,7 +168,7 @@ class System:
             "OSType": "linux",
             "Architecture": host.machine,
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": None,
+            "RegistryConfig": _registries(self._settings),
             "NCPU": len(os.sched_getaffinity(0)),
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "GenericResources": None,
@@ -302,3 +302,20 @@ def _security_options() -> list[str]:
 
     options = ["name=seccomp,profile=builtin"] if supported() else []
     return options + (["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else [])
+
+
+def _registries(settings: Config) -> dict[str, Any]:
+    """How registries are asked (moby, api/types/registry, ServiceConfig): docker.io, and the hosts that are asked without good certificates."""
+    mirrors = [url for domain, url in settings.mirrors if domain == "docker.io"]
+    networks = [one for one in settings.insecure_registries if "/" in one]
+    hosts = [one for one in settings.insecure_registries if "/" not in one]
+    return {
+        "AllowNondistributableArtifactsCIDRs": None,
+        "AllowNondistributableArtifactsHostnames": None,
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+        "IndexConfigs": {
+            "docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True},
+            **{host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False} for host in hosts},
+        },
+        "Mirrors": mirrors,
+    }
