@@ -40,6 +40,11 @@ def test_names_and_ports_live_through_kill_9_and_end_with_the_last_container(new
         eventually(lambda pid=pid: keeper_of(network) not in (0, pid))  # type: ignore[misc]
         eventually(lambda: lookup(cli, "other", "web") == [address])
         assert lookup(cli, "web", "alias")
+    # By its new name at once, and not by the old one; and by its alias as before.
+    cli("rename", "other", "third").ok()
+    assert lookup(cli, "web", "third")
+    assert (lookup(cli, "web", "other"), bool(lookup(cli, "web", "alias"))) == ([], True)
+    cli("rename", "third", "other").ok()
     cli("restart", "-t", "0", "web").ok()
     eventually(lambda: lookup(cli, "other", "web"))
     began = time.monotonic()

@@ -14,7 +14,7 @@ import os
 import sys
 
 from sampan.engine import etcfiles
-from sampan.engine.endpoints import free_name, make_endpoint, ordered, parse_link, publishing_network
+from sampan.engine.endpoints import free_name, make_endpoint, names_of, ordered, parse_link, publishing_network
 from sampan.engine.keepers import Keepers
 from sampan.errors import Conflict, Forbidden, NotFound, SampanError, System, Unavailable
 from sampan.kernel import links, namespaces, netlink
@@ -378,6 +378,16 @@ class Connector:
         return variables(
             record.name, alias, endpoint.address, config.get("ExposedPorts") or (), config.get("Env") or ()
         )
+
+    def rename(self, record: Record) -> None:
+        """Let a container that runs be found by the name that its record has now; the caller has its lock."""
+        for network_id, found in self._store.of(record.id):
+            network = self._store.get(network_id)
+            for attachment in record.networks:
+                if attachment.network not in (network.name, network.id):
+                    continue
+                with self._store.lock(network_id):
+                    self._store.put(network_id, found.replace(names=names_of(record, attachment)))
 
     # an end
 

@@ -65,7 +65,7 @@ def make_endpoint(
         link=bridge.link_name(identifier) if network.driver == BRIDGE else "",
         mac=mac if network.driver != bridge.IPVLAN else "",
         ports=ports,
-        names=_names(record, attachment),
+        names=names_of(record, attachment),
         links=dict(parse_link(text) for text in attachment.links),
         servers=tuple(record.host_config.get("Dns") or ()),
         link_local=attachment.link_local,
@@ -75,7 +75,7 @@ def make_endpoint(
     )
 
 
-def _names(record: Record, attachment: Attachment) -> tuple[str, ...]:
+def names_of(record: Record, attachment: Attachment) -> tuple[str, ...]:
     """What it is called in a network: its name, its aliases, its short id, its host name."""
     hostname = record.config.get("Hostname") or ""
     names = (record.name, *attachment.aliases, record.id[:12], *([hostname] if hostname else []))

@@ -6,7 +6,7 @@ from sampan.errors import Conflict, InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from sampan.store.locks import RecordLock
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     class Announcer(Protocol):
         def container(self, record: Record, action: str, extra: Mapping[str, str] = ...) -> None: ...
+
+    class Connector(Protocol):
+        def rename(self, record: Record) -> None: ...
 
     class Records(Protocol):
         def read(self, container_id: str) -> Record: ...
@@ -24,12 +27,14 @@ if TYPE_CHECKING:
 class Renamer:
     """`POST /containers/{id}/rename`."""
 
-    def __init__(self, records: Records, events: Announcer) -> None:
+    def __init__(self, records: Records, connector: Callable[[], Connector], events: Announcer) -> None:
+        """`connector` knows by which names it is found in networks."""
         self._records = records
+        self._connector = connector
         self._events = events
 
     def rename(self, record: Record, name: str) -> Record:
-        """The container's record with its new name, in whatever state the container is: nothing that runs knows its name.
+        """The container's record with its new name, in whatever state the container is: what runs does not know its name, but its neighbours in networks do.
 
         Raises InvalidParameter for what is no name, Conflict if it is taken or the container's record is broken.
         """
@@ -46,5 +51,7 @@ class Renamer:
                 renamed = self._records.rename(lock, wanted)
             except (InvalidParameter, Conflict) as e:
                 raise e.within("Error when allocating new name") from None
+            if renamed.networks:
+                self._connector().rename(renamed)
             self._events.container(renamed, "rename", {"oldName": f"/{current.name}"})
             return renamed

@@ -260,7 +260,7 @@ class Wiring:
     def _renamer(self) -> Any:
         from sampan.engine.rename import Renamer
 
-        return Renamer(self.records, self.events)
+        return Renamer(self.records, lambda: self.connector, self.events)
 
     def _booter(self) -> Any:
         from sampan.engine.boot import Booter
