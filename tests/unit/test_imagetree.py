@@ -48,6 +48,16 @@ def test_what_a_layer_did(above: bytes, base: tuple[int, ...], top: tuple[int, .
     assert counts(BASE, above) == [base, top]
 
 
+def test_a_lower_file_gives_way_to_a_directory_on_the_way() -> None:
+    found = tree(BASE, member(b"d/a/below", b"12"))
+    below, on_the_way = found.find(b"d/a/below"), found.find(b"d/a")
+    assert below is not None
+    assert on_the_way is not None
+    assert (below.layer, on_the_way.layer, on_the_way.hidden, found.layers[0].wasted) == (1, 1, (0,), 4)
+    with pytest.raises(InvalidParameter, match="not a directory"):
+        tree(BASE, member(b"d/a", b"of this layer") + member(b"d/a/below", b"12"))
+
+
 def test_a_file_of_two_names_is_wasted_with_the_second_one() -> None:
     low = member(b"a", b"1234") + hardlink(b"b", b"a")
     assert counts(low, whiteout(b"a"))[0][4] == 0

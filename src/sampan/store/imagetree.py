@@ -264,7 +264,11 @@ class ImageTree:
             elif not node.is_directory:
                 if not make:
                     return None
-                raise Malformed("not a directory")
+                if node.layer == self._here:
+                    raise Malformed("not a directory")
+                # What a lower layer has there gives way, as it would to an entry for the directory.
+                self._place(trail[-1], name, File(TarEntry(name, DIRECTORY, _IMPLIED_MODE), self._here, ""))
+                node = children[name]
             trail.append(node)
         return trail[-1]
 
