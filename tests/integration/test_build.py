@@ -283,6 +283,29 @@ def test_what_copy_puts_where(build: Build, store: Root, context: Path) -> None:
     ]
 
 
+def test_files_that_every_container_has_of_its_own_are_the_images_where_it_says_so(
+    build: Build, store: Root, context: Path
+) -> None:
+    """They are mounted over in containers: ADD of a whole root failed at /etc/hostname (device or resource busy)."""
+    files = {name: f"{name}\n" for name in ("etc/hostname", "etc/hosts", "etc/resolv.conf", "proc/none")}
+    with tarfile.open(context / "root.tar", "w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    build(
+        "FROM base\nADD root.tar /\nFROM base\nCOPY --from=0 /etc/hosts /etc/hostname /copied/\nADD root.tar /\nCOPY root.tar /etc/hosts"
+    ).ok()
+    assert run(store.cli, "cat", "/copied/hosts", "/copied/hostname") == "etc/hosts\netc/hostname\n"
+    store.cli("build", "-o", str(context / "out"), str(context)).ok()
+    assert (context / "out/etc/hostname").read_text() == "etc/hostname\n"
+    assert (context / "out/etc/hosts").read_bytes() == (context / "root.tar").read_bytes()
+    assert (
+        store.cli("run", "--rm", "--network", "none", "--hostname", "own", "it", "cat", "/etc/hostname").ok().out
+        == "own\n"
+    )
+
+
 def test_large_holes_stay_holes(build: Build, store: Root, context: Path) -> None:
     """From 256 MiB on, as in every layer that is written here; smaller ones are zeros, so that where they are does not matter."""
     with (context / "sparse").open("wb") as file:

@@ -210,3 +210,169 @@ ENTRYPOINT ["/app"]
     said = build.cli("run", "--rm", "--network", "none", "it").ok()
     assert "communicate" in said.err
     assert build.layers() == 1
+
+
+def test_a_service_with_an_entrypoint_that_gives_up_its_rights(build: Builds, given: tuple[str, ...]) -> None:
+    """As the images of databases are: a volume, a script that makes it the service's, and then is the service."""
+    build.put(
+        "docker-entrypoint.sh",
+        """#!/bin/sh
+set -e
+if [ "${1#-}" != "$1" ]; then set -- redis-server "$@"; fi
+if [ "$1" = redis-server ] && [ "$(id -u)" = 0 ]; then
+  chown redis .
+  exec setpriv --reuid=redis --regid=redis --init-groups "$0" "$@"
+fi
+exec "$@"
+""",
+        0o755,
+    )
+    built(
+        build,
+        f"""
+FROM debian:12
+RUN groupadd -r -g 999 redis && useradd -r -g redis -u 999 redis
+RUN {APT} {INSTALL} redis-server redis-tools
+VOLUME /data
+WORKDIR /data
+COPY docker-entrypoint.sh /usr/local/bin/
+ENTRYPOINT ["docker-entrypoint.sh"]
+EXPOSE 6379
+HEALTHCHECK --interval=1s --start-period=1s CMD redis-cli ping | grep -q PONG
+CMD ["redis-server", "--save", "60 1"]
+""",
+        given,
+    )
+    cli = build.cli
+    container = cli("run", "-d", "--network", "none", "it").ok().out.strip()
+    try:
+        ask = "for i in $(seq 600); do redis-cli set k v 2>/dev/null | grep -q OK && break; sleep 0.1; done; redis-cli get k"
+        assert cli("exec", container, "sh", "-c", ask).ok().out == "v\n"
+        assert cli("exec", container, "stat", "-c", "%U", "/data", "/proc/1").ok().out == "redis\nredis\n"
+        cli("stop", "-t", "60", container).ok()
+        # It was told to end, and has written its data into the volume.
+        assert cli("inspect", "-f", "{{.State.ExitCode}}", container).ok().out == "0\n"
+        assert b"dump.rdb" in cli("cp", f"{container}:/data", "-").ok().out_bytes
+    finally:
+        cli("rm", "-f", "-v", container)
+
+
+def test_wheels_that_are_built_in_one_stage_and_installed_in_another(build: Builds, given: tuple[str, ...]) -> None:
+    build.put(
+        "pyproject.toml",
+        """[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "tool"
+version = "1.0"
+dependencies = ["itsdangerous"]
+scripts = {tool = "tool:main"}
+""",
+    )
+    build.put("tool.py", "def main():\n    import itsdangerous, sys\n    print(itsdangerous.__name__, sys.argv[1:])\n")
+    build.put(".dockerignore", "*\n!*.py\n!pyproject.toml\n")
+    built(
+        build,
+        f"""{PYTHON}
+FROM python AS build
+WORKDIR /src
+COPY . .
+RUN {PIP} PIP_CERT=/ca.crt pip wheel -q -w /wheels .
+FROM python
+RUN --mount=type=bind,from=build,source=/wheels,target=/wheels pip install -q --no-index --find-links /wheels tool
+ENTRYPOINT ["tool"]
+CMD ["by", "default"]
+""",
+        given,
+    )
+    assert build.run() == "itsdangerous ['by', 'default']\n"
+    assert build.run("given") == "itsdangerous ['given']\n"
+    inside = build.cli("run", "--rm", "--network", "none", "--entrypoint", "ls", "it", "/").ok().out.split()
+    assert "src" not in inside
+    assert "wheels" not in inside
+
+
+def test_a_site_that_is_generated_and_kept_without_its_generator(build: Builds, given: tuple[str, ...]) -> None:
+    for name in ("index", "about"):
+        build.put(f"content/{name}.md", f"# {name.title()}\n\nSome *text* of {name}.\n")
+    built(
+        build,
+        f"""{PYTHON}
+RUN {PIP} pip install --cert /ca.crt -q markdown
+FROM python AS site
+WORKDIR /site
+RUN --mount=type=bind,source=content,target=/content <<EOF
+#!/venv/bin/python
+import markdown, pathlib
+for source in pathlib.Path("/content").glob("*.md"):
+    pathlib.Path(source.stem + ".html").write_text(markdown.markdown(source.read_text()))
+EOF
+FROM base
+COPY --from=site --chown=1000:1000 --chmod=0444 /site/*.html /www/
+USER 1000
+EXPOSE 8080
+CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]
+""",
+        given,
+    )
+    cli = build.cli
+    assert cli("run", "--rm", "--network", "none", "it", "ls", "/www").ok().out == "about.html\nindex.html\n"
+    container = cli("run", "-d", "--network", "none", "it").ok().out.strip()
+    try:
+        ask = "for i in $(seq 600); do wget -qO- http://127.0.0.1:8080/about.html 2>/dev/null && break; sleep 0.1; done"
+        said = cli("exec", container, "sh", "-c", ask).ok().out
+        assert said == "<h1>About</h1>\n<p>Some <em>text</em> of about.</p>"
+    finally:
+        cli("rm", "-f", container)
+
+
+def test_php_with_its_own_server(build: Builds, given: tuple[str, ...]) -> None:
+    build.put("public/index.php", '<?php echo json_encode(["php" => PHP_MAJOR_VERSION, "env" => getenv("APP_ENV")]);\n')
+    build.put("public/secret.log", "not in the image")
+    build.put(".dockerignore", "**/*.log\n")
+    built(
+        build,
+        f"""
+ARG BASE=debian:12
+FROM $BASE
+ARG APP_ENV=production
+ENV APP_ENV=$APP_ENV
+RUN {APT} {INSTALL} php-cli
+WORKDIR /app
+COPY --link public public/
+RUN php -l public/index.php && test ! -e public/secret.log
+USER www-data
+EXPOSE 8000
+CMD ["php", "-S", "127.0.0.1:8000", "-t", "public"]
+""",
+        (*given, "--build-arg", "APP_ENV=test"),
+    )
+    container = build.cli("run", "-d", "--network", "none", "it").ok().out.strip()
+    try:
+        ask = 'exec 3<>/dev/tcp/127.0.0.1/8000; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3'
+        answer = build.cli(
+            "exec", container, "bash", "-c", f"for i in $(seq 600); do ({ask}) 2>/dev/null && exit; sleep 0.1; done"
+        )
+        assert answer.ok().out.endswith('{"php":8,"env":"test"}')
+    finally:
+        build.cli("rm", "-f", container)
+
+
+def test_a_distribution_out_of_the_archive_of_its_root(build: Builds) -> None:
+    """As Debian's own image is made; and one on it that says ONBUILD what is to be done with what comes."""
+    with debian.debian_tar().open("rb") as tar:
+        build.put("rootfs.tar", tar.read())
+    onbuild = "ONBUILD COPY app /app\nONBUILD RUN chmod 0555 /app\n"
+    build(f'FROM scratch\nADD rootfs.tar /\n{onbuild}CMD ["bash"]\n', timeout=300).ok()
+    build.cli("tag", "it", "distribution:1").ok()
+    (build.context / "rootfs.tar").unlink()
+    build.put("app", "#!/bin/bash\n. /etc/os-release; echo $ID $VERSION_ID\n")
+    build('FROM distribution:1\nENTRYPOINT ["/app"]\n').ok()
+    assert build.run() == "debian 12\n"
+    assert build.layers() == 3
+    # What the archive says is what is there.
+    told = build.cli(
+        "run", "--rm", "--network", "none", "--entrypoint", "stat", "it", "-c", "%a %U:%G", "/tmp", "/etc/shadow"
+    )
+    assert told.ok().out == "1777 root:root\n640 root:shadow\n"

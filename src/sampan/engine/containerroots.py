@@ -279,7 +279,12 @@ class ContainerRoots:
         return mount_steps(record.to_json(), place, self._own_files(record, paths), images)
 
     def _own_files(self, record: Record, paths: ContainerPaths) -> dict[str, str]:
-        """Docker's three files, as far as they are there: those of a container whose network it joins may be gone with it."""
+        """Docker's three files, as far as they are there: those of a container whose network it joins may be gone with it.
+
+        None for a step of a build, which may well make the image's own (ADD of a whole root).
+        """
+        if record.build:
+            return {}
         from sampan.engine.etcfiles import places
 
         try:
