@@ -52,6 +52,7 @@ def test_removal(root: Root) -> None:
     Crashes(root, make_and_start, remove_by_force).at_every_step(of_a_network, lambda _: None)
 
 
+@pytest.mark.long
 def test_making_a_network(root: Root) -> None:
     """What a maker that was killed left goes with the next one, and no subnet is lost to it."""
     made = root.root / "networks"

@@ -244,6 +244,7 @@ def test_gateway_modes_that_let_the_containers_own_addresses_be_reached(world: W
         assert world.outside.ask("10.77.0.2", 80) == "web80"
 
 
+@pytest.mark.long
 def test_each_family_has_its_gateway_mode(world: World) -> None:
     pools = (Pool("10.77.0.0/24", "10.77.0.1"), Pool("fd77::/64", "fd77::1"))
     net = network(ipv6=True, pools=pools, options={OPTION_MODE6: "routed"})
