@@ -328,6 +328,8 @@ def test_content_that_is_not_what_it_was_is_told_and_kept(damage: Damage) -> Non
     data[600] ^= 1
     damage.blob.write_bytes(data)
     assert damage.check() == []
+    (found,) = damage.check(deep=True)
+    assert found.path == str(damage.blob)
     damage.expect("content", "error", repairable=False, deep=True)
     assert damage.blob.exists()
 

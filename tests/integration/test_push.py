@@ -111,10 +111,11 @@ def test_a_layer_that_others_have_is_compressed_once(plain: Registry, store: Sto
     assert store.images.push(f"{plain.host}/low", all_tags=True)[0].digest == first.digest
 
 
-def test_other_tools_read_it(plain: Registry, store: Store, tmp_path: Path) -> None:
-    name = f"{plain.host}/others:1"
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_other_tools_read_it(plain: Registry, store: Store, tmp_path: Path, kind: str) -> None:
+    name = f"{plain.host}/others-{kind}:1"
     image_id = store.images.import_(io.BytesIO(BIG), name, ['CMD ["sh"]'])
-    store.images.push(name)
+    store.images.push(name, compression=kind)
     skopeo = tools.skopeo(tmp_path)
     skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/layout:1")
     shown = skopeo.json("inspect", "--config", f"oci:{tmp_path}/layout:1")
