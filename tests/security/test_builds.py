@@ -55,6 +55,32 @@ RUN test -L /gone -a -L /x/deep -a -L /x/empty -a -d /moved/deep/er
 
 
 @pytest.mark.long
+def test_a_stage_that_flips_links_in_a_cache_moves_no_mount_of_another_one(build: Builds, outside: Path) -> None:
+    """CVE-2024-23651, CVE-2024-11218: places below a cache mount, while another step makes directories and links of them in turns."""
+    flip = f"rm -rf x; mkdir x; rm -rf x; ln -s {outside} x; rm -f x; ln -s /proc/1/root{outside} x"
+    mounts = "--mount=type=cache,target=/c --mount=type=tmpfs,target=/c/x/made --mount=type=cache,target=/c/x/deep,id=k"
+    # The one flips until the other one is done, and may lose: a place that is a link by then is refused.
+    tries = "\n".join(f"RUN {mounts} touch /c/x/made/{n} /c/x/deep/{n}" for n in range(6))
+    done = build(
+        f"""
+FROM base AS flipping
+RUN --mount=type=cache,target=/c cd /c; touch begun; for i in $(seq 1500); do {flip}; done; true
+FROM base AS mounting
+RUN --mount=type=cache,target=/c until test -e /c/begun; do sleep 0.01; done
+{tries}
+FROM base
+COPY --from=flipping /etc/passwd /a
+COPY --from=mounting /etc/passwd /b
+""",
+        timeout=180,
+    )
+    assert "touch /c/x/made/0" in done.err
+    assert is_untouched(outside)
+    assert build.cli("ps", "-aq").ok().out == ""
+    assert build.cli("system", "check").ok().out == "nothing found\n"
+
+
+@pytest.mark.long
 def test_cache_mounts_have_no_way_out(build: Builds, outside: Path) -> None:
     """CVE-2024-23651, CVE-2024-9675: neither by what a step leaves in a cache, nor by its id, nor by links at its source."""
     done = build(
