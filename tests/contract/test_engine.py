@@ -51,8 +51,7 @@ SLEEP = ["sleep", "1000"]
 @pytest.fixture(scope="module")
 def server(session_root: Root) -> Iterator[Server]:
     with serving(session_root) as found:
-        with sampan.connect(found.url) as engine:
-            engine.containers.run("base", ["true"], network="none")  # its zygote stays as long as the server does
+        found.warm_up()
         yield found
         assert "Traceback" not in found.log
 

@@ -529,6 +529,41 @@ def test_a_killed_server_loses_nothing(home: Root) -> None:
         server("DELETE", planned_in).expect(204)
 
 
+@pytest.mark.long
+def test_a_server_killed_in_the_middle_of_images_leaves_a_whole_store(home: Root, tmp_path: Path) -> None:
+    """Half a build, half a load, half an archive for a container, half an image that is read: and then no server."""
+    home.cli("save", "-o", str(tmp_path / "base.tar"), "base").ok()
+    archive = (tmp_path / "base.tar").read_bytes()
+    dockerfile = b"FROM base\nRUN --network=none echo begun; sleep 600\n"
+    with serving(home) as server:
+        box = server("POST", "/containers/create", {"Image": "base", "HostConfig": {"NetworkMode": "none"}}).json["Id"]
+        streams = [connect(server) for _ in range(4)]
+        head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\n"
+        streams[0].sendall(f"POST /build {head}Content-Length: {len(dockerfile)}\r\n\r\n".encode() + dockerfile)
+        until(streams[0], b'"begun\\n"')
+        for sock, line in ((streams[1], "POST /images/load"), (streams[2], f"PUT /containers/{box}/archive?path=/")):
+            sock.sendall(f"{line} {head}Content-Length: {len(archive)}\r\n\r\n".encode() + archive[: len(archive) // 2])
+        streams[3].sendall(f"GET /images/base/get {head}\r\n".encode())
+        until(streams[3], b"\r\n\r\n")
+        server.kill()
+        for sock in streams:
+            sock.close()
+        server.start()
+        assert [one["Id"] for one in server("GET", "/containers/json", all="1").json if one["State"] != "running"] == [
+            box
+        ]
+        assert server("GET", "/images/base/json").status == 200
+        for one in server("GET", "/containers/json", all="1").json:
+            server("DELETE", f"/containers/{one['Id']}", force="1").expect(204)
+        # What a killed writer left is garbage and nothing else, and goes as soon as nobody else is at work on the store.
+        found = home.cli("system", "check").out
+        assert all(line.startswith("garbage: ") for line in found.splitlines()[:-1]), found
+        eventually(lambda: "nothing found" in home.cli("system", "check", "--repair").out, 60)
+        assert home.cli("system", "check", "--deep").ok().out == "nothing found\n"
+        loaded = server("POST", "/images/load", archive, {"Content-Type": "application/x-tar"}).expect(200)
+        assert "Loaded image: base:latest" in loaded.lines[-1]["stream"]
+
+
 def test_our_client_hears_of_a_killed_server_and_goes_on_with_the_next(home: Root) -> None:
     with serving(home) as server, sampan.connect(server.url) as engine:
         script = "while :; do echo tick; sleep 0.05; done"

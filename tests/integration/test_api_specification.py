@@ -28,12 +28,14 @@ OUTWARD = ("fromImage", "fromSrc", "remote")
 @pytest.fixture(scope="module")
 def api(session_root: Root) -> Iterator[Server]:
     with serving(session_root) as server:
+        server.warm_up()
         yield server
         assert "Traceback" not in server.log
         assert "unexpected" not in server.log
 
 
 NAMED = "nosuch"
+_RUNNING = {"Image": "base", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "none"}}
 QUESTIONS = (
     ("GET", "/images/json", "/images/json?all=1", None, 200),
     ("GET", "/images/{name}/json", "/images/base/json", None, 200),
@@ -64,6 +66,63 @@ QUESTIONS = (
     ("GET", "/containers/{id}/json", "/containers/speced/json", None, 200),
     ("GET", "/containers/{id}/json", "/containers/nosuch/json", None, 404),
     ("GET", "/containers/{id}/changes", "/containers/speced/changes", None, 200),
+    ("POST", "/containers/create", "/containers/create?name=running", _RUNNING, 201),
+    ("POST", "/containers/create", "/containers/create?name=running", _RUNNING, 409),
+    ("POST", "/containers/create", "/containers/create", {"Image": "nosuch"}, 404),
+    ("POST", "/containers/create", "/containers/create", {"Image": "base", "WorkingDir": "x"}, 400),
+    ("GET", "/containers/{id}/top", "/containers/nosuch/top", None, 404),
+    ("POST", "/containers/{id}/start", "/containers/running/start", None, 204),
+    ("POST", "/containers/{id}/start", "/containers/running/start", None, 304),
+    ("POST", "/containers/{id}/start", "/containers/nosuch/start", None, 404),
+    ("GET", "/containers/json", "/containers/json", None, 200),
+    ("GET", "/containers/json", "/containers/json?limit=x", None, 400),
+    ("GET", "/containers/{id}/json", "/containers/running/json?size=1", None, 200),
+    ("GET", "/containers/{id}/top", "/containers/running/top", None, 200),
+    ("GET", "/containers/{id}/stats", "/containers/running/stats?stream=0&one-shot=1", None, 200),
+    ("GET", "/containers/{id}/stats", "/containers/nosuch/stats", None, 404),
+    ("GET", "/containers/{id}/logs", "/containers/nosuch/logs?stdout=1", None, 404),
+    ("GET", "/containers/{id}/changes", "/containers/nosuch/changes", None, 404),
+    ("GET", "/containers/{id}/export", "/containers/nosuch/export", None, 404),
+    ("HEAD", "/containers/{id}/archive", "/containers/running/archive?path=/bin", None, 200),
+    ("HEAD", "/containers/{id}/archive", "/containers/running/archive?path=/nosuch", None, 404),
+    ("GET", "/containers/{id}/archive", "/containers/running/archive?path=/nosuch", None, 404),
+    ("PUT", "/containers/{id}/archive", "/containers/running/archive?path=/nosuch", b"", 404),
+    ("POST", "/containers/{id}/attach", "/containers/nosuch/attach", None, 404),
+    ("GET", "/containers/{id}/attach/ws", "/containers/nosuch/attach/ws", None, 404),
+    ("POST", "/containers/{id}/resize", "/containers/running/resize?h=1&w=1", None, 200),
+    ("POST", "/containers/{id}/resize", "/containers/nosuch/resize?h=1&w=1", None, 404),
+    ("POST", "/containers/{id}/update", "/containers/running/update", {"CpuShares": 500}, 200),
+    ("POST", "/containers/{id}/update", "/containers/nosuch/update", {}, 404),
+    ("POST", "/containers/{id}/rename", "/containers/running/rename?name=speced", None, 409),
+    ("POST", "/containers/{id}/rename", "/containers/running/rename?name=other", None, 204),
+    ("POST", "/containers/{id}/pause", "/containers/other/pause", None, 204),
+    ("POST", "/containers/{id}/exec", "/containers/other/exec", {"Cmd": ["true"]}, 409),
+    ("POST", "/containers/{id}/unpause", "/containers/other/unpause", None, 204),
+    ("POST", "/containers/{id}/unpause", "/containers/nosuch/unpause", None, 404),
+    ("POST", "/containers/{id}/exec", "/containers/other/exec", {"Cmd": ["true"]}, 201),
+    ("POST", "/containers/{id}/exec", "/containers/nosuch/exec", {"Cmd": ["true"]}, 404),
+    ("GET", "/exec/{id}/json", "/exec/nosuch/json", None, 404),
+    ("POST", "/exec/{id}/start", "/exec/nosuch/start", {}, 404),
+    ("POST", "/exec/{id}/resize", "/exec/nosuch/resize?h=1&w=1", None, 404),
+    ("DELETE", "/containers/{id}", "/containers/other", None, 409),
+    ("POST", "/containers/{id}/restart", "/containers/other/restart?t=0", None, 204),
+    ("POST", "/containers/{id}/kill", "/containers/other/kill", None, 204),
+    ("POST", "/containers/{id}/wait", "/containers/other/wait", None, 200),
+    ("POST", "/containers/{id}/wait", "/containers/nosuch/wait", None, 404),
+    ("POST", "/containers/{id}/kill", "/containers/other/kill", None, 409),
+    ("POST", "/containers/{id}/stop", "/containers/other/stop", None, 304),
+    ("POST", "/containers/{id}/stop", "/containers/nosuch/stop", None, 404),
+    ("DELETE", "/containers/{id}", "/containers/other", None, 204),
+    ("DELETE", "/containers/{id}", "/containers/other", None, 404),
+    ("POST", "/build/prune", "/build/prune", None, 200),
+    ("GET", "/plugins", "/plugins", None, 200),
+    ("GET", "/swarm", "/swarm", None, 503),
+    ("GET", "/nodes", "/nodes", None, 503),
+    ("GET", "/services", "/services", None, 503),
+    ("GET", "/tasks", "/tasks", None, 503),
+    ("GET", "/secrets", "/secrets", None, 503),
+    ("GET", "/configs", "/configs", None, 503),
+    ("POST", "/commit", "/commit?container=nosuch", {}, 404),
     ("POST", "/commit", "/commit?container=speced", {}, 201),
     ("POST", "/containers/prune", "/containers/prune", None, 200),
 )
@@ -80,6 +139,11 @@ def test_answers_are_as_the_specification_says(api: Server, root: Root, version:
         if answer.status != status:
             problems.append(f"{method} {target}: {answer.status}, not {status}: {answer.data[:300]!r}")
             continue
+        if path == "/containers/{id}/exec" and status == 201:
+            shown = here("GET", f"/exec/{answer.json['Id']}/json").expect(200).json
+            problems += [
+                f"exec: {error}" for error in found.errors(found.schema("GET", "/exec/{id}/json", 200) or {}, shown)
+            ]
         schema = found.schema(method, path, status)
         if schema is not None and answer.data:
             problems += [
