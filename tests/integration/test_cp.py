@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from sampan.engine.archive import go_mode
+from sampan.engine.containers import Container
 
 from support.command import Command, Result
 from support.patience import eventually
@@ -33,24 +34,26 @@ SETUP = (
 
 
 @pytest.fixture(scope="module")
-def running(session_root: Root) -> Iterator[str]:
+def running(session_root: Root) -> Iterator[Container]:
     """A running container with files and links of all kinds."""
-    session_root.cli("run", "-d", "--network", "none", "--name", "box", "base", "sh", "-c", f"{SETUP}; sleep 1000").ok()
-    eventually(lambda: session_root.cli("exec", "box", "test", "-e", "/ready").code == 0)
-    yield "box"
-    session_root.cli("rm", "-f", "box").ok()
+    with session_root.engine() as engine:
+        box = engine.containers.create("base", ["sh", "-c", f"{SETUP}; sleep 1000"], name="box", network="none")
+        box.start()
+        eventually(lambda: box.exec(["test", "-e", "/ready"]).exit_code == 0)
+        yield box
+        box.remove(force=True)
 
 
 @pytest.fixture
-def box(running: str) -> str:
+def box(running: Container) -> Container:
     """The same for tests that only look, or have what they make at places of their own."""
     return running
 
 
 @pytest.fixture
-def fresh(running: str, session_root: Root) -> str:
+def fresh(running: Container) -> Container:
     """The same with its files as they were."""
-    session_root.cli("exec", running, "sh", "-c", SETUP).ok()
+    running.exec(["sh", "-c", SETUP])
     return running
 
 
@@ -99,10 +102,12 @@ def tree(top: Path) -> dict[str, str]:
     return found
 
 
-def inside(cli: Command, *paths: str) -> dict[str, str]:
+def inside(box: Container, *paths: str) -> dict[str, str]:
     """The same of a container's paths."""
     script = 'for p in $(find "$@" | sort); do [ -h $p ] && echo $p l $(readlink $p) || { [ -d $p ] && echo $p d || echo $p $(cat $p); }; done'
-    lines = cli("exec", "box", "sh", "-c", script, "sh", *paths).ok().out.splitlines()
+    found = box.exec(["sh", "-c", script, "sh", *paths])
+    assert found.exit_code == 0, found
+    lines = str(found.stdout).splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
 
@@ -140,13 +145,13 @@ def told(result: Result) -> str:
     ],
 )
 def test_a_stream_has_the_names_that_docker_gives(
-    cli: Command, box: str, path: str, names: list[tuple[str, str]]
+    cli: Command, box: Container, path: str, names: list[tuple[str, str]]
 ) -> None:
     found = entries(cli("cp", f"box:{path}", "-").ok().out_bytes)
     assert [(name.rstrip("/") or ".", kind) for name, kind in found] == [(n.rstrip("/"), kind) for n, kind in names]
 
 
-def test_the_root_as_a_stream(cli: Command, box: str) -> None:
+def test_the_root_as_a_stream(cli: Command, box: Container) -> None:
     """Its names begin with a slash, which Docker's command line counts on. What the kernel makes up is left out, and /dev."""
     names = dict(entries(cli("cp", "box:/", "-").ok().out_bytes))
     assert {"/", "/d/e/a", "/proc/", "/dev/", "/sys/", "/etc/hosts"} <= set(names)
@@ -181,7 +186,7 @@ def test_the_root_as_a_stream(cli: Command, box: str) -> None:
     ],
 )
 def test_what_comes_out_where(
-    cli: Command, box: str, here: Path, flags: str, path: str, target: str, expected: dict[str, str]
+    cli: Command, box: Container, here: Path, flags: str, path: str, target: str, expected: dict[str, str]
 ) -> None:
     before = tree(here / "out")
     cli("cp", *flags.split(), f"box:{path}", target, cwd=str(here)).ok()
@@ -207,14 +212,14 @@ def test_what_comes_out_where(
     ],
 )  # fmt: skip
 def test_what_does_not_come_out(
-    cli: Command, box: str, here: Path, flags: str, path: str, target: str, message: str
+    cli: Command, box: Container, here: Path, flags: str, path: str, target: str, message: str
 ) -> None:
     before = tree(here)
     assert told(cli("cp", *flags.split(), f"box:{path}", target, cwd=str(here))) == message.format(here=here)
     assert tree(here) == before
 
 
-def test_what_comes_out_is_the_callers_and_cannot_become_another(cli: Command, box: str, here: Path) -> None:
+def test_what_comes_out_is_the_callers_and_cannot_become_another(cli: Command, box: Container, here: Path) -> None:
     """Docker keeps set-id bits and gives the file to the caller: a container's program would be root's. Ours does not."""
     cli("cp", "box:/suid", "out/suid").ok()
     cli("cp", "box:/file", "out/mine").ok()
@@ -223,7 +228,7 @@ def test_what_comes_out_is_the_callers_and_cannot_become_another(cli: Command, b
     assert (os.stat("out/mine").st_uid, os.stat("out/mine").st_gid) == (0, 0)
 
 
-def test_an_archive_copy_out_keeps_owners_and_bits(cli: Command, box: str, here: Path) -> None:
+def test_an_archive_copy_out_keeps_owners_and_bits(cli: Command, box: Container, here: Path) -> None:
     """What the help of Docker's -a says, and its command line does not do."""
     cli("cp", "-a", "box:/file", "out/theirs").ok()
     cli("cp", "-a", "box:/suid", "out/suid").ok()
@@ -261,13 +266,13 @@ def test_an_archive_copy_out_keeps_owners_and_bits(cli: Command, box: str, here:
     ],
 )  # fmt: skip
 def test_what_goes_in_where(
-    cli: Command, fresh: str, here: Path, flags: str, source: str, path: str, expected: dict[str, str]
+    cli: Command, fresh: Container, here: Path, flags: str, source: str, path: str, expected: dict[str, str]
 ) -> None:
     places = ("/dir", "/d", "/file", "/run", "/n")
-    before = inside(cli, *places)
+    before = inside(fresh, *places)
     cli("cp", *flags.split(), source, f"box:{path}", cwd=str(here)).ok()
     places += ("/nowhere",) if "/nowhere" in expected else ()
-    assert {k: v for k, v in inside(cli, *places).items() if before.get(k) != v} == expected
+    assert {k: v for k, v in inside(fresh, *places).items() if before.get(k) != v} == expected
 
 
 @pytest.mark.parametrize(
@@ -288,29 +293,29 @@ def test_what_goes_in_where(
     ],
 )  # fmt: skip
 def test_what_does_not_go_in(
-    cli: Command, box: str, here: Path, flags: str, source: str, path: str, message: str
+    cli: Command, box: Container, here: Path, flags: str, source: str, path: str, message: str
 ) -> None:
-    before = inside(cli, "/d", "/file", "/etc/hosts")
+    before = inside(box, "/d", "/file", "/etc/hosts")
     assert told(cli("cp", *flags.split(), source, f"box:{path}", cwd=str(here))) == message.format(here=here)
-    assert inside(cli, "/d", "/file", "/etc/hosts") == before
+    assert inside(box, "/d", "/file", "/etc/hosts") == before
 
 
-def test_a_directory_keeps_a_file_out_and_the_other_way_round(cli: Command, fresh: str, here: Path) -> None:
+def test_a_directory_keeps_a_file_out_and_the_other_way_round(cli: Command, fresh: Container, here: Path) -> None:
     (here / "e").write_text("a file")
     words = 'error processing tar file: cannot overwrite directory "/d/e" with non-directory "/d"'
     assert told(cli("cp", "e", "box:/d")) == words
     (here / "t/e/a").mkdir(parents=True)
     words = 'error processing tar file: cannot overwrite non-directory "/d/e/a" with directory "/d"'
     assert told(cli("cp", "t/e", "box:/d")) == words
-    assert inside(cli, "/d") == {"/d": "d", "/d/e": "d", "/d/e/a": "a", "/d/l": "l e"}
+    assert inside(fresh, "/d") == {"/d": "d", "/d/e": "d", "/d/e/a": "a", "/d/l": "l e"}
 
 
-def test_a_socket_cannot_be_copied(cli: Command, fresh: str, here: Path) -> None:
+def test_a_socket_cannot_be_copied(cli: Command, fresh: Container, here: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("src/sock")
         assert told(cli("cp", "src/sock", "box:/d")) == f"{here}/src/sock: sockets cannot be copied"
         cli("cp", "src", "box:/new").ok()  # of a directory it is left out, as with Docker
-    assert "/new/sock" not in inside(cli, "/new")
+    assert "/new/sock" not in inside(fresh, "/new")
 
 
 # Owners
@@ -320,7 +325,7 @@ def owner(cli: Command, path: str, container: str = "box") -> str:
     return cli("exec", container, "stat", "-c", "%u:%g", path).ok().out.strip()
 
 
-def test_owners_are_kept_as_numbers(cli: Command, fresh: str, here: Path) -> None:
+def test_owners_are_kept_as_numbers(cli: Command, fresh: Container, here: Path) -> None:
     """With and without -a, as Docker does for a container without a user of its own (its help says that they become root's)."""
     for flags in ([], ["-a"]):
         cli("cp", *flags, "one", "box:/d/one").ok()
@@ -345,7 +350,7 @@ def test_a_user_that_is_not_there(cli: Command, here: Path) -> None:
     cli("rm", "other").ok()
 
 
-def test_modes_and_times_go_in(cli: Command, fresh: str, here: Path) -> None:
+def test_modes_and_times_go_in(cli: Command, fresh: Container, here: Path) -> None:
     os.chmod("one", 0o4755)
     os.utime("one", (1_000_000_000, 1_000_000_000))
     os.chmod("src/sub", 0o1700)
@@ -363,42 +368,42 @@ def archive_of(*names: str) -> bytes:
     return subprocess.run(["tar", "-c", *names], capture_output=True, check=True).stdout
 
 
-def test_a_stream_in(cli: Command, fresh: str, here: Path) -> None:
+def test_a_stream_in(cli: Command, fresh: Container, here: Path) -> None:
     cli("cp", "-", "box:/dl", input=archive_of("one", "src/sub")).ok()
-    assert inside(cli, "/d/e") == {"/d/e": "d", "/d/e/a": "a", "/d/e/one": "z", "/d/e/src": "d", "/d/e/src/sub": "d", "/d/e/src/sub/y": "y"}  # fmt: skip
+    assert inside(fresh, "/d/e") == {"/d/e": "d", "/d/e/a": "a", "/d/e/one": "z", "/d/e/src": "d", "/d/e/src/sub": "d", "/d/e/src/sub/y": "y"}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/file", "/nope", "/flink", "/dang"])
-def test_a_stream_goes_into_a_directory_only(cli: Command, fresh: str, here: Path, path: str) -> None:
+def test_a_stream_goes_into_a_directory_only(cli: Command, fresh: Container, here: Path, path: str) -> None:
     words = f'destination "box:{path}" must be a directory'
     assert told(cli("cp", "-", f"box:{path}", input=archive_of("one"))) == words
 
 
 @pytest.mark.parametrize("flag", ["-z", "-j", "-J"])
-def test_a_compressed_stream(cli: Command, fresh: str, here: Path, flag: str) -> None:
+def test_a_compressed_stream(cli: Command, fresh: Container, here: Path, flag: str) -> None:
     data = subprocess.run(["tar", "-c", flag, "one"], capture_output=True, check=True).stdout
     cli("cp", "-", "box:/d", input=data).ok()
-    assert inside(cli, "/d/one") == {"/d/one": "z"}
+    assert inside(fresh, "/d/one") == {"/d/one": "z"}
 
 
-def test_a_stream_that_is_none(cli: Command, fresh: str, here: Path) -> None:
+def test_a_stream_that_is_none(cli: Command, fresh: Container, here: Path) -> None:
     assert told(cli("cp", "-", "box:/d", input="nonsense")).startswith("error processing tar file: unexpected EOF")
     cli("cp", "-", "box:/d", input="").ok()  # as Docker
 
 
-def test_a_stream_that_is_cut(cli: Command, fresh: str, here: Path) -> None:
+def test_a_stream_that_is_cut(cli: Command, fresh: Container, here: Path) -> None:
     (here / "big").write_bytes(os.urandom(1 << 20))
     data = archive_of("one", "big")
     words = told(cli("cp", "-", "box:/dir", input=data[: len(data) // 2]))
     assert words.startswith("error processing tar file: unexpected EOF")
-    assert inside(cli, "/dir") == {"/dir": "d", "/dir/one": "z", "/dir/x": "x"}  # nothing of the half file
+    assert inside(fresh, "/dir") == {"/dir": "d", "/dir/one": "z", "/dir/x": "x"}  # nothing of the half file
 
 
-def test_a_stream_out_and_in_again(cli: Command, fresh: str, here: Path) -> None:
+def test_a_stream_out_and_in_again(cli: Command, fresh: Container, here: Path) -> None:
     data = cli("cp", "box:/d/.", "-").ok().out_bytes
     cli("exec", "box", "mkdir", "/again").ok()
     cli("cp", "-", "box:/again", input=data).ok()
-    assert inside(cli, "/again") == {"/again": "d", "/again/e": "d", "/again/e/a": "a", "/again/l": "l e"}
+    assert inside(fresh, "/again") == {"/again": "d", "/again/e": "d", "/again/e/a": "a", "/again/l": "l e"}
 
 
 # The command line
@@ -421,16 +426,16 @@ def test_words_that_say_nothing(cli: Command, here: Path, words: tuple[str, str]
     assert told(cli("cp", *words)) == message
 
 
-def test_a_path_with_a_colon(cli: Command, fresh: str, here: Path) -> None:
+def test_a_path_with_a_colon(cli: Command, fresh: Container, here: Path) -> None:
     (here / "a:b").write_text("colon")
     cli("cp", "./a:b", "box:/d/one:two").ok()
     cli("cp", f"{here}/a:b", "box:/d/three").ok()
     cli("cp", "box:/d/one:two", "./c:d").ok()
     assert (here / "c:d").read_text() == "colon"
-    assert inside(cli, "/d/three") == {"/d/three": "colon"}
+    assert inside(fresh, "/d/three") == {"/d/three": "colon"}
 
 
-def test_what_is_told_on_a_terminal(session_root: Root, fresh: str, here: Path) -> None:
+def test_what_is_told_on_a_terminal(session_root: Root, fresh: Container, here: Path) -> None:
     (here / "big").write_bytes(bytes(3_000_000))
     for words, line in (
         (("one", "box:/d/one"), "Successfully copied 2.05kB to box:/d/one"),
@@ -445,14 +450,14 @@ def test_what_is_told_on_a_terminal(session_root: Root, fresh: str, here: Path) 
             assert terminal.output.decode().replace("\r\n", "\n") == (f"{line}\n" if line else ""), words
 
 
-def test_what_is_told_without_a_terminal(cli: Command, fresh: str, here: Path) -> None:
+def test_what_is_told_without_a_terminal(cli: Command, fresh: Container, here: Path) -> None:
     assert cli("cp", "one", "box:/d").ok().err == ""
     assert cli("cp", "--quiet=false", "one", "box:/d").ok().err == "Successfully copied 2.05kB to box:/d\n"
     told_size = cli("cp", "--quiet=false", "-", "box:/d", input=archive_of("one")).ok().err
     assert told_size == "Successfully copied 10.2kB to box:/d\n"  # Docker says 0B
 
 
-def test_container_cp_is_the_same(cli: Command, fresh: str, here: Path) -> None:
+def test_container_cp_is_the_same(cli: Command, fresh: Container, here: Path) -> None:
     cli("container", "cp", "one", "box:/d/one").ok()
     assert entries(cli("container", "cp", "box:/d/one", "-").ok().out_bytes) == [("one", "0")]
 
@@ -460,7 +465,7 @@ def test_container_cp_is_the_same(cli: Command, fresh: str, here: Path) -> None:
 # What a path is
 
 
-def test_a_path_is_described_as_by_the_api(session_root: Root, box: str) -> None:
+def test_a_path_is_described_as_by_the_api(session_root: Root, box: Container) -> None:
     with session_root.engine() as engine:
         container = engine.containers.get("box")
         shown = {path: container.stat_path(path).shown() for path in ("/file", "/flink", "/d/l", "/dang", "/", "/d/.", "/d/l/", "/nn", "/suid", "n/rel")}  # fmt: skip
@@ -489,7 +494,7 @@ def test_go_modes() -> None:
     assert go_mode(stat.S_IFBLK | 0o600) == 1 << 26 | 0o600
 
 
-def test_events_of_copies(cli: Command, fresh: str, here: Path) -> None:
+def test_events_of_copies(cli: Command, fresh: Container, here: Path) -> None:
     cli("cp", "one", "box:/d").ok()
     cli("cp", "box:/file", "out/f").ok()
     shown = cli("events", "--since", "0", "--until", "0s", "--filter", "container=box", "--format", "{{.Action}}").ok()

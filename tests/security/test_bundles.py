@@ -131,8 +131,9 @@ done 2> /dev/null
 """
 
 
+@pytest.mark.parametrize("execs", [pytest.param(5, id="short"), pytest.param(50, id="long", marks=pytest.mark.long)])
 @pytest.mark.parametrize("capable", [False, True])
-def test_p1_an_attack_on_every_exec(oci: Containers, capable: bool) -> None:
+def test_p1_an_attack_on_every_exec(oci: Containers, capable: bool, execs: int) -> None:
     before = checksums()
     one = oci()
     script(one.rootfs / "attack", f"#!/bin/sh\necho ready\nwhile :; do\n{OVERWRITE}\ndone\n")
@@ -140,7 +141,7 @@ def test_p1_an_attack_on_every_exec(oci: Containers, capable: bool) -> None:
     if capable:
         one.capabilities("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
     one.up()
-    for _ in range(20):
+    for _ in range(execs):
         one.exec("true").ok()
     one.kill().ok()
     one.wait()
