@@ -213,7 +213,8 @@ def update(engine: sampan.Engine) -> None:
     engine.containers.get("box").update(memory="64m", memory_swap="96m", pids_limit=60, restart_policy="on-failure:2")
 
 
-def test_update(ready: Root) -> None:
+@strides(1, 4)
+def test_update(ready: Root, stride: int) -> None:
     """Killed anywhere in it, what is written down is the old or the new, and the same update completes it."""
     wanted = [64 << 20, 96 << 20, 60, "on-failure"]
 
@@ -229,7 +230,7 @@ def test_update(ready: Root) -> None:
             update(engine)
         assert recorded(box) == wanted
 
-    Crashes(ready, make_and_start, update).at_every_step(of_the_engine, check)
+    Crashes(ready, make_and_start, update).at_every_step(of_the_engine, check, stride=stride)
 
 
 @strides(7, 60)
@@ -344,7 +345,8 @@ def test_create(ready: Root, stride: int) -> None:
     assert Crashes(ready, nothing, make).at_every_step(of_the_engine, check, stride=stride) >= 20
 
 
-def test_start_whose_command_is_killed_at_its_own_steps(ready: Root) -> None:
+@strides(1, 2)
+def test_start_whose_command_is_killed_at_its_own_steps(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         (box,) = found
         if box.status != "running":
@@ -352,7 +354,7 @@ def test_start_whose_command_is_killed_at_its_own_steps(ready: Root) -> None:
             box.start()
         assert box.exec(["echo", "works"]).stdout == "works\n"
 
-    assert Crashes(ready, make, start).at_every_step(of_the_engine, check) >= 6
+    assert Crashes(ready, make, start).at_every_step(of_the_engine, check, stride=stride) >= 6
 
 
 @every
@@ -382,21 +384,23 @@ def test_start_whose_shim_or_child_is_killed(ready: Root, whom: str, stride: int
     assert Crashes(ready, make, start).at_every_step(of_the_shim, check, whom, stride) >= 50
 
 
-def test_stop(ready: Root) -> None:
+@strides(1, 3)
+def test_stop(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         (box,) = found
         if box.status == "running":
             box.stop(timeout=0)
         assert box.wait() == 137
 
-    assert Crashes(ready, make_and_start, stop).at_every_step(of_the_engine, check) >= 4
+    assert Crashes(ready, make_and_start, stop).at_every_step(of_the_engine, check, stride=stride) >= 4
 
 
-def test_remove(ready: Root) -> None:
+@strides(1, 3)
+def test_remove(ready: Root, stride: int) -> None:
     def check(found: list[Container]) -> None:
         assert [c.status for c in found] in ([], ["created"])
 
-    assert Crashes(ready, make, remove).at_every_step(of_the_engine, check) >= 10
+    assert Crashes(ready, make, remove).at_every_step(of_the_engine, check, stride=stride) >= 10
 
 
 @strides(1, 8)
@@ -422,7 +426,8 @@ def test_run_with_rm(ready: Root, stride: int) -> None:
     assert Crashes(ready, nothing, run).at_every_step(of_the_engine, check, stride=stride) >= 30
 
 
-def test_rename(ready: Root) -> None:
+@strides(1, 3)
+def test_rename(ready: Root, stride: int) -> None:
     """The container has the one name or the other, and the other one is free."""
 
     def check(found: list[Container]) -> None:
@@ -438,7 +443,7 @@ def test_rename(ready: Root) -> None:
     def rename(engine: sampan.Engine) -> None:
         engine.containers.get("box").rename("new")
 
-    assert Crashes(ready, make, rename).at_every_step(of_the_engine, check) >= 6
+    assert Crashes(ready, make, rename).at_every_step(of_the_engine, check, stride=stride) >= 6
 
 
 @strides(1, 3)

@@ -61,8 +61,9 @@ def killed_at(root: Root, at: int, action: Callable[[sampan.Engine], object]) ->
     return os.WIFSIGNALED(ended)
 
 
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long, id="every"), pytest.param(5, id="some")])
 @pytest.mark.parametrize("binds", [["vol:/data"], []], ids=["named", "anonymous"])
-def test_create(small: Root, binds: list[str]) -> None:
+def test_create(small: Root, binds: list[str], stride: int) -> None:
     def create(engine: sampan.Engine) -> None:
         engine.containers.create("full", volumes=binds)
 
@@ -82,7 +83,7 @@ def test_create(small: Root, binds: list[str]) -> None:
                 assert volume.name == "vol", f"step {at}: an anonymous volume is left"
                 volume.remove()
         assert before.left() == [], f"step {at}"
-        at += 1
+        at += stride
     assert at > 30
     before.check()
     with small.engine() as engine:
