@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sampan.engine.check import ERROR, GARBAGE, found
 from sampan.errors import NotFound
 from sampan.kernel import links, netlink
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
         def tidy(self, network: Network) -> None: ...
 
 
+# Whoever ends or removes a container gives its address back a moment after its locks have gone: on a busy machine not at once.
+_GIVEN_BACK_SECONDS = 2.0
+
+
 class NetworkCheck:
     """The networks' part of `engine.check`."""
 
@@ -70,15 +76,26 @@ class NetworkCheck:
                 yield from self._unneeded(network)
 
     def _dead_endpoints(self, network: Network) -> Iterator[Found]:
+        dead = self._dead(network)
+        deadline = time.monotonic() + _GIVEN_BACK_SECONDS
+        while dead and time.monotonic() < deadline:
+            time.sleep(0.05)
+            dead &= self._dead(network)
+        for path in sorted(dead):
+            what = f"an address in network {network.name} of a container that does not run"
+            yield found(GARBAGE, "endpoint", path, what, "give it back", self._wires().tidy, network)
+
+    def _dead(self, network: Network) -> set[str]:
+        """The files of endpoints whose container nobody is at work on."""
         living = {endpoint.container for endpoint in self._members.living(network.id)}
-        for container_id in sorted(self._store.endpoint_names(network.id)):
-            if container_id in living:
-                continue
-            for path in self._store.endpoint_paths(network.id, container_id):
-                # One that was written a moment ago: its monitor may be about to take its lock.
-                if not is_young(path):
-                    what = f"an address in network {network.name} of a container that does not run"
-                    yield found(GARBAGE, "endpoint", path, what, "give it back", self._wires().tidy, network)
+        paths = (
+            path
+            for container_id in self._store.endpoint_names(network.id)
+            if container_id not in living
+            for path in self._store.endpoint_paths(network.id, container_id)
+        )
+        # One that was written a moment ago: its monitor may be about to take its lock.
+        return {path for path in paths if not is_young(path)}
 
     def _conflicts(self, networks: list[Network]) -> Iterator[Found]:
         for at, network in enumerate(networks):
