@@ -20,7 +20,11 @@ VERSIONS = ("1.41", "1.42", "1.43", "1.44", "1.47", "1.48", "1.51")
 """Those before do not say themselves what Docker answered then."""
 
 # What Docker answers itself, and its specification does not say: pointers that are not set.
-DOCKERS_OWN = ("HostConfig.MemorySwappiness: None is no integer", "HostConfig.OomKillDisable: None is no boolean")
+DOCKERS_OWN = (
+    "HostConfig.MemorySwappiness: None is no integer",
+    "HostConfig.OomKillDisable: None is no boolean",
+    "$.ExitCode: None is no integer",  # of an exec that has not ended
+)
 OUTWARD = ("fromImage", "fromSrc", "remote")
 """Parameters that would have something fetched from somewhere."""
 
@@ -142,7 +146,9 @@ def test_answers_are_as_the_specification_says(api: Server, root: Root, version:
         if path == "/containers/{id}/exec" and status == 201:
             shown = here("GET", f"/exec/{answer.json['Id']}/json").expect(200).json
             problems += [
-                f"exec: {error}" for error in found.errors(found.schema("GET", "/exec/{id}/json", 200) or {}, shown)
+                f"exec: {error}"
+                for error in found.errors(found.schema("GET", "/exec/{id}/json", 200) or {}, shown)
+                if not error.endswith(DOCKERS_OWN)
             ]
         schema = found.schema(method, path, status)
         if schema is not None and answer.data:
