@@ -31,7 +31,7 @@ def test_hello(cli: Command) -> None:
 
 
 @pytest.mark.core
-def test_the_container_of_the_issue(root: Root) -> None:
+def test_a_container_with_everything(root: Root) -> None:
     with root.terminal(
         *[
             "run",
@@ -148,6 +148,13 @@ def test_a_start_that_fails_keeps_the_container_and_its_exit_code(cli: Command) 
     state = inspected(cli, "broken")["State"]
     assert (state["Status"], state["ExitCode"]) == ("created", 127)
     assert "no-such-program" in state["Error"]
+
+
+def test_a_start_that_fails_in_the_background_tells_the_container_that_is_left(cli: Command) -> None:
+    done = cli("run", "-d", "--network", "none", "base", "no-such-program")
+    assert done.code == 127
+    assert "executable file not found in $PATH" in done.err
+    assert done.out.strip() == cli("ps", "-aq", "--no-trunc").ok().out.strip()
 
 
 def test_a_name_that_is_in_use(cli: Command) -> None:

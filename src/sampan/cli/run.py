@@ -96,14 +96,20 @@ def _run_detached(context: Context, arguments: Arguments) -> int:
     request |= dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
 
     def launched() -> int:
+        made = []
         with _IdFile(arguments["cidfile"]) as id_file:
 
             def created(container: Container, warnings: list[str]) -> None:
                 id_file.write(container.id)
                 _warn(warnings)
+                made.append(container.id)
 
-            container, _ = context.engine.containers.launch(request, created=created)
-        out(container.id)
+            try:
+                context.engine.containers.launch(request, created=created)
+            finally:
+                # Of one that could not be started, too: it is there, and has that id.
+                for container_id in made:
+                    out(container_id)
         return 0
 
     return _with_image(context, arguments, launched)
