@@ -5,11 +5,10 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 bin := .venv/bin
 pytest := $(bin)/python -m pytest
-# Several at a time, each with a store of its own: twice as many as there are processors, because half of the time of a
-# test is waiting, for disks and for what ends by itself. The tests of one file stay together, for what they share, and the
-# files that take longest begin first (tests/support/durations.py).
+# Several at a time, each with a store of its own: more than there are processors, because half of the time of a test is
+# waiting, for disks and for what ends by itself (less than that in the long ones). The tests of one file stay together, for
+# what they share, and the files that take longest begin first (tests/support/durations.py).
 together := --dist loadfile --no-loadscope-reorder
-many := -n 4 $(together)
 # What the tests on the cgroup v2 machine may take, in seconds: it is an emulated one. It is given the modules that have
 # such tests only: to read the others takes it minutes.
 vm_seconds := 2700
@@ -27,12 +26,12 @@ run: ## make .venv, install the package, run a container from the embedded defau
 test: ## install what the tests need (root), run all but the long ones
 	@scripts/packages test
 	@scripts/venv test
-	$(pytest) $(many) --hypothesis-profile=some -m "not long and not cgroup2 and not docker28 and not peer"
+	$(pytest) -n 4 $(together) --hypothesis-profile=some -m "not long and not cgroup2 and not docker28 and not peer"
 
 test-long: ## the long ones, properties with all their examples, and the core tests on a machine whose only cgroup hierarchy is v2
 	@scripts/packages long
 	@scripts/venv test
-	$(pytest) $(many) -m "(long or hypothesis) and not cgroup2 and not docker28 and not peer"
+	$(pytest) -n 3 $(together) -m "(long or hypothesis) and not cgroup2 and not docker28 and not peer"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
 	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -n 2 $(together) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer and not zygote" \
 	    $$(grep -rlE --include='test_*.py' 'mark\.(core|cgroup2)' tests/kernel tests/contract tests/integration)

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.root, pytest.mark.patience(900)]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "starts"), [pytest.param(10, 10, id="short"), pytest.param(300, 400, id="long", marks=pytest.mark.long)]
+    ("seconds", "starts"), [pytest.param(6, 5, id="short"), pytest.param(300, 400, id="long", marks=pytest.mark.long)]
 )
 def test_nothing_is_lost_and_nothing_is_left(seconds: float, starts: int) -> None:
     figures = soak(seed=4, seconds=patience(seconds), workers=3)

@@ -1,7 +1,8 @@
 """How long each test file takes: those that take longest begin first, so that none runs alone at the end while the others idle.
 
-`durations.txt` beside this is what one whole run measured, in seconds: of the tests in `make test`, and of those marked `long`.
-A file that is not in it is taken for a quick one. From reports of new runs (`--junitxml=REPORT`) it is written anew by
+`durations.txt` beside this says in seconds how long a file's tests in `make test` take, and those marked `long`: roughly, for the
+order is all that it is asked for. A file that is not in it is taken for a quick one. From reports of new runs (`--junitxml=REPORT`)
+it is written anew by
 
     python -m support.durations make-test.xml make-test-long.xml
 """
