@@ -54,8 +54,8 @@ def test_a_build_is_drawn_as_it_goes_and_its_failure_is_told_at_the_end(new_root
     builds = _builds(new_root, tmp_path)
     args = ("build", "--network", "none", str(builds.context))
     with new_root.terminal(*args, rows=30, columns=72) as terminal:
-        terminal.expect(r"\[\+\] Building \d+\.\ds \(\d/\d\)")
-        terminal.expect(r"\x1b\[34m => CACHED \[2/4\] RUN echo cached +\d\.\ds\x1b\[0m")
+        terminal.expect(r"\[\+\] Building \d+\.\ds \(\d/\d\)", 60)
+        terminal.expect(r"\x1b\[34m => CACHED \[2/4\] RUN echo cached +\d\.\ds\x1b\[0m", 60)
         terminal.expect(r" => => # said\x1b\[K\r+\n => => # hidden\x1b\[K\r+\n", 60)
         (container,) = new_root.cli("ps", "-q").ok().out.split()
         new_root.cli("exec", container, "touch", "/meet/go").ok()
