@@ -399,9 +399,10 @@ def _remove_empty(directory: str) -> bool:
 
 def _remove_tree(path: str) -> None:
     """rm -r of a directory of our own making (starts/): two levels, no links are followed."""
-    for entry in os.scandir(path):
-        if entry.is_dir(follow_symlinks=False):
-            _remove_tree(entry.path)
-        else:
-            os.unlink(entry.path)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
     os.rmdir(path)
