@@ -46,6 +46,24 @@ def test_the_layers_of_an_image_that_was_removed_by_force_go_with_its_last_conta
         assert disk(new_root) == before
 
 
+def test_what_containers_without_layers_share_goes_with_their_image(new_root: Root, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCMD ["/none"]\n')
+    shared = new_root.root / "layers" / "scratch"
+    with new_root.engine() as engine:
+        engine.containers.create("base", SLEEP).remove()
+        before = disk(new_root)
+        new_root.cli("build", "-t", "empty", str(tmp_path)).ok()
+        first, second = engine.containers.create("empty", ["x"]), engine.containers.create("empty", ["x"])
+        engine.images.remove("empty", force=True)
+        first.remove()
+        assert shared.exists()
+        assert not engine.system.check()
+        second.remove()
+        assert not shared.exists()
+        new_root.cli("builder", "prune", "-af").ok()
+        assert disk(new_root) == before
+
+
 def test_whoever_loses_a_race_of_two_removals_is_told_of_the_other(root: Root) -> None:
     with root.engine() as engine:
         box = engine.containers.create("base", SLEEP, name="box")

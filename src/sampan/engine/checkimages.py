@@ -16,8 +16,8 @@ from sampan.oci import image as documents
 from sampan.oci.digest import is_hex
 from sampan.oci.image import Descriptor, Manifest
 from sampan.store.images import NameRecord
+from sampan.store.layout import EMPTY
 from sampan.store.locks import RecordLock
-from sampan.store.snapshots import EMPTY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -281,8 +281,9 @@ class ImageCheck:
     def _wanted_layers(self, images: list[Image]) -> set[str] | None:
         """The names of the directories of layers that somebody needs; None if a container does not say."""
         suffix = _SUFFIXES[self._layers.name]
-        # An image without layers has one place for its init layer, which all such images share.
-        wanted = {id_.removeprefix("sha256:") + suffix for image in images for id_ in image.layers or (EMPTY,)}
+        wanted = {id_.removeprefix("sha256:") + suffix for image in images for id_ in image.layers}
+        # What containers without layers share stays when a build has removed its last one; the next collection takes it.
+        wanted.add(EMPTY + suffix)
         wanted |= {chain_id.removeprefix("sha256:") + suffix for chain_id in self._cached()[1]}
         if self._records.leftovers():
             return None  # One that is being removed stands on its layers until it is gone.

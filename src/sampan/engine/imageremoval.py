@@ -14,6 +14,7 @@ from sampan.engine.imagegraph import blobs_of
 from sampan.errors import Conflict, Damaged, InvalidParameter, NotFound
 from sampan.oci import reference
 from sampan.store.images import no_such_image
+from sampan.store.layout import EMPTY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Removal:
         layers |= self._users.layers_in_use() | held | cached_layers
         blobs |= held | cached_blobs
         garbage = [chain_id for chain_id in self._snapshots.layers() if chain_id not in layers]
-        for chain_id in garbage:
+        for chain_id in (*garbage, *(() if EMPTY in layers else (EMPTY,))):
             self._snapshots.remove_layer(chain_id)
         for digest in self._content.list():
             if digest not in blobs:
@@ -199,7 +200,7 @@ class Removal:
         try:
             for record in self._names.list():
                 blobs |= {record.image, *blobs_of(self._content, record.target)}
-                layers.update(self._images.read(record).layers)
+                layers.update(self._images.read(record).layers or (EMPTY,))
         except (NotFound, InvalidParameter, Damaged):
             return None
         return blobs, layers

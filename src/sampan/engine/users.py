@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.errors import NotFound
 from sampan.oci import lifecycle
+from sampan.store.layout import EMPTY
 from sampan.store.record import parse_record
 
 TYPE_CHECKING = False
@@ -53,10 +54,10 @@ class ImageUsers:
         return found
 
     def layers_in_use(self) -> set[str]:
-        """The chain ids of all layers that containers stand on."""
+        """The chain ids of all layers that containers stand on, and EMPTY for those that stand on none."""
         records = list(self._all())
         mounted = {chain_id for record in records for point in record.mounts for chain_id in point.layers}
-        return mounted | {chain_id for record in records for chain_id in record.layers}
+        return mounted | {chain_id for record in records for chain_id in record.layers or (EMPTY,)}
 
     def cached(self) -> tuple[set[str], set[str]]:
         """The digests of the blobs, and the chain ids of the layers, that the cache of builds leads to."""

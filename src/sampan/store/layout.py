@@ -46,6 +46,8 @@ DEFAULT_RUN_ROOT = "/run/sampan"
 
 CREATING = ".creating-"
 REMOVING = ".removing-"
+EMPTY = "scratch"
+"""Stands for the top layer of an image without layers, in names of directories: all such images share its init layer."""
 
 
 class StartPaths:

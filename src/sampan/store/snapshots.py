@@ -13,6 +13,7 @@ from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.kernel.files import read_bounded, sync_directory, sync_filesystem, write_atomic
 from sampan.oci.digest import is_hex, sha256_hex
+from sampan.store.layout import EMPTY
 from sampan.store.staging import Staging
 from sampan.structs import Struct
 
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
             """The directory that a layer has, or would have."""
 
         def remove_layer(self, chain_id: str) -> None:
-            """Remove a layer that nothing uses any more (that is for the caller to know); nothing if it is gone."""
+            """Remove a layer, or EMPTY, that nothing uses any more (that is for the caller to know); nothing if it is gone."""
 
         def create(self, container_id: str, chain_ids: Sequence[str], owner: tuple[int, int] | None = None) -> None:
             """Make the writable part of a container. Raises `Conflict` if it has one, `NotFound` for a lost layer.
@@ -173,9 +174,6 @@ class RootMount(Struct):
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """The diff id of a layer without an entry: two blocks of zeros, the end mark of a tar archive."""
 
-EMPTY = "scratch"
-"""Stands for the top layer of an image without layers, in names of directories."""
-
 _INFO = "layer.json"
 _INFO_LIMIT = 1 << 16
 
@@ -193,15 +191,15 @@ class LayerDirectory:
         self.staging = Staging(directory, trace)
 
     def path(self, chain_id: str) -> str:
-        """Where a layer is. Raises `InvalidParameter` for what is no sha256 digest: it becomes a file name."""
-        return f"{self._directory}/{sha256_hex(chain_id)}{self._suffix}"
+        """Where a layer is, or EMPTY. Raises `InvalidParameter` for what is no sha256 digest: it becomes a file name."""
+        return f"{self._directory}/{chain_id if chain_id == EMPTY else sha256_hex(chain_id)}{self._suffix}"
 
     def diff(self, chain_id: str) -> str:
         return f"{self.path(chain_id)}/diff"
 
     def top(self, chain: Sequence[str]) -> str:
         """The directory of the topmost layer, also of an image without any."""
-        return self.path(chain[-1]) if chain else f"{self._directory}/{EMPTY}{self._suffix}"
+        return self.path(chain[-1] if chain else EMPTY)
 
     def has(self, chain_id: str) -> bool:
         return os.path.exists(self.diff(chain_id))
