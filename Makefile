@@ -31,7 +31,8 @@ test: ## install what the tests need (root), run all but the long ones
 test-long: ## the long ones, properties with all their examples, and the core tests on a machine whose only cgroup hierarchy is v2
 	@scripts/packages long
 	@scripts/venv test
-	$(pytest) -n 3 $(together) -m "(long or hypothesis) and not cgroup2 and not docker28 and not peer"
+	$(pytest) -n 3 $(together) -m "(long or hypothesis) and not alone and not cgroup2 and not docker28 and not peer"
+	$(pytest) -m "long and alone"
 	SAMPAN_TEST_DIR=/run/sampan-tests SAMPAN_TEST_PATIENCE=10 \
 	  scripts/vm-cgroup2 -m 4G -t $(vm_seconds) -- $(pytest) -n 2 $(together) -p no:cacheprovider --color=no -m "(core or cgroup2) and not peer and not zygote" \
 	    $$(grep -rlE --include='test_*.py' 'mark\.(core|cgroup2)' tests/kernel tests/contract tests/integration)

@@ -100,8 +100,9 @@ def test_at_a_terminal(server: Server, docker: Command) -> None:
         terminal.send("stty size\n")
         terminal.expect("40 120")
         terminal.resize(30, 100)
-        terminal.send("stty size\n")
-        terminal.expect("30 100")
+        # The client tells of it in its own time, beside what is typed.
+        terminal.send("while [ \"$(stty size)\" != '30 100' ]; do sleep 0.1; done; stty size\n")
+        terminal.expect("\n30 100")
         terminal.send("exit 5\n")
         assert terminal.wait() == 5
     docker(*RUN, "-d", "--name", "held", "base", "sleep", "300").ok()

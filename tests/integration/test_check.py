@@ -384,7 +384,9 @@ def test_a_damaged_volume_is_told_and_its_content_left_alone(damage: Damage) -> 
 # Beside others
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)], ids=["some", "many"])
+@pytest.mark.parametrize(
+    "rounds", [2, pytest.param(40, marks=[pytest.mark.long, pytest.mark.alone])], ids=["some", "many"]
+)
 def test_nothing_that_is_at_work_is_taken_for_garbage(new_root: Root, rounds: int) -> None:
     """Ten processes make and remove containers and images, while others check, repair and prune."""
     with new_root.engine() as engine:
@@ -429,6 +431,7 @@ with sampan.Engine(root, run_root, config, notify=lambda _: None) as engine:
     assert not os.listdir(new_root.root / "snapshots")
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_hundred_commands_at_once_beside_checks_and_prunes(new_root: Root) -> None:
     """No command fails, nothing is taken for garbage that is none, and nothing is left."""

@@ -66,7 +66,8 @@ def test_listings_while_containers_come_and_go(cli: Command) -> None:
 
 @pytest.mark.patience(900)
 @pytest.mark.parametrize(
-    ("times", "at_once"), [pytest.param(1, 50, id="some"), pytest.param(10, 100, id="all", marks=pytest.mark.long)]
+    ("times", "at_once"),
+    [pytest.param(1, 50, id="some"), pytest.param(10, 100, id="all", marks=[pytest.mark.long, pytest.mark.alone])],
 )
 def test_many_runs_at_the_same_time(root: Root, cli: Command, times: int, at_once: int) -> None:
     """Every one gives its own output and exit code, and nothing of any is left."""

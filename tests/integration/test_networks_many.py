@@ -36,6 +36,7 @@ def test_names_are_answered_at_a_thousand_questions_a_second(new_root: Root) -> 
         engine.networks.get("front").remove()
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_hundred_at_once_reach_each_other_and_leave_nothing(new_root: Root) -> None:
     with new_root.engine() as engine:
