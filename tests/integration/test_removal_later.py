@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 import sampan
 from sampan.engine.background import Background
 
+from support.imagestore import archive
 from support.patience import eventually
 from support.roots import Root
 
@@ -55,6 +57,20 @@ def test_it_is_gone_for_everybody_before_its_files_are(root: Root) -> None:
         eventually(lambda: left(root) == before)
         told = [e["Action"] for e in engine.events(since=0, until="0s", filters={"container": kept.id})]
         assert told.count("destroy") == 1
+
+
+def test_its_image_can_be_removed_at_once_and_its_layers_go_with_the_last_of_it(root: Root) -> None:
+    layers = set(os.listdir(root.root / "layers"))
+    with root.engine() as engine:
+        engine.attend()
+        engine.images.import_(io.BytesIO(archive({"bin/sh": b"#!" * 500})), "mine")
+        container = engine.containers.create("mine", ["sh"], network="none")
+        made = set(os.listdir(root.root / "layers")) - layers
+        with busy(engine):
+            container.remove()
+            engine.images.remove("mine")
+            assert made <= set(os.listdir(root.root / "layers"))
+        eventually(lambda: not made & set(os.listdir(root.root / "layers")))
 
 
 def test_a_process_that_is_killed_in_between_leaves_it_to_the_next_command(root: Root) -> None:
