@@ -39,13 +39,16 @@ class File:
 
 
 class Node:
-    """One name. `layer`: where what it shows comes from; `hidden`: layers whose versions it hides; `gone`: names that a layer took away."""
+    """One name. `layer`: where what it shows comes from; `hidden`: layers whose versions it hides; `gone`: names that a layer took away.
 
-    __slots__ = ("children", "file", "gone", "hidden", "layer")
+    `touched`: the last layer that needed it, to come to something else or as what a hard link leads to. Such a layer holds a copy.
+    """
+
+    __slots__ = ("children", "file", "gone", "hidden", "layer", "touched")
 
     def __init__(self, file: File, layer: int, hidden: tuple[int, ...] = ()) -> None:
         self.file = file
-        self.layer = layer
+        self.layer = self.touched = layer
         self.hidden = hidden
         self.children: dict[bytes, Node] | None = {} if file.entry.kind == DIRECTORY else None
         self.gone: dict[bytes, int] = {}
@@ -157,6 +160,8 @@ class ImageTree:
             found = self.find(entry.target)
             if found is None or found.is_directory:
                 raise Malformed(f"the hard link's target {printable(entry.target)} is not there")
+            self._parent(clean(entry.target), make=True)
+            found.touched = self._here
             found.file.names += 1
             return found.file
         content = ""
@@ -208,7 +213,7 @@ class ImageTree:
         while stack:
             here = stack.pop()
             for name, node in list((here.children or {}).items()):
-                if node.layer < self._here:
+                if max(node.layer, node.touched) < self._here:
                     self._take_away(here, name)
                 elif node.is_directory:
                     stack.append(node)
@@ -253,7 +258,9 @@ class ImageTree:
                 if not make:
                     return None
                 node = children[name] = Node(File(TarEntry(name, DIRECTORY, _IMPLIED_MODE), self._here, ""), self._here)
-            elif node.file.entry.kind == SYMLINK:
+            if make:
+                node.touched = self._here
+            if node.file.entry.kind == SYMLINK:
                 links += 1
                 if links > _LINKS:
                     raise Malformed("too many levels of symbolic links")
@@ -261,7 +268,7 @@ class ImageTree:
                 trail = [self.root] if target.startswith(b"/") else trail
                 pending += target.split(b"/")[::-1]
                 continue
-            elif not node.is_directory:
+            if not node.is_directory:
                 if not make:
                     return None
                 if node.layer == self._here:
