@@ -42,7 +42,8 @@ if TYPE_CHECKING:
         def tidy(self, network: Network) -> None: ...
 
 
-# Whoever ends or removes a container gives its address back a moment after its locks have gone: on a busy machine not at once.
+# Whoever ends or removes a container gives its address back a moment after its locks have gone, and takes the bridge down behind the
+# last one: on a busy machine not at once.
 _GIVEN_BACK_SECONDS = 2.0
 
 
@@ -107,17 +108,23 @@ class NetworkCheck:
                     yield found(ERROR, "network", path, f"its subnet overlaps that of network {other.name}")
 
     def _unneeded(self, network: Network) -> Iterator[Found]:
-        """Bridges and tables of networks that nobody is in: what a killed command left. Judged under the network's lock."""
-        try:
-            with self._store.lock(network.id):
-                if self._store.endpoint_names(network.id):
-                    return
-                left = remains(network)
-        except NotFound:
-            return
-        for what in left:
+        """Bridges and tables of networks that nobody is in: what a killed command left."""
+        left = self._left(network)
+        deadline = time.monotonic() + _GIVEN_BACK_SECONDS
+        while left and time.monotonic() < deadline:
+            time.sleep(0.05)
+            left &= self._left(network)
+        for what in sorted(left):
             text = f"it is of network {network.name}, which no container is in"
             yield found(GARBAGE, "link", what, text, "remove it", self._wires().tidy, network)
+
+    def _left(self, network: Network) -> set[str]:
+        """What there is of a network that nobody is in. Judged under the network's lock."""
+        try:
+            with self._store.lock(network.id):
+                return set() if self._store.endpoint_names(network.id) else set(remains(network))
+        except NotFound:
+            return set()
 
 
 def remains(network: Network) -> list[str]:
