@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -146,3 +148,10 @@ def new_root(test_directory: str, request: pytest.FixtureRequest) -> Iterator[Ro
     if made.root.exists():
         before.check()
     made.delete()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room: podman, dockerd and containerd make sockets far below theirs."""
+    with tempfile.TemporaryDirectory(prefix="sampan-", dir="/var/tmp") as name:
+        yield Path(name)

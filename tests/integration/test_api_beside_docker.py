@@ -191,6 +191,7 @@ MEMBERS = (
 )
 BELOW = (
     "Networks.none.",
+    "blkio_stats.",  # empty where nothing was read from the disk since its group was made
     "memory_stats.stats.",  # as the kernel has them: dockerd knows those of its day
     "pressure_stats",  # ours, docs/api.md
     "Runtimes.",  # the names of runtimes

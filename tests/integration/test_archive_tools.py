@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,13 +202,6 @@ def test_what_buildah_commits_and_pushes_is_loaded(
 
 
 # podman
-
-
-@pytest.fixture
-def short_path() -> Iterator[Path]:
-    """A directory whose path leaves room: podman and containerd make sockets far below theirs."""
-    with tempfile.TemporaryDirectory(prefix="sampan-", dir="/var/tmp") as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -119,8 +119,8 @@ def test_podman(store: Store, plain: Registry, tree: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.long
-def test_docker(store: Store, plain: Registry, tree: Path, tmp_path: Path) -> None:
-    with Dockerd(tmp_path / "dockerd") as daemon:
+def test_docker(store: Store, plain: Registry, tree: Path, short_path: Path) -> None:
+    with Dockerd(short_path / "d") as daemon:
         docker = daemon.docker
         docker("import", str(archive_of(tree)), f"{plain.host}/docker:1")
         docker("push", f"{plain.host}/docker:1")
