@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from sampan.kernel.files import FileLock, is_young, lock_directory, lock_is_held
 from sampan.kernel.tree import remove_tree
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from sampan.steps.trace import Trace
 
+_HOLD_SECONDS = 2.0
 _TEMPORARY, _LOCK, _REMOVING = ".tmp-", ".lock-", ".removing-"
 
 
@@ -51,7 +53,7 @@ class Staging:
         aside = f"{self.directory}/{_REMOVING}{os.urandom(8).hex()}"
         try:
             # Held until it is gone, so that what a killed remover left can be told from what is being removed.
-            held = lock_directory(path)
+            held = _hold(path)
         except FileNotFoundError:
             return False
         try:
@@ -146,6 +148,17 @@ def delete_tree(path: str) -> None:
         remove_tree(fd, name)
     finally:
         os.close(fd)
+
+
+def _hold(path: str) -> int:
+    """The lock of a directory that is to be removed; -1 if somebody keeps it for longer than it takes to rename it.
+
+    Of two that remove one, the second waits until the first has renamed it. Raises FileNotFoundError then.
+    """
+    deadline = time.monotonic() + _HOLD_SECONDS
+    while (held := lock_directory(path)) < 0 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return held
 
 
 def _is_held(path: str) -> bool:
