@@ -121,6 +121,7 @@ def debian_image(session_root: Root) -> str:
 @pytest.fixture
 def root(session_root: Root) -> Iterator[Root]:
     """The session's store; fails the test that leaves something in it or on the host."""
+    session_root.forget_zygotes()
     before = session_root.state()
     yield session_root
     before.check()

@@ -70,13 +70,13 @@ def status(pid: int) -> dict[str, str]:
 def test_a_shim_of_it_is_as_one_of_its_own_interpreter(box: Boxes, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it could have taken over of the command that started the zygote, or of the zygote: one start shows all."""
     monkeypatch.setenv("OF_THE_CALLER", "1")
-    before, session = os.umask(0o77), os.getsid(0)
+    before, session, here = os.umask(0o77), os.getsid(0), os.getcwd()
     os.chdir("/tmp")
     try:
         zygote = Zygotes(place).keep(60)
     finally:
         os.umask(before)
-        os.chdir("/")
+        os.chdir(here)
     box.zygote = ""
     plain = box("sleep", "60")
     plain.start().close()
