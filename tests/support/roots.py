@@ -58,11 +58,15 @@ class Root:
         environment = {**self.cli.environment, "TERM": "xterm", **(env or {})}
         return Terminal([self.cli.program, *self.cli.before, *args], environment, rows, columns)
 
-    def forget_zygotes(self) -> None:
-        """Take away the place of zygotes that have left: a command looks for one only where there has been one, and what is tested is the way without."""
+    def forget_zygotes(self) -> bool:
+        """Take away the place of zygotes that have left: a command looks for one only where there has been one, and what is tested is the way without.
+
+        Whether there is none now.
+        """
         place = self.run_root / ".zygote"
         if place.is_dir() and not any(path.is_socket() for path in place.iterdir()):
             shutil.rmtree(place)
+        return not place.exists()
 
     def state(self) -> Leftovers:
         return Leftovers(self)
