@@ -24,8 +24,6 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
 }
 _CAP_SYS_RESOURCE = 24
-# How often a daemon is started that gives up waiting for one of its own.
-_STARTS = 3
 
 
 class Tool:
@@ -155,26 +153,19 @@ address = "{directory}/c.sock.ttrpc"
 def come_up(command: list[str], client: Tool, directory: Path) -> subprocess.Popen[bytes]:
     """Start an engine's daemon and wait until its command line has an answer of it; one that gives none is ended.
 
-    dockerd waits 15 s for its own containerd, whatever the machine has to do besides: that one is started again.
+    A dockerd of which it says "timeout waiting for containerd to start" may have been given too long a path for its sockets.
     """
     log = directory / "daemon.log"
-    for _ in range(_STARTS):
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-        up = False
-        try:
-            up = _answers(process, client)
-        finally:
-            if not up:
-                end(process, directory)
-        if up:
-            return process
-        if "timeout waiting for containerd to start" not in log.read_text(errors="replace"):
-            break
-        shutil.rmtree(directory / "docker-exec", ignore_errors=True)
-    raise AssertionError(f"{command!r} did not come up: {log.read_text(errors='replace')[-2000:]}")
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    up = False
+    try:
+        up = _answers(process, client)
+    finally:
+        if not up:
+            end(process, directory)
+    assert up, f"{command!r} did not come up: {log.read_text(errors='replace')[-2000:]}"
+    return process
 
 
 def _answers(process: subprocess.Popen[bytes], client: Tool) -> bool:
