@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.client.container import RemoteContainer
 from sampan.client.session import filters as encoded
-from sampan.engine.results import RunFailed, RunResult, collect
+from sampan.engine.results import attached, result_of
 from sampan.errors import NotFound
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sampan.client.attachment import RemoteAttachment
     from sampan.client.session import Session
+    from sampan.engine.results import RunResult
 
     Filters = Mapping[str, str | bool | Sequence[str]]
 
@@ -79,21 +80,9 @@ class RemoteContainers:
         from sampan.engine.options import request
 
         body = request(image, command, name, {"auto_remove": remove, **options})
-        body.update(AttachStdout=True, AttachStderr=True)
-        if input is not None:
-            body.update(AttachStdin=True, OpenStdin=True, StdinOnce=True)
-        container, attachment = self.launch(body, attach=True)
+        container, attachment = self.launch(body | attached(input is not None), attach=True)
         assert attachment is not None
-        try:
-            ended = collect(attachment, input)
-        except BaseException:
-            # Whoever is interrupted here has nothing in hand to end it with.
-            container.remove(force=True)
-            raise
-        result = RunResult(ended.exit_code, ended.stdout_bytes, ended.stderr_bytes, container.name, container.id)
-        if check and result.exit_code:
-            raise RunFailed(result)
-        return result
+        return result_of(container, attachment, input).checked(check)
 
     def get(self, reference: str) -> RemoteContainer:
         """The container with that id, name, or unique beginning of an id. Raises NotFound, InvalidParameter."""

@@ -111,25 +111,14 @@ class Containers:
         RunFailed. Raises StartFailed, and what `create` raises.
         """
         from sampan.engine.options import request
-        from sampan.engine.results import RunFailed, RunResult, collect
+        from sampan.engine.results import attached, result_of
 
         body = request(image, command, name, {"auto_remove": remove, **options})
-        body.update(AttachStdout=True, AttachStderr=True)
-        if input is not None:
-            body.update(AttachStdin=True, OpenStdin=True, StdinOnce=True)
-        container, attachment = self.launch(body, attach=True)
+        container, attachment = self.launch(body | attached(input is not None), attach=True)
         assert attachment is not None
-        try:
-            ended = collect(attachment, input)
-        except BaseException:
-            # As subprocess.run: whoever is interrupted here has nothing in hand to end it with.
-            container.remove(force=True)
-            raise
+        result = result_of(container, attachment, input)
         container.settle()
-        result = RunResult(ended.exit_code, ended.stdout_bytes, ended.stderr_bytes, container.name, container.id)
-        if check and result.exit_code:
-            raise RunFailed(result)
-        return result
+        return result.checked(check)
 
     @told
     def stats(

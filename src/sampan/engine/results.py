@@ -10,7 +10,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.engine.interface import Attachment
+    from sampan.engine.interface import Attachment, ContainerInterface
 
 __all__ = ["STDERR", "STDOUT", "ConnectionLost", "ExecResult", "Result", "RunFailed", "RunResult", "collect"]
 
@@ -41,6 +41,12 @@ class RunResult(Result):
 
     name: str = ""
     id: str = ""
+
+    def checked(self, check: bool) -> RunResult:
+        """Itself. Raises RunFailed, with `check`, for another exit code than 0."""
+        if check and self.exit_code:
+            raise RunFailed(self)
+        return self
 
 
 class ExecResult(Result):
@@ -87,6 +93,22 @@ def collect(attachment: Attachment, input: bytes | str | None) -> ExecResult:
     finally:
         attachment.close()
     return ExecResult(int(attachment.exit["exit_code"]), b"".join(output[STDOUT]), b"".join(output[STDERR]))
+
+
+def attached(has_input: bool) -> dict[str, bool]:
+    """What a request says of the streams of a program of which all is taken."""
+    streams = {"AttachStdout": True, "AttachStderr": True}
+    return streams | dict.fromkeys(("AttachStdin", "OpenStdin", "StdinOnce"), True) if has_input else streams
+
+
+def result_of(container: ContainerInterface, attachment: Attachment, input: bytes | str | None) -> RunResult:
+    """`collect` of a container that was made for this. Interrupted, as subprocess.run: nobody has it in hand to end it, so it is removed."""
+    try:
+        ended = collect(attachment, input)
+    except BaseException:
+        container.remove(force=True)
+        raise
+    return RunResult(ended.exit_code, ended.stdout_bytes, ended.stderr_bytes, container.name, container.id)
 
 
 class _Feed:
