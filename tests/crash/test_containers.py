@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 import traceback
@@ -261,7 +262,7 @@ def test_boot(ready: Root, stride: int) -> None:
 
 
 def shims() -> set[int]:
-    """The processes that were executed as shims of this package."""
+    """The processes that were executed as shims of this package: those of other tests too."""
     found = set()
     for entry in Path("/proc").iterdir():
         try:
@@ -272,14 +273,29 @@ def shims() -> set[int]:
     return found
 
 
+def at_the_other_end(control: Any) -> set[int]:
+    """The shims that hold the other end of this socket: the one it was made for, and those that forked it a moment ago."""
+    ours = str(os.fstat(control.fileno()).st_ino)
+    lines = subprocess.run(["ss", "-xH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    (theirs,) = (words[5] for words in map(str.split, lines) if words[7] == ours)
+    return {pid for pid in shims() if f"socket:[{theirs}]" in open_files(pid)}
+
+
+def open_files(pid: int) -> set[str]:
+    try:
+        return {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return set()  # it has ended, or closed one meanwhile
+
+
 def test_a_command_that_is_killed_when_its_plan_is_on_the_way(ready: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shim comes after the start was settled as lost: it begins nothing, and leaves the next start alone."""
     with ready.engine() as engine:
         make(engine)
-    send, before, told = conversation._send, shims(), ready.directory / "shim"
+    send, told = conversation._send, ready.directory / "shim"
 
     def send_and_die(control: Any, data: bytes, fds: list[int]) -> None:
-        (shim,) = eventually(lambda: {pid for pid in shims() - before if not is_child(pid)})
+        (shim,) = eventually(lambda: {pid for pid in at_the_other_end(control) if not is_child(pid)})
         os.kill(shim, signal.SIGSTOP)
         told.write_text(str(shim))
         send(control, data, fds)

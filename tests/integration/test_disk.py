@@ -266,8 +266,8 @@ def test_system_df_is_what_du_says(new_root: Root) -> None:
     )
 
 
-def test_system_df_in_json_has_the_fields_of_the_listings(root: Root) -> None:
-    cli = root.cli
+def test_system_df_in_json_has_the_fields_of_the_listings(new_root: Root) -> None:
+    cli = new_root.cli
     cli("create", "--name", "box", "-v", "data:/data", "base", "true").ok()
     facts = json.loads(cli("system", "df", "-v", "--format", "json").ok().out)
     listings = {"Images": ("images",), "Containers": ("ps", "-a"), "Volumes": ("volume", "ls")}

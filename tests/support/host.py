@@ -67,8 +67,8 @@ def _speaks_of(proc: str, wanted: bytes, namespaces: dict[str, bool]) -> str:
     """Why a process has to do with it, "" if it has not. Read by the system's own calls: it is asked of all, for every test."""
     try:
         arguments = _read(f"{proc}/cmdline")
-        if not arguments:  # the kernel's, or a zombie
-            return ""
+        if not arguments:  # the kernel's or a zombie, which have no program; or one whose exec is about to give it some
+            os.readlink(f"{proc}/exe")
         if wanted in arguments:
             return "an argument"
         namespace = os.readlink(f"{proc}/ns/mnt")
