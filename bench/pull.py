@@ -37,7 +37,7 @@ def main(rounds: int = 4) -> None:
         engines(["sampan", "podman", "docker"]) as peers,
     ):
         directory = Path(name)
-        pushers |= {name: engine for name, engine in peers.items() if name == "docker"}
+        pushers = pushers | {name: engine for name, engine in peers.items() if name == "docker"}
         pushes: dict[str, list[float]] = {name: [] for name in pushers}
         processor: dict[str, list[float]] = {name: [] for name in ("sampan", "podman") if name in peers}
         for number in range(rounds + 1):
