@@ -78,20 +78,6 @@ class RawMode:
 
     def set(self) -> None:
         """Every byte goes through as it is (termios(3), cfmakeraw). Again after a stop: shells restore what they know."""
-        mode = termios.tcgetattr(self._fd)
-        mode[0] &= ~(
-            termios.IGNBRK
-            | termios.BRKINT
-            | termios.PARMRK
-            | termios.ISTRIP
-            | termios.INLCR
-            | termios.IGNCR
-            | termios.ICRNL
-            | termios.IXON
-        )
-        mode[1] &= ~termios.OPOST
-        mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-        mode[6] = list(mode[6])
-        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(self._fd, termios.TCSANOW, mode)
+        from tty import setraw  # in here: only who has a terminal pays for it
+
+        setraw(self._fd, termios.TCSANOW)

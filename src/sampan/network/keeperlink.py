@@ -25,6 +25,7 @@ import os
 import time
 
 from sampan.errors import System, Unavailable
+from sampan.kernel.directories import make_private
 from sampan.kernel.files import lock_opened
 from sampan.network import wire
 from sampan.network.namesockets import NameSockets, open_sockets
@@ -84,7 +85,7 @@ def _failure(place: Place, error: OSError) -> System:
 
 
 def _ensure(place: Place, spawn: Spawn) -> Keeper:
-    _make_private(place.run_directory)
+    make_private(place.run_directory)
     deadline = time.monotonic() + _PATIENCE
     while True:
         lock = take_lock(place)
@@ -269,19 +270,3 @@ class Keeper:
         if number in (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN):
             return Unavailable(f"the keeper of network {network} was killed, try again")
         return Unavailable(f"the keeper of network {network} does not answer: {os.strerror(number).lower()}")
-
-
-def _make_private(directory: str) -> None:
-    """Make the directory and what is missing above it, for root alone; other commands may be making them too."""
-    try:
-        _make_one(directory)
-    except FileNotFoundError:
-        _make_private(os.path.dirname(directory))
-        _make_one(directory)  # where nothing can be made, as in /proc, that is told
-
-
-def _make_one(directory: str) -> None:
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass

@@ -122,23 +122,10 @@ class Relay:
         self._saved: Any = None
         if os.isatty(0):
             import termios
+            from tty import setraw
 
             self._saved = termios.tcgetattr(0)
-            raw = termios.tcgetattr(0)
-            raw[0] &= ~(
-                termios.IGNBRK
-                | termios.BRKINT
-                | termios.PARMRK
-                | termios.ISTRIP
-                | termios.INLCR
-                | termios.IGNCR
-                | termios.ICRNL
-                | termios.IXON
-            )
-            raw[1] &= ~termios.OPOST
-            raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-            raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-            termios.tcsetattr(0, termios.TCSANOW, raw)
+            setraw(0, termios.TCSANOW)
             self.resize()
 
     def register(self, poll: Any) -> None:

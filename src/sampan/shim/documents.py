@@ -20,24 +20,6 @@ def attempt(action: Callable[[], Any]) -> None:
         pass
 
 
-def make_private(directory: str) -> None:
-    """Make a directory for root alone; what a fresh /run lacks above it too, which `os.makedirs` would open to everybody
-    (it takes the mode for the last one only, and our umask is 0). Another shim may be making them too.
-    """
-    try:
-        _make_one(directory)
-    except FileNotFoundError:
-        make_private(os.path.dirname(directory))
-        _make_one(directory)  # where nothing can be made, as in /proc, that is told
-
-
-def _make_one(directory: str) -> None:
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass
-
-
 def read_object(path: str) -> dict[str, Any] | None:
     """A JSON object that another process has written; None if it is not there, or is none."""
     try:

@@ -18,10 +18,11 @@ import struct
 import time
 
 from sampan.kernel import appendlog, clock, placement, process
+from sampan.kernel.directories import make_private
 from sampan.kernel.libc import give_memory_back
 from sampan.oci import restart
 from sampan.shim import launch, protocol, seal, stages, streams
-from sampan.shim.documents import attempt, make_private, read_object, write_whole
+from sampan.shim.documents import attempt, read_object, write_whole
 from sampan.shim.execs import DRAIN_SECONDS, Execs
 from sampan.shim.logs import JsonFile, Log
 from sampan.shim.spill import Spill
