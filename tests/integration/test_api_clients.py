@@ -10,7 +10,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -19,9 +18,10 @@ import pytest
 import wsproto
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Request
 
-from support.apiserver import Server, serving
+from support.apiserver import Server, home, server
 from support.patience import eventually, patience
-from support.roots import Root
+
+__all__ = ["home", "server"]
 
 pytestmark = [
     pytest.mark.root,
@@ -30,20 +30,6 @@ pytestmark = [
 ]
 
 NONE: dict[str, Any] = {"network_mode": "none"}
-
-
-@pytest.fixture(scope="module")
-def server(test_directory: str) -> Iterator[Server]:
-    """A server on a store of this module's; what is left in that is looked for at the end."""
-    home = Root(Path(test_directory) / "api-clients")
-    home.cli("run", "--rm", "--network", "none", "base", "true").ok()
-    before = home.state()
-    with serving(home) as started:
-        yield started
-        faults = [line for line in started.log.splitlines() if line.split()[1] == "error"]
-        assert not faults, "\n".join(faults)
-    before.check()
-    home.delete()
 
 
 @pytest.fixture(scope="module")

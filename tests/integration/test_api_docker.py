@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.apiserver import Server, serving
+from support.apiserver import Server, home, server
 from support.command import Command, Result
-from support.roots import Root
 from support.terminal import Terminal
 
+__all__ = ["home", "server"]
+
 pytestmark = [pytest.mark.root, pytest.mark.long]
-
-
-@pytest.fixture(scope="module")
-def server(test_directory: str) -> Iterator[Server]:
-    home = Root(Path(test_directory) / "api-docker")
-    home.cli("run", "--rm", "--network", "none", "base", "true").ok()
-    before = home.state()
-    with serving(home) as started:
-        yield started
-    before.check()
-    home.delete()
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ import pytest
 import sampan
 from sampan.errors import Conflict
 
-from support.apiserver import Server, serving
+from support.apiserver import Server, home, serving
 from support.patience import eventually, patience
 from support.roots import Root
+
+__all__ = ["home"]
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 
@@ -22,16 +24,6 @@ GIGABYTES = int(os.environ.get("SAMPAN_TEST_GIGABYTES", "1"))
 """What goes through each kind of stream."""
 _MOST_MORE = 8 << 20
 _LOG_MEGABYTES = 48
-
-
-@pytest.fixture(scope="module")
-def home(test_directory: str) -> Iterator[Root]:
-    made = Root(Path(test_directory) / "api-load")
-    made.cli("run", "--rm", "--network", "none", "base", "true").ok()
-    before = made.state()
-    yield made
-    before.check()
-    made.delete()
 
 
 @pytest.fixture

@@ -7,16 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.apiserver import Server, serving
+from support.apiserver import Server, home, server
 from support.debian import debian_tar
 from support.goprograms import go_program
 from support.patience import eventually, patience
 from support.roots import Root
+
+__all__ = ["home", "server"]
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 
@@ -72,23 +73,6 @@ with DockerContainer("base").with_command(["wget", "-q", "-O", "-", "http://web/
     print(other.get_logs()[0].decode().strip())
 os._exit(0)  # nothing is cleared away: that is what there is a Ryuk for
 """
-
-
-@pytest.fixture(scope="module")
-def home(test_directory: str) -> Iterator[Root]:
-    made = Root(Path(test_directory) / "api-clients")
-    made.cli("run", "--rm", "--network", "none", "base", "true").ok()
-    before = made.state()
-    yield made
-    before.check()
-    made.delete()
-
-
-@pytest.fixture(scope="module")
-def server(home: Root) -> Iterator[Server]:
-    with serving(home) as found:
-        yield found
-        assert "Traceback" not in found.log
 
 
 def environment(server: Server, directory: Path, **more: str) -> dict[str, str]:

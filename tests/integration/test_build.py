@@ -5,51 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
-import signal
 import tarfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.command import Command, Result
-from support.patience import eventually
-from support.roots import Root, small_root
+from support.builds import Builds, build, context, steps, store
+from support.command import Command
+from support.roots import Root
+
+__all__ = ["build", "context", "store"]
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, test_directory: str) -> Any:
-    """One store for what does not look at a whole store, so that base is made once."""
-    made = Root(Path(test_directory) / f"build-{os.getpid()}")
-    yield made
-    made.delete()
-
-
-Build = Callable[..., Result]
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    place = tmp_path / "context"
-    place.mkdir()
-    return place
-
-
-@pytest.fixture
-def build(store: Root, context: Path) -> Build:
-    """`build(dockerfile, *flags)` in the context, under the name "it"."""
-    return lambda text, *flags: _build(store.cli, context, text, *flags)
-
-
-def _build(cli: Command, context: Path, text: str, *flags: str) -> Result:
-    (context / "Dockerfile").write_text(text)
-    network = () if "--network" in flags else ("--network", "none")
-    return cli("build", "-t", "it", *network, *flags, str(context))
 
 
 def config(cli: Command, name: str = "it") -> dict[str, Any]:
@@ -61,19 +29,10 @@ def run(cli: Command, *command: str) -> str:
     return cli("run", "--rm", "--network", "none", "it", *command).ok().out
 
 
-def steps(result: Result) -> list[str]:
-    """Each step but the last, as "title: CACHED" or "title: DONE"."""
-    titles = dict(re.findall(r"^(#\d+) \[.*?\d+/\d+\] (.*)$", result.err, re.M))
-    ends = dict(re.findall(r"^(#\d+) (CACHED|DONE)", result.err, re.M))
-    return [
-        f"{title}: {ends.get(number, 'FAILED')}" for number, title in titles.items() if not title.startswith("FROM")
-    ]
-
-
 # What is in the image
 
 
-def test_what_a_user_does(build: Build, store: Root, context: Path, tmp_path: Path) -> None:
+def test_what_a_user_does(build: Builds, store: Root, context: Path, tmp_path: Path) -> None:
     (context / "app").mkdir()
     (context / "app" / "main.sh").write_text("echo $GREETING from $(pwd)\n")
     done = build(
@@ -131,7 +90,7 @@ def test_what_a_user_does(build: Build, store: Root, context: Path, tmp_path: Pa
     ],
 )  # fmt: skip
 def test_instructions_that_change_the_configuration(
-    build: Build, store: Root, instructions: str, expected: dict[str, Any]
+    build: Builds, store: Root, instructions: str, expected: dict[str, Any]
 ) -> None:
     build(f"FROM scratch\n{instructions}").ok()
     found = config(store.cli)
@@ -140,7 +99,7 @@ def test_instructions_that_change_the_configuration(
     assert {key: found.get(key) for key in expected} == expected
 
 
-def test_a_base_without_a_path_gets_the_usual_one(build: Build, store: Root, tmp_path: Path) -> None:
+def test_a_base_without_a_path_gets_the_usual_one(build: Builds, store: Root, tmp_path: Path) -> None:
     """`ENV PATH=/x:$PATH` on an image of an archive left /x alone, in which no command was found."""
     with tarfile.open(tmp_path / "bare.tar", "w"):
         pass
@@ -149,7 +108,7 @@ def test_a_base_without_a_path_gets_the_usual_one(build: Build, store: Root, tmp
     assert config(store.cli)["Env"] == ["PATH=/x:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 
 
-def test_run_sees_what_was_said_before_it_and_nothing_else(build: Build, store: Root) -> None:
+def test_run_sees_what_was_said_before_it_and_nothing_else(build: Builds, store: Root) -> None:
     build(
         "FROM base\nARG GIVEN\nARG DEFAULT=d\nARG UNSET\nENV E=1\nUSER 7:8\nWORKDIR /w\n"
         "RUN env | sort | grep -v -e HOSTNAME -e SHLVL -e PWD -e ^SOURCE_DATE_EPOCH=[0-9]*$ > /tmp/env; id -u > /tmp/id; id -g >> /tmp/id; pwd > /tmp/pwd",
@@ -168,7 +127,7 @@ def test_run_sees_what_was_said_before_it_and_nothing_else(build: Build, store: 
     assert "GIVEN=g" not in config(store.cli)["Env"]
 
 
-def test_nothing_of_the_base_but_its_files_acts_on_a_step(build: Build, store: Root) -> None:
+def test_nothing_of_the_base_but_its_files_acts_on_a_step(build: Builds, store: Root) -> None:
     build('FROM base\nRUN mkdir /v\nVOLUME /v\nENTRYPOINT ["/nothing"]\nCMD ["x"]\nHEALTHCHECK CMD false').ok()
     build("FROM it\nRUN echo kept > /v/x").ok()
     # What is in a volume's place after VOLUME is kept, as with BuildKit.
@@ -176,7 +135,7 @@ def test_nothing_of_the_base_but_its_files_acts_on_a_step(build: Build, store: R
     assert store.cli("volume", "ls", "-q").ok().out == ""
 
 
-def test_heredocs(build: Build, store: Root) -> None:
+def test_heredocs(build: Builds, store: Root) -> None:
     build(
         "FROM base\nARG A=v\n"
         "RUN <<E\necho \"$A\" > /one\necho two >> /one\nE\n"
@@ -212,7 +171,7 @@ COPY one.txt /alias/
 """
 
 
-def test_what_copy_puts_where(build: Build, store: Root, context: Path) -> None:
+def test_what_copy_puts_where(build: Builds, store: Root, context: Path) -> None:
     for name in ("one.txt", "two.txt", "three.txt", "xa.txt", "with space"):
         (context / name).write_text(name)
     for name in ("f", "x.log"):
@@ -284,7 +243,7 @@ def test_what_copy_puts_where(build: Build, store: Root, context: Path) -> None:
 
 
 def test_files_that_every_container_has_of_its_own_are_the_images_where_it_says_so(
-    build: Build, store: Root, context: Path
+    build: Builds, store: Root, context: Path
 ) -> None:
     """They are mounted over in containers: ADD of a whole root failed at /etc/hostname (device or resource busy)."""
     files = {name: f"{name}\n" for name in ("etc/hostname", "etc/hosts", "etc/resolv.conf", "proc/none")}
@@ -306,7 +265,7 @@ def test_files_that_every_container_has_of_its_own_are_the_images_where_it_says_
     )
 
 
-def test_large_holes_stay_holes(build: Build, store: Root, context: Path) -> None:
+def test_large_holes_stay_holes(build: Builds, store: Root, context: Path) -> None:
     """From 256 MiB on, as in every layer that is written here; smaller ones are zeros, so that where they are does not matter."""
     with (context / "sparse").open("wb") as file:
         file.truncate(300 << 20)
@@ -321,7 +280,7 @@ def test_large_holes_stay_holes(build: Build, store: Root, context: Path) -> Non
         assert (size, blocks < 1000, text) == (300 << 20, True, "middle"), told
 
 
-def test_add_unpacks_archives_of_the_context(build: Build, store: Root, context: Path) -> None:
+def test_add_unpacks_archives_of_the_context(build: Builds, store: Root, context: Path) -> None:
     for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")):
         with tarfile.open(context / name, mode) as tar:  # type: ignore[call-overload]
             entry = tarfile.TarInfo("in/file")
@@ -334,7 +293,7 @@ def test_add_unpacks_archives_of_the_context(build: Build, store: Root, context:
     assert run(store.cli, "stat", "-c", "%u", "/1/in/file") == "5\n"
 
 
-def test_stages(build: Build, store: Root) -> None:
+def test_stages(build: Builds, store: Root) -> None:
     text = (
         "FROM base AS unused\nRUN false\n"
         "FROM base AS one\nENV X=1\nRUN echo 1 > /1\n"
@@ -348,7 +307,7 @@ def test_stages(build: Build, store: Root) -> None:
     assert "RUN false" not in build(text).err
 
 
-def test_onbuild_is_carried_out_by_who_builds_on_it(build: Build, store: Root, context: Path) -> None:
+def test_onbuild_is_carried_out_by_who_builds_on_it(build: Builds, store: Root, context: Path) -> None:
     (context / "f").write_text("x\n")
     build("FROM base\nWORKDIR /w\nONBUILD COPY f .\nONBUILD RUN cat f > g").ok()
     build("FROM it\nRUN echo more >> g").ok()
@@ -359,7 +318,7 @@ def test_onbuild_is_carried_out_by_who_builds_on_it(build: Build, store: Root, c
 # The cache
 
 
-def test_what_is_the_same_is_not_done_again(build: Build, store: Root, context: Path) -> None:
+def test_what_is_the_same_is_not_done_again(build: Builds, store: Root, context: Path) -> None:
     (context / "f").write_text("1")
     text = "FROM base\nRUN echo 1 > /a\nCOPY f /f\nRUN cat /f > /b"
     assert [step.rpartition(" ")[2] for step in steps(build(text).ok())] == ["DONE", "DONE", "DONE"]
@@ -390,13 +349,13 @@ def test_what_is_the_same_is_not_done_again(build: Build, store: Root, context: 
         ("COPY --chown=1 <<A /x\n1\nA", "COPY --chown=2 <<A /x\n1\nA", False),
     ],
 )  # fmt: skip
-def test_what_a_step_depends_on(build: Build, before: str, after: str, cached: bool) -> None:
+def test_what_a_step_depends_on(build: Builds, before: str, after: str, cached: bool) -> None:
     build(f"FROM base\n{before}", "--network", "default").ok()
     last = steps(build(f"FROM base\n{after}", "--network", "default").ok())[-1]
     assert last.endswith("CACHED" if cached else "DONE")
 
 
-def test_images_that_differ_only_in_their_configuration_are_never_taken_for_one(build: Build, store: Root) -> None:
+def test_images_that_differ_only_in_their_configuration_are_never_taken_for_one(build: Builds, store: Root) -> None:
     """CVE-2024-24557: a cached parent that differs in HEALTHCHECK or ONBUILD."""
     build("FROM base\nRUN echo 6 > /x\nONBUILD RUN echo bad > /bad\nHEALTHCHECK CMD bad").ok()
     build("FROM base\nRUN echo 6 > /x\nHEALTHCHECK CMD good").ok()
@@ -407,97 +366,28 @@ def test_images_that_differ_only_in_their_configuration_are_never_taken_for_one(
 
 def test_a_cache_that_leads_to_nothing_is_built_again(new_root: Root, context: Path) -> None:
     text = "FROM base\nRUN echo 1 > /x"
-    _build(new_root.cli, context, text).ok()
+    Builds(new_root, context)(text).ok()
     cache = new_root.root / "build" / "cache"
     (entry,) = (path for path in cache.iterdir() if not path.suffix)
     blob = json.loads(entry.read_bytes())["blob"].removeprefix("sha256:")
     new_root.cli("rmi", "it").ok()
     new_root.cli("image", "prune", "-a", "-f").ok()
     # The cache is what it was: removing images takes nothing from it.
-    assert steps(_build(new_root.cli, context, text).ok()) == ["RUN echo 1 > /x: CACHED"]
+    assert steps(Builds(new_root, context)(text).ok()) == ["RUN echo 1 > /x: CACHED"]
     (new_root.root / "content" / "sha256" / blob).unlink()
-    assert steps(_build(new_root.cli, context, text).ok()) == ["RUN echo 1 > /x: DONE"]
+    assert steps(Builds(new_root, context)(text).ok()) == ["RUN echo 1 > /x: DONE"]
     entry.write_bytes(b'{"image": "../../etc"}')
-    assert steps(_build(new_root.cli, context, text).ok()) == ["RUN echo 1 > /x: DONE"]
+    assert steps(Builds(new_root, context)(text).ok()) == ["RUN echo 1 > /x: DONE"]
     assert new_root.cli("system", "check").ok().out == "nothing found\n"
 
 
-def test_source_date_epoch(build: Build, store: Root) -> None:
+def test_source_date_epoch(build: Builds, store: Root) -> None:
     build("FROM base\nRUN echo 8 > /x\nLABEL a=b", "--build-arg", "SOURCE_DATE_EPOCH=1000000000").ok()
     document = json.loads(store.cli("image", "inspect", "it").ok().out)[0]
     assert document["Created"] == "2001-09-09T01:46:40Z"
 
 
-# Failures
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "message"),
-    [
-        ("FROM base\nRUN exit 7", 2, 'process "/bin/sh -c exit 7" did not complete successfully: exit code: 7'),
-        ("FROM base\nCOPY confg.yml /", 2, '"/confg.yml": not found (there is: config.yml)'),
-        ("FROM base\nCOPY secret /", 2, '"/secret": not found: it is excluded by .dockerignore'),
-        ("FROM localhost:1/nope:1", 1, "localhost:1"),
-        ("FROM base\nCOPY --from=localhost:1/nope /a /b", 2, "localhost:1"),
-        ("FROM base\nCOPY escape/passwd /x", 2, '"/etc/passwd": not found'),
-        ("FROM base\nCOPY up /x", 2, "not found"),
-        ("FROM base\nCOPY --chown=nobodyx config.yml /x", 2, "unable to find user nobodyx"),
-        ("FROM base\nCOPY --chmod=9 config.yml /x", 2, "invalid chmod parameter: '9'"),
-        ("FROM base\nCOPY config.yml config.yml /x", 2, "the destination must be a directory and end with a /"),
-        ("FROM base\nCOPY config.yml /bin/sh/x", 2, "cannot copy to non-directory: /bin/sh"),
-        ("FROM base\nCOPY [a /x /y", 2, "syntax error in pattern"),
-        ("FROM base\nRUN --mount=type=ssh x", 2, "RUN --mount=type=ssh is not supported"),
-        ("FROM base\nRUN --security=insecure x", 2, "is not allowed"),
-        ("FROM base\nADD ftp://example.com/x /", 2, "the protocol is not known"),
-        ("FROM base\nUSER nobodyx\nRUN true", 3, "unable to find user nobodyx"),
-        ('FROM base\nRUN ["/nope"]', 2, 'exec: "/nope"'),
-        ("FROM base\nRNU x", 2, "unknown instruction: RNU (did you mean RUN?)"),
-        ("FROM base\nENV A=${B:?needed}", 2, "B: needed"),
-        ("FROM base AS a\nCOPY --from=a /x /y", 1, "circular dependency"),
-        ("FROM base\nEXPOSE $P", 2, ""),
-    ],
-)
-def test_a_failure_tells_the_lines_and_leaves_nothing(
-    build: Build, store: Root, context: Path, text: str, line: int, message: str
-) -> None:
-    (context / "config.yml").write_text("x")
-    (context / "secret").write_text("x")
-    (context / ".dockerignore").write_text("secret\n")
-    (context / "escape").symlink_to("/etc")
-    (context / "up").symlink_to("../../../../../etc/passwd")
-    before = store.state()
-    done = build(text, "-t", "failed")
-    if not message:
-        done.ok()
-        return
-    assert done.code == 1
-    assert message in done.err.splitlines()[-1]
-    assert done.err.splitlines()[-1].startswith("ERROR: failed to build: failed to solve: ")
-    assert f"Dockerfile:{line}\n--------------------\n" in done.err
-    assert ">>> " + text.splitlines()[line - 1] in done.err
-    assert store.cli("images", "-q", "failed").ok().out == ""
-    before.check()
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("nowhere",), 'unable to prepare context: path "nowhere" not found'),
-        (("ftp://example.com/x",), "the protocol is not known"),
-        (("-f", "nowhere", "."), "failed to read dockerfile: open "),
-        (("--target", "x", "."), 'target stage "x" could not be found'),
-        (("-t", "Bad Name", "."), "invalid reference format"),
-        (("--platform", "linux/s390x", "."), "cannot run programs of another"),
-        (("--progress", "fancy", "."), "invalid progress mode"),
-        (("-f", "-", "-"), "can't use stdin for both"),
-        (("--build-arg", "=x", "."), "invalid build argument"),
-    ],
-)
-def test_a_wrong_command_line(store: Root, context: Path, args: tuple[str, ...], message: str) -> None:
-    (context / "Dockerfile").write_text("FROM scratch")
-    done = store.cli("build", *args, cwd=str(context))
-    assert done.code == 1
-    assert message in done.err
+# Other ways to give one
 
 
 def test_dockerfiles_from_elsewhere(store: Root, context: Path) -> None:
@@ -529,88 +419,3 @@ def test_check(store: Root, context: Path) -> None:
     assert store.cli("build", "--check", str(context)).ok().out == "Check complete, no warnings found.\n"
     (context / "Dockerfile").write_text("# check=error=true\nFROM base AS Build\n")
     assert "lint violation found for rules: StageNameCasing" in store.cli("build", str(context)).err
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing_and_keeps_the_cache(new_root: Root, context: Path, number: int) -> None:
-    text = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
-    (context / "Dockerfile").write_text(text)
-    process = new_root.cli.start("build", "--network", "none", str(context), stderr=-1)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.endswith(b" begun\n"):
-            break
-    process.send_signal(number)
-    process.stderr.read()
-    process.stderr.close()
-    assert process.wait() in (130, -number)
-    assert new_root.cli("ps", "-aq").ok().out == ""
-    assert steps(_build(new_root.cli, context, text.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
-    assert new_root.cli("system", "check").ok().out == "nothing found\n"
-
-
-def test_a_killed_build_leaves_a_store_that_is_whole(new_root: Root, context: Path) -> None:
-    text = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
-    (context / "Dockerfile").write_text(text)
-    process = new_root.cli.start("build", "--network", "none", str(context), stderr=-1)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.endswith(b" begun\n"):
-            break
-    process.kill()
-    process.wait()
-    process.stderr.close()
-    # The container of the step that ran goes with the next look.
-    assert new_root.cli("ps", "-a", "-q").ok().out == ""
-    assert steps(_build(new_root.cli, context, text.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
-    assert new_root.cli("system", "check").ok().out == "nothing found\n"
-
-
-def test_a_full_disk(test_directory: str, context: Path) -> None:
-    """While a command writes, and while files are copied: each is told, nothing is left of it, and what was done before is in the cache."""
-    before = "FROM base\nRUN echo small > /x\n"
-    (context / "big").write_bytes(os.urandom(48 << 20))
-    with small_root(Path(test_directory) / "full", "40m") as root:
-        for step in (
-            "RUN dd if=/dev/zero of=/big bs=1M count=100",
-            "COPY big /big",
-            "RUN --mount=type=bind,target=/c cp /c/big /",
-        ):
-            (context / "Dockerfile").write_text(f"{before}{step}\n")
-            done = root.cli("build", "-t", "it", "--network", "none", str(context))
-            assert done.code == 1
-            assert "exit code: 1" in done.err or "no space left" in done.err
-            assert "Traceback" not in done.err
-            assert root.cli("ps", "-aq").ok().out == ""
-        (context / "Dockerfile").write_text(before)
-        done = root.cli("build", "-t", "it", "--network", "none", str(context)).ok()
-        assert steps(done) == ["RUN echo small > /x: CACHED"]
-        assert root.cli("system", "check").ok().out == "nothing found\n"
-
-
-def test_builds_at_the_same_time(new_root: Root, tmp_path: Path) -> None:
-    new_root.cli("run", "--rm", "base", "true").ok()
-    done: list[Result] = []
-
-    def one(number: int) -> None:
-        place = tmp_path / str(number)
-        place.mkdir()
-        # Half of them are one Dockerfile.
-        text = f"FROM base\nRUN echo same > /x\nRUN echo {number // 2 * 2 % 6} > /y\nCOPY Dockerfile /z\n"
-        (place / "Dockerfile").write_text(text)
-        done.append(new_root.cli("build", "-t", f"it:{number}", "--network", "none", str(place), timeout=180))
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [result.code for result in done] == [0] * 8, "\n".join(map(str, done))
-    told = new_root.cli("image", "inspect", *(f"it:{number}" for number in range(8))).ok().out
-    images = [image["Id"] for image in json.loads(told)]
-    assert len(set(images)) == 3
-    assert images[0] == images[1] == images[6] == images[7]
-    said = new_root.cli("run", "--rm", "--network", "none", "it:4", "cat", "/x", "/y").ok().out
-    assert said == "same\n4\n"
-    assert new_root.cli("system", "check").ok().out == "nothing found\n"
-    eventually(lambda: new_root.cli("ps", "-aq").ok().out == "")

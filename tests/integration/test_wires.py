@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from sampan.errors import Conflict, System
 from sampan.kernel import links
-from sampan.network import bridge, firewall, parameters, ports
+from sampan.network import bridge, firewall, parameters
 from sampan.oci.network import (
-    BRIDGE,
     OPTION_BRIDGE,
     OPTION_ICC,
     OPTION_MASQUERADE,
@@ -23,83 +18,16 @@ from sampan.oci.network import (
     OPTION_MODE6,
     OPTION_MTU,
     Endpoint,
-    Network,
     Pool,
     PublishedPort,
 )
 
-from support.netns import Host, connect
 from support.patience import eventually
+from support.wires import HOST, OUTSIDE, SUBNET6, World, network, web, world
+
+__all__ = ["world"]
 
 pytestmark = pytest.mark.root
-
-SUBNET, SUBNET6 = "10.77.0", "fd77::"
-OUTSIDE = "203.0.113.9"
-HOST = "203.0.113.1"
-
-
-def network(number: int = 0, **fields: object) -> Network:
-    pools = (Pool(f"10.{77 + number}.0.0/24", f"10.{77 + number}.0.1"),)
-    values = {"id": f"{number:02x}" * 32, "name": f"net{number}", "driver": BRIDGE, "created": "", "pools": pools}
-    return Network(**{**values, "link": f"br{number}", **fields})  # type: ignore[arg-type]
-
-
-class World:
-    """A host with a way to a second host outside, and containers on networks of it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self.host, self.outside = self._new(), self._new()
-        connect(self.host, self.outside, ("eth0", "eth0"), (HOST, OUTSIDE))
-        self.host.run("ip", "route", "add", "default", "via", OUTSIDE)
-        self.host.call(lambda: parameters.write("ipv4/ip_forward", "1"))
-        self.endpoints: dict[str, list[Endpoint]] = {}
-
-    def _new(self) -> Host:
-        made = Host()
-        self._stack.callback(made.close)
-        return made
-
-    def container(self, net: Network, last: int, *published: PublishedPort, gateway: bool = True) -> Host:
-        made = self._new()
-        number = int(net.id[:2], 16)
-        endpoint = Endpoint(
-            container=f"{number:02x}{last:02x}" * 16,
-            start=1,
-            id=os.urandom(32).hex(),
-            interface="eth0",
-            link="",
-            mac=f"02:42:0a:4d:{number:02x}:{last:02x}",
-            address=f"10.{77 + number}.0.{last}",
-            prefix=24,
-            gateway="" if net.internal else f"10.{77 + number}.0.1",
-            address6=f"{SUBNET6}{last:x}" if net.ipv6 else "",
-            prefix6=64,
-            gateway6=f"{SUBNET6}1" if net.ipv6 else "",
-            ports=published,
-        )
-        endpoint = endpoint.replace(link=bridge.link_name(endpoint.id))
-        self.endpoints.setdefault(net.id, []).append(endpoint)
-        master = self.host.call(lambda: bridge.ensure(self.host.links, net))
-        with made.entered():
-            bridge.attach(self.host.links, made.links, made.fd, net, endpoint, master)
-            if gateway:
-                bridge.route(made.links, net, endpoint)
-        self.apply(net)
-        return made
-
-    def apply(self, net: Network) -> None:
-        self.host.call(lambda: firewall.restore(net, lambda: self.endpoints.get(net.id, [])))
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with ExitStack() as stack:
-        yield World(stack)
-
-
-def web(port: int = 8080, address: str = "0.0.0.0", protocol: str = "tcp") -> PublishedPort:
-    return PublishedPort(80, protocol, address, port)
 
 
 def test_a_published_port_is_reached_from_everywhere_and_nothing_else_is(world: World) -> None:
@@ -446,78 +374,6 @@ def test_a_bridge_that_was_there_is_used_if_it_was_named_and_stays(world: World)
     assert links.find(world.host.links, "own0") is not None
 
 
-@pytest.mark.core
-def test_macvlan_on_the_second_hosts_wire(world: World) -> None:
-    net = network(driver="macvlan", link="eth0", pools=(Pool("203.0.113.0/24", OUTSIDE),))
-    made = world._new()
-    endpoint = Endpoint(
-        container="a" * 64, start=1, id="b" * 64, interface="eth0", link="", mac="02:42:cb:00:71:05",
-        address="203.0.113.5", prefix=24, gateway=OUTSIDE,
-    )  # fmt: skip
-    master = world.host.call(lambda: bridge.ensure(world.host.links, net))
-    with made.entered():
-        bridge.attach(world.host.links, made.links, made.fd, net, endpoint, master)
-        bridge.route(made.links, net, endpoint)
-    made.serve(80, "macvlan")
-    assert world.outside.ask("203.0.113.5", 80) == "macvlan"
-    assert "type" not in world.host.call(lambda: (firewall.restore(net, lambda: [endpoint]), world.host.ruleset())[1])
-
-
-def test_a_macvlan_without_parent_gets_one_that_goes_with_it(world: World) -> None:
-    net = network(driver="macvlan", link="dm-000000000000")
-    try:
-        world.host.call(lambda: bridge.ensure(world.host.links, net))
-        assert links.find(world.host.links, "dm-000000000000") is not None
-    except System as e:
-        assert "this kernel has no such links" in str(e)  # noqa: PT017
-    world.host.call(lambda: bridge.tear_down(world.host.links, net))
-    assert links.find(world.host.links, "dm-000000000000") is None
-    with pytest.raises(System, match="needs the link nowhere0, which this host does not have"):
-        bridge.ensure(world.host.links, network(driver="macvlan", link="nowhere0"))
-
-
-@pytest.mark.core
-def test_ipvlan_in_both_modes_or_words_for_why_not(world: World) -> None:
-    """Of mode l3 nobody is told by ARP: its addresses are none of the wire's own subnet, and whoever wants them has a route by the host."""
-    world.outside.run("ip", "route", "add", "10.88.0.0/24", "via", HOST)
-    for mode, address, gateway in (("l2", "203.0.113.5", OUTSIDE), ("l3", "10.88.0.6", "")):
-        net = network(driver="ipvlan", link="eth0", options={"ipvlan_mode": mode})
-        made = world._new()
-        endpoint = Endpoint(
-            container="a" * 64, start=1, id=os.urandom(32).hex(), interface="eth0", link="", mac="",
-            address=address, prefix=24, gateway=gateway,
-        )  # fmt: skip
-        try:
-            with made.entered():
-                bridge.attach(world.host.links, made.links, made.fd, net, endpoint, world.host.index("eth0"))
-                bridge.route(made.links, net, endpoint)
-        except System as e:
-            assert "this kernel has no such links" in str(e)  # noqa: PT017
-            return
-        made.serve(80, mode)
-        assert world.outside.ask(address, 80) == mode
-        assert made.run("ip", "route", "show", "default").stdout
-
-
-@pytest.mark.core
-def test_a_vlan_of_a_device_is_made_and_removed_or_words_for_why_not(world: World) -> None:
-    net = network(0).replace(driver="macvlan", link="eth0.50", options={"parent": "eth0.50"})
-    try:
-        made = world.host.call(lambda: bridge.ensure(world.host.links, net))
-    except System as e:
-        assert "this kernel has no such links" in str(e)  # noqa: PT017
-    else:
-        found = links.find(world.host.links, "eth0.50")
-        assert found is not None
-        assert (found.index, found.kind, found.up, bridge.is_ours(found, net.id)) == (made, "vlan", True, True)
-        assert world.host.call(lambda: bridge.ensure(world.host.links, net)) == made
-    world.host.call(lambda: bridge.tear_down(world.host.links, net))
-    assert links.find(world.host.links, "eth0.50") is None
-    missing = net.replace(link="eth7.50")
-    with pytest.raises(System, match="needs the link eth7, which this host does not have"):
-        world.host.call(lambda: bridge.ensure(world.host.links, missing))
-
-
 def test_the_bridge_has_no_address_and_packets_leave_with_the_one_that_was_chosen(world: World) -> None:
     world.host.run("ip", "addr", "add", "203.0.113.77/24", "dev", "eth0")
     net = network(0).replace(
@@ -548,69 +404,6 @@ def test_disconnecting_and_other_default_routes(world: World) -> None:
         bridge.detach(world.host.links, container.links, second)
     assert "eth1" not in container.run("ip", "link").stdout
     assert links.find(world.host.links, "vethsecond") is None
-
-
-# ports
-
-
-def test_a_port_is_bound_at_all_addresses_and_its_number_is_the_same(world: World) -> None:
-    with world.host.entered():
-        bound = ports.bind(ports.wishes({"80/tcp": [{"HostIp": "", "HostPort": ""}]}))
-        try:
-            assert [p.host_address for p in bound.ports] == ["0.0.0.0", "::"]
-            assert len({p.host_port for p in bound.ports}) == 1
-            with pytest.raises(ports.PortInUse) as raised:
-                ports.bind_again(bound.ports[:1])
-            number = bound.ports[0].host_port
-            assert str(raised.value) == f"failed to bind host port 0.0.0.0:{number}/tcp: address already in use"
-        finally:
-            bound.close()
-        ports.bind_again(bound.ports).close()
-
-
-def test_of_a_range_the_first_free_port_is_taken_and_nothing_of_what_fails_is_kept(world: World) -> None:
-    with world.host.entered(), socket.socket() as taken:
-        taken.bind(("0.0.0.0", 8000))
-        taken.listen()
-        bound = ports.bind(ports.wishes({"80/tcp": [{"HostPort": "8000-8002"}], "81/tcp": [{"HostPort": "8000-8002"}]}))
-        assert {(p.port, p.host_port) for p in bound.ports} == {(80, 8001), (81, 8002)}
-        bound.close()
-        with pytest.raises(ports.PortInUse):
-            ports.bind(ports.wishes({"80/tcp": [{"HostPort": "9000"}], "81/tcp": [{"HostPort": "8000"}]}))
-        ports.bind(ports.wishes({"80/tcp": [{"HostPort": "9000"}]})).close()
-
-
-def test_an_address_of_somebody_else_is_refused_in_words(world: World) -> None:
-    with (
-        world.host.entered(),
-        pytest.raises(System, match=r"failed to bind host port 198.51.100.1:80/tcp: cannot assign requested address"),
-    ):
-        ports.bind(ports.wishes({"80/tcp": [{"HostIp": "198.51.100.1", "HostPort": "80"}]}))
-
-
-def test_sctp_is_bound_where_the_kernel_has_it(world: World) -> None:
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-        there = True
-    except OSError as e:
-        assert e.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)  # noqa: PT017
-        there = False
-    with world.host.entered():
-        bound = ports.bind(ports.wishes({"80/sctp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}))
-        assert [s is not None for s in bound.sockets] == [there]
-        bound.close()
-
-
-def test_every_exposed_port_is_published_after_those_that_name_one(world: World) -> None:
-    wished = ports.wishes(
-        {"80/tcp": [{"HostPort": ""}], "443/tcp": [{"HostPort": "8443"}]}, ["80/tcp", "53/udp", "9/tcp"]
-    )
-    assert [(w.port, w.protocol, w.first) for w in wished] == [
-        (443, "tcp", 8443),
-        (80, "tcp", 0),
-        (9, "tcp", 0),
-        (53, "udp", 0),
-    ]
 
 
 def test_nothing_of_a_world_without_rights_ends_in_a_traceback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

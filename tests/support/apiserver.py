@@ -1,4 +1,7 @@
-"""`sampan serve` on a unix socket of a test's own, and requests to it, or to any other server of the Engine API, by hand."""
+"""`sampan serve` on a unix socket of a test's own, and requests to it, or to any other server of the Engine API, by hand.
+
+A test module takes `server`, with the `home` that it serves, and `box`, by importing them, and names them in its `__all__`.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from support.patience import eventually, patience
+import pytest
 
-if TYPE_CHECKING:
-    from support.roots import Root
+from support.patience import eventually, patience
+from support.roots import Root
 
 _numbers = itertools.count(1)
 
@@ -185,3 +188,34 @@ class Server(Api):
                 raise AssertionError(f"the server did not end within 30 seconds of SIGTERM:\n{self.log}") from None
         if os.path.exists(self.path):
             os.unlink(self.path)
+
+
+@pytest.fixture(scope="module")
+def home(test_directory: str, request: pytest.FixtureRequest) -> Iterator[Root]:
+    """A store of a module's own, with `base` in it; what its tests leave is looked for at the end."""
+    made = Root(Path(test_directory) / request.module.__name__.rpartition(".")[2])
+    made.cli("run", "--rm", "--network", "none", "base", "true").ok()
+    before = made.state()
+    yield made
+    before.check()
+    made.delete()
+
+
+@pytest.fixture(scope="module")
+def server(home: Root) -> Iterator[Server]:
+    """A server of that store for all tests of the module; nothing in its log is a fault of ours."""
+    with serving(home) as started:
+        yield started
+        faults = [line for line in started.log.splitlines() if line.split()[1:2] == ["error"]]
+        assert not faults, "\n".join(faults)
+        assert "Traceback" not in started.log
+
+
+@pytest.fixture(scope="module")
+def box(server: Server) -> Iterator[str]:
+    """The id of a container that runs and reads its input until its end."""
+    body = {"Image": "base", "Cmd": ["cat"], "OpenStdin": True, "HostConfig": {"NetworkMode": "none"}}
+    identifier: str = server("POST", "/containers/create", body).expect(201).json["Id"]
+    server("POST", f"/containers/{identifier}/start").expect(204)
+    yield identifier
+    server("DELETE", f"/containers/{identifier}", force="1").expect(204)

@@ -6,6 +6,7 @@ A test module takes `build`, with the `store` of all its tests, by importing the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,24 @@ def store(test_directory: str, request: pytest.FixtureRequest) -> Iterator[Root]
 
 
 @pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """The directory of a build's context."""
+    place = tmp_path / "context"
+    place.mkdir(exist_ok=True)
+    return place
+
+
+@pytest.fixture
 def build(store: Root, tmp_path: Path) -> Builds:
     place = tmp_path / "context"
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     return Builds(store, place)
+
+
+def steps(result: Result) -> list[str]:
+    """Each step but the last, as "title: CACHED" or "title: DONE"."""
+    titles = dict(re.findall(r"^(#\d+) \[.*?\d+/\d+\] (.*)$", result.err, re.M))
+    ends = dict(re.findall(r"^(#\d+) (CACHED|DONE)", result.err, re.M))
+    return [
+        f"{title}: {ends.get(number, 'FAILED')}" for number, title in titles.items() if not title.startswith("FROM")
+    ]
