@@ -229,6 +229,7 @@ class LayerDirectory:
 
     def add(self, parents: Sequence[str], expected_diff_id: str | None, fill: Callable[[int], LayerInfo]) -> LayerInfo:
         """Add a layer that `fill` unpacks into the directory that it gets. See `Snapshotter.unpack`."""
+        from sampan.kernel.spreading import spread_subdirectories
         from sampan.oci.image import chain_ids
 
         self.require(parents)
@@ -236,6 +237,7 @@ class LayerDirectory:
             chain_id = chain_ids((*parents[-1:], expected_diff_id))[-1]
             if self.has(chain_id):
                 return self.info(chain_id)
+        spread_subdirectories(self._directory)
         with self.staging.begin() as staged:
             with self._trace.step("unpack layer", staged.path):
                 info = _fill(f"{staged.path}/diff", fill)
