@@ -19,7 +19,8 @@ from pathlib import Path
 
 from support.tools import Dockerd, podman_limits, unmount_below, which
 
-IMAGE = "sampan-bench:latest"
+IMAGE = f"sampan-bench-{os.getpid()}:latest"
+"""Of this process alone: two that measure beside each other on one daemon do not remove each other's."""
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
