@@ -58,9 +58,17 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes | str) -> Any:
     """The value of a JSON document, UTF-8 if it comes as bytes. Raises ValueError for anything else, or nested too deep."""
     text = data if isinstance(data, str) else data.decode("utf-8")
+    value, end = leading(text)
+    if text[end:].strip(_SPACE):
+        raise ValueError(f"something follows the JSON value at character {end}")
+    return value
+
+
+def leading(text: str) -> tuple[Any, int]:
+    """The JSON value that a text begins with, and where it ends. Raises ValueError."""
     begin = len(text) - len(text.lstrip(_SPACE))
     try:
-        value, end = _scan(text, begin)
+        return _scan(text, begin)
     except StopIteration as e:
         raise ValueError(f"no JSON value at character {e.value}") from None
     except RecursionError:
@@ -69,6 +77,3 @@ def loads(data: bytes | str) -> Any:
         # The scanner looks for json.decoder to build its error, which a sealed process cannot import; 3.11 then
         # forgets to say so, and the call itself complains.
         raise ValueError("not a JSON document") from None
-    if text[end:].strip(_SPACE):
-        raise ValueError(f"something follows the JSON value at character {end}")
-    return value

@@ -109,6 +109,38 @@ def test_what_the_cache_keeps_is_told_and_given_back(new_root: Root, tmp_path: P
     assert "invalid filter 'nonsense'" in new_root.cli("builder", "prune", "-f", "--filter", "nonsense=1").err
 
 
+def test_what_is_made_again_is_written_again_only_if_it_is_another_one(new_root: Root, tmp_path: Path) -> None:
+    builds = Builds(new_root, tmp_path / "context")
+    for number in range(20):
+        builds.put(f"tree/{number % 3}/{number}", str(number))
+
+    def written(text: str) -> tuple[str, int, int]:
+        """The image, and how many layers were written by a copy and unpacked from its archive."""
+        builds.put("Dockerfile", text)
+        done = builds.cli("--debug", "build", "--no-cache", "--network", "none", "-q", "-t", "it", str(builds.context))
+        said = done.ok().err.splitlines()
+        assert new_root.cli("ps", "-aq").ok().out == ""
+        begun = [sum(line.startswith(f"engine   {verb} layer ") for line in said) for verb in ("write", "unpack")]
+        return done.out, begun[0], begun[1]
+
+    new_root.cli("run", "--rm", "--network", "none", "base", "true").ok()  # so that base is unpacked
+    same = "FROM base\nWORKDIR /new\nCOPY tree /tree\n"
+    first, *made = written(same)
+    assert made == [2, 0]
+    again, *made = written(same)
+    assert made == [0, 0]
+    assert again == first
+    # The key is the same and what is below it is not: the guess that the layer is there was wrong.
+    other = "FROM base\nRUN head -c 16 /dev/urandom > /random\nCOPY tree /tree\n"
+    first, *made = written(other)
+    assert made == [1, 0]
+    again, *made = written(other)
+    assert made == [0, 1]
+    assert again != first
+    assert builds.run("sh", "-c", "cat /tree/*/* | wc -c") == "30\n"
+    assert new_root.cli("system", "check", "--deep").ok().out == "nothing found\n"
+
+
 def test_what_cache_mounts_keep_is_told_and_pruned_unless_a_step_uses_it(new_root: Root, tmp_path: Path) -> None:
     builds = Builds(new_root, tmp_path / "context")
     builds("FROM base\nRUN --mount=type=cache,target=/old head -c 3000000 /dev/urandom > /old/x").ok()

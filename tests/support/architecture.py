@@ -81,7 +81,7 @@ COLD: dict[str, str] = {
     **{
         f"{PACKAGE}.engine.{name}": "building images: what it does takes longer than any import"
         for name in (
-            *("builder", "buildcontexts", "buildcopy", "buildcopying", "buildfiles"),
+            *("builder", "buildahead", "buildcontexts", "buildcopy", "buildcopying", "buildfiles"),
             *("buildgit", "buildmounts", "buildstage", "buildsteps"),
         )
     },

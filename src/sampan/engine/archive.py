@@ -294,24 +294,36 @@ class ArchiveStream:
         self.close()  # Somebody has dropped it in the middle: the container is not to wait for that.
 
 
-class _Found:
-    """What is at a path of an open root: its status, and the descriptor of its directory, or of itself if it is one."""
+class Looking:
+    """Files that are only looked at, below the descriptor of a root that is no container's."""
 
-    def __init__(self, root: ContainerRoot, place: _Place, path: str, reference: str) -> None:
-        self._root = root
+    def __init__(self, root_fd: int) -> None:
+        self.fd = root_fd
+
+    def stat(self, path: str) -> PathStat:
+        """As `Files.stat`."""
+        found = _Seen(self.fd, _place(path), path, "")
+        found.close()
+        return found.stat
+
+
+class _Seen:
+    """What is at a path below a root: its status, and the descriptor of its directory, or of itself if it is one."""
+
+    def __init__(self, root_fd: int, place: _Place, path: str, reference: str) -> None:
         self._place = place
         self._fd = -1
         try:
             if place.through:
-                self._fd = paths.open_in_root(root.fd, place.path, os.O_PATH | os.O_DIRECTORY)
+                self._fd = paths.open_in_root(root_fd, place.path, os.O_PATH | os.O_DIRECTORY)
                 status = os.fstat(self._fd)
             else:
                 above, _, name = place.path.rpartition(b"/")
-                self._fd = paths.open_in_root(root.fd, above, os.O_PATH | os.O_DIRECTORY)
+                self._fd = paths.open_in_root(root_fd, above, os.O_PATH | os.O_DIRECTORY)
                 status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
             target = b""
             if stat.S_ISLNK(status.st_mode):
-                target = b"/" + paths.resolve_in_root(root.fd, place.path)
+                target = b"/" + paths.resolve_in_root(root_fd, place.path)
         except OSError as e:
             self.close()
             raise _missing(e, path, reference) from None
@@ -323,6 +335,14 @@ class _Found:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class _Found(_Seen):
+    """The same in a container's root, to be taken out."""
+
+    def __init__(self, root: ContainerRoot, place: _Place, path: str, reference: str) -> None:
+        super().__init__(root.fd, place, path, reference)
+        self._root = root
 
     def pieces(self) -> Iterator[bytes]:
         """The archive."""

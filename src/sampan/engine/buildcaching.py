@@ -132,6 +132,11 @@ class StepCache:
         self._cache.put(key, entry.replace(before=before.key, made=now(), used=now(), uses=1))
         return after
 
+    def has_layer(self, key: str) -> bool:
+        """Whether the store has the layer that a step made when it was done with the same key. It may be gone in the next moment."""
+        entry = self._cache.get(key)
+        return entry is not None and bool(entry.blob) and self._snapshots.has(entry.chain_id)
+
     def put(self, key: str, entry: Entry) -> None:
         """Remember what a step came to. Raises OSError."""
         self._cache.put(key, entry)

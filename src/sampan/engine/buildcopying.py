@@ -9,24 +9,27 @@ from sampan.build import addresses
 from sampan.build.patterns import Ignore
 from sampan.engine import buildcopy
 from sampan.engine.buildcontexts import check_checksum
-from sampan.engine.buildfiles import Manner
+from sampan.engine.buildfiles import Manner, ReadTree
 from sampan.errors import InvalidParameter
 from sampan.oci import filemode
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Sequence
+    from typing import Any
 
     from sampan.build.instructions import Copy
     from sampan.engine.archive import Files
+    from sampan.engine.buildahead import ReadAhead
     from sampan.engine.buildcontexts import Contexts
-    from sampan.engine.buildfiles import FileTree, Found
+    from sampan.engine.buildcopy import Fill
+    from sampan.engine.buildfiles import FileTree, Found, Read, Tree
     from sampan.engine.containerroots import ContainerRoot
-    from sampan.store.layerwriter import LayerWriter
 
-    Kind = TypeVar("Kind", bound=buildcopy.Destination)
+
+ROOM = 32 << 20
+"""Bytes of sources that are kept in memory from the reading that decides the key to the copy: more is read twice."""
 
 
 class Taken(Struct):
@@ -83,9 +86,22 @@ class Sources:
 class Copying:
     """One COPY or ADD whose sources are found."""
 
-    def __init__(self, copy: Copy, taken: Sequence[Taken], from_image: bool, directory: str, date: int) -> None:
-        """directory: the destination, absolute. date: what files of a context get, seconds since 1970. Raises `InvalidParameter` for what does not go together."""
+    def __init__(
+        self,
+        copy: Copy,
+        taken: Sequence[Taken],
+        from_image: bool,
+        directory: str,
+        date: int,
+        ahead: ReadAhead | None = None,
+    ) -> None:
+        """directory: the destination, absolute. date: what files of a context get, seconds since 1970. Raises `InvalidParameter` for what does not go together.
+
+        ahead: what of the sources may have been read already.
+        """
         self._copy = copy
+        self._ahead = ahead
+        self._trees: dict[int, Tree] = {}
         # When a context was put on this disk is no part of what it is.
         self._mtime_ns = None if from_image else date * 1_000_000_000
         self._taken = taken
@@ -107,7 +123,13 @@ class Copying:
         """What decides what the step makes: all that is copied, and how."""
         copy = self._copy
         manner = self._manner(None if self._from_image else (0, 0))
-        content = [(one.name, one.found.is_directory, one.tree.digests(one.found, manner)) for one in self._taken]
+        content = []
+        room = ROOM
+        for number, one in enumerate(self._taken):
+            read = self._read(one, manner, room)
+            room -= read.size
+            self._trees[number] = ReadTree(one.tree, read)
+            content.append((one.name, one.found.is_directory, read.digests))
         return {
             "verb": copy.node.key,
             "content": [*content, *([one.name, one.content] for one in copy.files)],
@@ -116,29 +138,36 @@ class Copying:
             "how": [copy.chown, copy.chmod, copy.parents, list(copy.exclude), copy.unpack],
         }
 
-    def run(self, root: ContainerRoot, files: Files, direct: bool) -> Callable[[LayerWriter], None] | None:
-        """Copy into the files of a container; with `direct`, if nothing is there that it meets, what does it in the layer itself."""
-        if direct:
-            try:
-                to = self._destination(root, files, buildcopy.Direct)
-                self._put(to)
-                return to.write
-            except buildcopy.NotDirect:
-                pass
-        self._put(self._destination(root, files, buildcopy.Destination))
-        return None
+    def _read(self, one: Taken, manner: Manner, room: int) -> Read:
+        read = self._ahead.take(one.tree, one.found, self._copy) if self._ahead is not None else None
+        return read or one.tree.read(one.found, manner, room)
 
-    def _destination(self, root: ContainerRoot, files: Files, kind: type[Kind]) -> Kind:
-        copy = self._copy
-        owner = buildcopy.owner_of(root, copy.chown) if copy.chown else None if self._from_image else (0, 0)
-        return kind(root, files, self._directory, self._into, self._manner(owner))
+    def look(self, root_fd: int) -> Fill | None:
+        """What writes the layer, if nothing is there that the copy meets; nothing is changed by the look. Raises what finding a place raises."""
+        try:
+            to = buildcopy.Direct(root_fd, self._directory, self._into, self._manner(self._owner(root_fd)))
+            self._put(to)
+            return to.write
+        except buildcopy.NotDirect:
+            return None
 
-    def _put(self, to: buildcopy.Destination) -> None:
+    def act(self, root: ContainerRoot, files: Files) -> None:
+        """Copy into the files of a container."""
+        manner = self._manner(self._owner(root.fd))
+        self._put(buildcopy.Destination(root, files, self._directory, self._into, manner))
+
+    def _owner(self, root_fd: int) -> tuple[int, int] | None:
+        if self._copy.chown:
+            return buildcopy.owner_of(root_fd, self._copy.chown)
+        return None if self._from_image else (0, 0)
+
+    def _put(self, to: buildcopy.Where) -> None:
         copy = self._copy
-        for one in self._taken:
-            if not (one.unpacks and to.unpack(one.tree, one.found)):
+        for number, one in enumerate(self._taken):
+            tree = self._trees.get(number, one.tree)
+            if not (one.unpacks and to.unpack(tree, one.found)):
                 below = _kept_parents(one.source, one.found) if copy.parents else b""
-                to.put(one.tree, one.found, below, os.fsencode(one.name))
+                to.put(tree, one.found, below, os.fsencode(one.name))
         for heredoc in copy.files:
             to.put_text(heredoc.name, heredoc.content)
 

@@ -10,7 +10,7 @@ import os
 from sampan.build import lint, reading, rules, stages
 from sampan.build.instructions import Run
 from sampan.build.source import Source
-from sampan.engine import buildcacheplaces, buildparallel, buildverify
+from sampan.engine import buildparallel
 from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
 from sampan.engine.buildstage import BuildFailed, Settings, StageBuilder
 from sampan.engine.images import new_name
@@ -175,7 +175,10 @@ class Builder:
             if rules.settings(read.parsed.directives.get("check", "")).error:
                 raise ChecksFailed("lint violation found for rules: " + ", ".join(sorted({f.rule for f in findings})))
         context = contexts.local(read.context, read.ignore) if read.context else contexts.empty()
-        steps.cache.take(buildcacheplaces.opened(request.cache_from, watcher))
+        if request.cache_from:
+            from sampan.engine import buildcacheplaces
+
+            steps.cache.take(buildcacheplaces.opened(request.cache_from, watcher))
 
         if sum(isinstance(one, Run) for planned in plan.stages for one in planned.stage.body) >= _MANY:
             self._attend()
@@ -187,10 +190,15 @@ class Builder:
         result = built[plan.target.stage.index]
         if request.verify:
             self._verify(result, lambda: build()[plan.target.stage.index], steps, watcher)
-        buildcacheplaces.export(request.cache_to, result, built.values(), steps.cache, steps.open_layer, watcher)
+        if request.cache_to:
+            from sampan.engine import buildcacheplaces
+
+            buildcacheplaces.export(request.cache_to, result, built.values(), steps.cache, steps.open_layer, watcher)
         return result
 
     def _verify(self, first: Built, again: Callable[[], Built], steps: Steps, watcher: Told) -> None:
+        from sampan.engine import buildverify
+
         step = watcher.begin("verifying: the same once more")
         try:
             buildverify.check(first, again(), steps.open_layer)

@@ -19,6 +19,7 @@ from sampan.kernel.libc import KernelError
 from sampan.oci import digest as digests
 from sampan.store.archive import LEFT, TAKEN, PlainTree
 from sampan.store.copyout import CopyOut
+from sampan.store.tarstream import HARDLINK
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
     from sampan.store.tarstream import TarEntry
     from sampan.store.tarwriter import Sink
+
+    class Tree(Protocol):
+        """What a destination takes from: a `FileTree`, or what was read of one."""
+
+        fd: int
+
+        def archive(self, found: Found, shown: bytes, manner: Manner) -> Iterator[bytes]: ...
+        def write(self, found: Found, shown: bytes, manner: Manner, writer: Writer) -> None: ...
+        def names(self, path: bytes) -> list[bytes]: ...
 
     class Writer(Protocol):
         """Who takes entries as `store.tarwriter.TarWriter` does."""
@@ -41,6 +51,8 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 18
 _NEAR = 5
+_ENTRY = 1 << 10
+"""Bytes that an entry is counted with that is kept, beside its data."""
 
 
 class Manner(Struct):
@@ -191,20 +203,78 @@ class FileTree:
 
     def digests(self, found: Found, manner: Manner) -> dict[str, str]:
         """What decides whether it is the same, for each name in it: content, modes and owners, but no times."""
-        taken = _Digests()
-        self.write(found, found.name or b".", manner.replace(mtime_ns=0), taken)
-        return taken.found
+        return self.read(found, manner).digests
+
+    def read(self, found: Found, manner: Manner, room: int = 0, going: Callable[[], None] | None = None) -> Read:
+        """`digests`, and what they are of, if that has not more than `room` bytes: then it need not be read again.
+
+        `going` is called between two pieces, and may raise what ends it.
+        """
+        shown = found.name or b"."
+        taken = _Reading(len(shown), room if manner.owner is not None else 0)
+        for _ in self._copied(found, shown, manner.replace(mtime_ns=0), Buffer(), taken):
+            if going is not None:
+                going()
+        return Read(taken.found, taken.kept, room - taken.room)
 
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory, sorted; none if it is none. Raises System."""
         return self._names(path)
 
 
-class _Digests:
-    """Takes entries as a `TarWriter` does, and keeps of each "KIND+MODE UID:GID DIGEST"."""
+class Read(Struct):
+    """What was read of a tree. digests: as `FileTree.digests` gives them. size: bytes that are kept.
 
-    def __init__(self) -> None:
+    entries: (the place below what is copied, the entry, its data) for each; None if that was too much, or is not to be had twice.
+    """
+
+    digests: dict[str, str]
+    entries: list[tuple[bytes, TarEntry, list[bytes]]] | None
+    size: int
+
+
+class ReadTree:
+    """A tree of which something was read: that is what is written, and not what may be there by now. So what is copied is what the key is of."""
+
+    def __init__(self, tree: FileTree, read: Read) -> None:
+        self.fd = tree.fd
+        self._tree = tree
+        self._read = read
+
+    def archive(self, found: Found, shown: bytes, manner: Manner) -> Iterator[bytes]:
+        return self._tree.archive(found, shown, manner)
+
+    def names(self, path: bytes) -> list[bytes]:
+        return self._tree.names(path)
+
+    def write(self, found: Found, shown: bytes, manner: Manner, writer: Writer) -> None:
+        entries = self._read.entries
+        if entries is None or manner.owner is None or manner.mtime_ns is None:
+            self._tree.write(found, shown, manner, writer)
+            return
+        for below, entry, data in entries:
+            entry.name = shown + b"/" + below if shown and below else shown or below
+            entry.uid, entry.gid = manner.owner
+            entry.mtime_ns = manner.mtime_ns
+            writer.begin(entry)
+            for piece in data:
+                writer.write(piece)
+            writer.end()
+        writer.close()
+
+
+class _Reading:
+    """Takes entries as a `TarWriter` does, and keeps of each "KIND+MODE UID:GID DIGEST"; itself, too, as long as there is room.
+
+    above: bytes of every name that are not below what is copied.
+    """
+
+    def __init__(self, above: int, room: int) -> None:
         self.found: dict[str, str] = {}
+        self.kept: list[tuple[bytes, TarEntry, list[bytes]]] | None = [] if room else None
+        self.room = room
+        self._above = above
+        self._data: list[bytes] = []
         self._name = self._open = ""
         self._hash = digests.new_hash()
 
@@ -220,9 +290,24 @@ class _Digests:
         kept = (entry.size, entry.target, entry.major, entry.minor)
         self._hash = digests.new_hash()
         self._hash.update(repr((*kept, sorted(entry.xattrs.items()), entry.regions)).encode())
+        if self.kept is not None:
+            self._keep(entry)
+
+    def _keep(self, entry: TarEntry) -> None:
+        self._data = []
+        size = _ENTRY + entry.size
+        # A hard link's target is a name that changes with the place; a sparse file's data are regions.
+        if size > self.room or entry.kind == HARDLINK or entry.regions is not None:
+            self.kept = None
+            return
+        self.room -= size
+        assert self.kept is not None
+        self.kept.append((entry.name[self._above + 1 :], entry, self._data))
 
     def write(self, data: bytes) -> None:
         self._hash.update(data)
+        if self.kept is not None and data:
+            self._data.append(data)
 
     def end(self) -> None:
         self.found[self._name] = self._open + self._hash.hexdigest()
@@ -275,4 +360,4 @@ class _Copy(CopyOut):
         return entry
 
 
-__all__ = ["FileTree", "Found", "Manner"]
+__all__ = ["FileTree", "Found", "Manner", "Read", "ReadTree"]

@@ -17,6 +17,7 @@ from sampan.build.patterns import Ignore
 from sampan.build.scope import EPOCH, PROXIES, Scope
 from sampan.build.source import DockerfileError
 from sampan.engine import buildcopy, buildmounts, times
+from sampan.engine.buildahead import ReadAhead
 from sampan.engine.buildcaching import EARLIEST, step_key
 from sampan.engine.buildcopying import Copying, Sources
 from sampan.engine.buildexplain import Ingredients
@@ -31,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any, Protocol, TypeVar
+    from typing import Any, Protocol
 
     from sampan.build.instructions import Instruction
     from sampan.build.parser import Node
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
         def done(self, step: int, cached: bool = False) -> None: ...
         def failed(self, step: int, message: str) -> None: ...
 
-    Kind = TypeVar("Kind", bound=buildcopy.Destination)
     Stored = tuple[Callable[[bytes], None], Mapping[str, Any]]
 
 
@@ -154,9 +154,13 @@ class StageBuilder:
         self._total = 1 + sum(isinstance(one, (Run, Copy)) or one.node.key == "workdir" for one in body)
         step = self._watcher.begin(self._title(f"FROM {self._planned.base}"))
         self._watcher.done(step, cached=True)
-        for instruction in body:
-            with self._told(instruction.node):
-                self._carry_out(instruction)
+        self._ahead = ReadAhead(self._settings.context, body)
+        try:
+            for instruction in body:
+                with self._told(instruction.node):
+                    self._carry_out(instruction)
+        finally:
+            self._ahead.close()
         return Built(self._files, self._state.config, tuple(self._history), self._author)
 
     def _told(self, node: Node) -> AbstractContextManager[None]:
@@ -367,9 +371,7 @@ class StageBuilder:
         before = self._files
 
         def make(key: str, to: Stored) -> FileSystem:
-            return self._steps.change(
-                before, key, lambda root, files, _: buildcopy.make_directory(root, files, path), to[1]
-            )
+            return self._steps.change(before, key, buildcopy.Directory(path), to[1])
 
         self._step(f"WORKDIR {path}", f"WORKDIR {path}", {"workdir": path}, make)
 
@@ -390,11 +392,12 @@ class StageBuilder:
                 from_image=self._keeps_owners(copy.from_),
                 directory=self._absolute(expanded.destination),
                 date=self._files.date,
+                ahead=self._ahead,
             )
             before = self._files
 
             def make(key: str, to: Stored) -> FileSystem:
-                return self._steps.change(before, key, action.run, to[1])
+                return self._steps.change(before, key, action, to[1])
 
             self._step(title, title, {"copy": action.depends()}, make)
 

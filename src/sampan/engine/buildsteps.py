@@ -14,7 +14,7 @@ from sampan.engine.buildcaching import FileSystem, StepCache, now
 from sampan.engine.buildcancel import Cancellation
 from sampan.engine.buildexport import Tree
 from sampan.engine.buildmounts import Prepared, Stubs
-from sampan.engine.commit import as_oci
+from sampan.engine.buildremoval import Removals, remove
 from sampan.engine.create import Step
 from sampan.engine.failures import explain
 from sampan.errors import NotFound, SampanError, System
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Protocol, Self
 
+    from sampan.engine.buildcopy import Fill
     from sampan.engine.buildmounts import RunMounts
     from sampan.engine.containerroots import ContainerRoot, ContainerRoots
     from sampan.engine.containers import Container, Containers
@@ -43,18 +44,24 @@ if TYPE_CHECKING:
     from sampan.store.content import VerifiedReader
     from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import LayerWriter
     from sampan.store.record import Record
     from sampan.store.records import Records
     from sampan.store.snapshots import RootMount
     from sampan.store.tarstream import Source
 
-    Fill = Callable[[LayerWriter], None]
+    class Action(Protocol):
+        """A change of files."""
+
+        def look(self, root_fd: int) -> Fill | None:
+            """Only look at the files; what writes the layer without a file system in between, None if that cannot be."""
+
+        def act(self, root: ContainerRoot, files: Files) -> None:
+            """Change the files of a container."""
 
     class Snapshots(Protocol):
         def root(self, record: Record) -> RootMount: ...
-        def adopt(self, record: Record, sink: Ingest, newest: int, fill: Fill | None) -> LayerInfo: ...
-        def can_fill(self, record: Record) -> bool: ...
+        def adopt(self, record: Record, sink: Ingest, newest: int) -> LayerInfo: ...
+        def write(self, below: Sequence[str], sink: Ingest, newest: int, fill: Fill, known: bool) -> LayerInfo: ...
         def layer_directories(self, chain_ids: Sequence[str]) -> tuple[str, ...]: ...
         def has(self, chain_id: str) -> bool: ...
         def unpack(
@@ -106,6 +113,7 @@ class Steps:
         self._images = images
         self.cache = StepCache(cache, content, snapshots, lock, self._hold_more)
         self._hold: FileLock | None = None
+        self._removals = Removals()
         self.cancellation = Cancellation()
 
     def __enter__(self) -> Self:
@@ -115,10 +123,17 @@ class Steps:
             self._hold = self._content.hold(())
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        hold, self._hold = self._hold, None
-        if hold is not None:
-            self._content.drop(hold)
+    def __exit__(self, _kind: type[BaseException] | None, e: BaseException | None, _tb: TracebackType | None) -> None:
+        try:
+            self._removals.finish()
+        except SampanError:
+            if e is None:
+                raise
+        finally:
+            # After the last of its containers: whoever sees one without a hold takes it for a killed build's.
+            hold, self._hold = self._hold, None
+            if hold is not None:
+                self._content.drop(hold)
 
     @property
     def _build(self) -> FileLock:
@@ -138,7 +153,7 @@ class Steps:
     def of_image(self, image: Image, date: int) -> FileSystem:
         """The files of an image. Raises `NotFound` if a layer of it is not in the store."""
         config = documents.parse_config(documents.dump(image.document))
-        layers = tuple(as_oci(layer) for layer in self._images.manifest(image.target, image.id).layers)
+        layers = tuple(documents.as_oci(layer) for layer in self._images.manifest(image.target, image.id).layers)
         with self._lock.shared():
             for layer in layers:
                 if not self._content.exists(layer.digest):
@@ -204,10 +219,15 @@ class Steps:
             record = self._records.get(container.id)
             if stubs is not None:
                 self._remove_stubs(stubs, record)
-            return self._keep(before, key, record, created_by)
-        finally:
+            newest = before.date * 1_000_000_000
+            after = self._keep(before, key, created_by, lambda ingest: self._snapshots.adopt(record, ingest, newest))
+        except BaseException:
             for one in made:
-                _remove(one)
+                remove(one)
+            raise
+        for one in made:
+            self._removals.begin(one)
+        return after
 
     def _stubs(self, before: FileSystem, targets: Sequence[str]) -> Stubs | None:
         if not targets:
@@ -223,22 +243,23 @@ class Steps:
         finally:
             os.close(fd)
 
-    def change(
-        self,
-        before: FileSystem,
-        key: str,
-        action: Callable[[ContainerRoot, Files, bool], Fill | None],
-        created_by: Mapping[str, Any],
-    ) -> FileSystem:
-        """Let `action` change files. What it raises leaves nothing behind.
-
-        If the last argument is True it may also look only, and give what fills the layer without a file system in between.
-        """
+    def change(self, before: FileSystem, key: str, action: Action, created_by: Mapping[str, Any]) -> FileSystem:
+        """Let `action` change files. What it raises leaves nothing behind."""
         self.cancellation.check()
+        newest = before.date * 1_000_000_000
+        with self.reading(before) as root_fd:
+            fill = action.look(root_fd)
+        if fill is not None:
+            below = documents.chain_ids(before.diff_ids)
+            # Also when it is not to be taken from the cache: what is made again is most probably the same.
+            known = self.cache.has_layer(key)
+            return self._keep(
+                before, key, created_by, lambda ingest: self._snapshots.write(below, ingest, newest, fill, known)
+            )
         with self._container(before) as record:
             with self._roots.open(record) as root:
-                fill = action(root, Files(root, record.name, _Silent()), self._snapshots.can_fill(record))
-            return self._keep(before, key, record, created_by, fill)
+                action.act(root, Files(root, record.name, _Silent()))
+            return self._keep(before, key, created_by, lambda ingest: self._snapshots.adopt(record, ingest, newest))
 
     @contextmanager
     def reading(self, files: FileSystem) -> Iterator[int]:
@@ -290,16 +311,16 @@ class Steps:
         try:
             yield self._records.get(container.id)
         finally:
-            _remove(container)
+            remove(container)
 
     def _keep(
-        self, before: FileSystem, key: str, record: Record, created_by: Mapping[str, Any], fill: Fill | None = None
+        self, before: FileSystem, key: str, created_by: Mapping[str, Any], make: Callable[[Ingest], LayerInfo]
     ) -> FileSystem:
-        """A container's changes as one more layer, and an entry in the cache that leads to it."""
+        """One more layer, if `make` makes one, and an entry in the cache that leads to it."""
         after, what = before.replace(key=key), str(created_by.get("created_by") or "")
         entry = Entry(before.key, "", 0, "", "", 0, what, now(), now())
         with self._content.writer() as ingest, self._lock.shared():
-            layer = self._snapshots.adopt(record, ingest, before.date * 1_000_000_000, fill)
+            layer = make(ingest)
             if layer.diff_id != EMPTY_LAYER:
                 digest, size = layer.diff_id, ingest.size
                 if not self._content.exists(digest):
@@ -338,10 +359,3 @@ def _follow(attachment: Attachment, output: Callable[[bytes], None]) -> int:
     if attachment.exit is None:
         raise ConnectionLost("the container's monitor was killed, its exit code is unknown")
     return int(attachment.exit["exit_code"])
-
-
-def _remove(container: Container) -> None:
-    try:
-        container.remove(force=True)
-    except NotFound:
-        return  # Somebody else was quicker.

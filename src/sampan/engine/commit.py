@@ -202,7 +202,7 @@ class Committer:
         image = self._images.read(found)
         if len(image.layers) >= documents.LAYER_LIMIT - 1:  # The init layer needs a place, too.
             raise InvalidParameter("max depth exceeded")
-        layers = [as_oci(layer) for layer in self._images.manifest(image.target, image.id).layers]
+        layers = [documents.as_oci(layer) for layer in self._images.manifest(image.target, image.id).layers]
         for layer in layers:
             if not self._content.exists(layer.digest):
                 raise NotFound(f"image {image.id} is not complete: content {layer.digest} is not in the store")
@@ -211,12 +211,6 @@ class Committer:
 
 def _chain_id(parent: Image, diff_id: str) -> str:
     return documents.chain_ids((*parent.layers[-1:], diff_id))[-1]
-
-
-def as_oci(layer: Descriptor) -> Descriptor:
-    """The same bytes under OCI's name: the manifest that we write is one of OCI's."""
-    kinds = {documents.DOCKER_LAYER: documents.OCI_LAYER, documents.DOCKER_LAYER_GZIP: documents.OCI_LAYER_GZIP}
-    return Descriptor(kinds.get(layer.media_type, layer.media_type), layer.digest, layer.size)
 
 
 def _document(parent: Image, record: Record, config: dict[str, Any], diff_id: str, author: str, message: str) -> bytes:

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
         def __enter__(self) -> Self: ...
         def __exit__(self, *_: Any) -> None: ...
 
+    class Seen(Protocol):
+        def stat(self, path: str) -> PathStat: ...
+
     class Archives(Protocol):
         def open(self, record: Any, reference: str, /) -> Files: ...
 
@@ -188,7 +191,7 @@ class Copier:
             return Copied(stream.total, target)
 
 
-def destination_in(files: Files, path: str) -> Destination:
+def destination_in(files: Seen, path: str) -> Destination:
     """What is at a path of a container that something is to be copied to."""
     found = _stat(files, path)
     if found is not None and found.is_link:
@@ -197,7 +200,7 @@ def destination_in(files: Files, path: str) -> Destination:
     return Destination(path, found is not None, found is not None and found.is_directory)
 
 
-def _stat(files: Files, path: str) -> PathStat | None:
+def _stat(files: Seen, path: str) -> PathStat | None:
     try:
         return files.stat(path)
     except NoSuchPath:

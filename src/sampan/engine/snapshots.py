@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sampan.store.changes import Change
     from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import LayerWriter
+    from sampan.store.layerwriter import ArchiveWriter
     from sampan.store.layout import Layout
     from sampan.store.record import Record
     from sampan.store.snapshots import LayerSink, RootMount, Snapshotter
@@ -96,27 +96,27 @@ class Snapshots:
         """Whether a layer is unpacked for new containers."""
         return self.layers.has(chain_id)
 
-    def can_fill(self, record: Record) -> bool:
-        """Whether `adopt` takes a `fill`."""
-        return record.snapshotter == "overlay" and not record.uids
-
-    def adopt(
-        self, record: Record, sink: Ingest, newest: int, fill: Callable[[LayerWriter], None] | None = None
-    ) -> LayerInfo:
+    def adopt(self, record: Record, sink: Ingest, newest: int) -> LayerInfo:
         """`commit` of a container that is at its end and good for nothing afterwards: the layer is unpacked, too, and on the disk.
 
-        `fill` writes the layer, of a container in which nothing was changed (`can_fill`). `newest`: as of `store.snapshots.Snapshotter.adopt`, whose way this goes where it can.
+        `newest`: as of `store.snapshots.Snapshotter.adopt`, whose way this goes where it can.
         """
         from contextlib import nullcontext  # in here: a listing comes by this module
 
         snapshotter = self._of(record.snapshotter)
         with _reading_ids(record) as ids:
-            info = snapshotter.adopt(record.id, record.layers, sink, newest, ids, fill)
+            info = snapshotter.adopt(record.id, record.layers, sink, newest, ids)
             if info is None:
                 info = snapshotter.commit(record.id, record.layers, sink, nullcontext(), ids, newest)
                 if info.entries:
                     info = snapshotter.unpack(record.layers, sink.reader(), info.diff_id)
         return info
+
+    def write(
+        self, below: Sequence[str], sink: Ingest, newest: int, fill: Callable[[ArchiveWriter], None], known: bool
+    ) -> LayerInfo:
+        """A layer that `fill` writes, on top of `below`, unpacked and on the disk; see `store.snapshots.Snapshotter`."""
+        return self.layers.write(below, sink, newest, fill, known)
 
     def unpack(self, parent_chain_ids: Sequence[str], stream: Source, expected_diff_id: str | None) -> LayerInfo:
         """A layer that a build was given, on top of others; see `store.snapshots.Snapshotter`."""

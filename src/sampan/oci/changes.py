@@ -6,6 +6,7 @@ WORKDIR. Their syntax is the Dockerfile reference's; what is wrong is told in Do
 
 from __future__ import annotations
 
+from sampan import jsontext
 from sampan.errors import InvalidParameter
 from sampan.oci import duration, signals, words
 from sampan.oci.process import SHELL
@@ -129,14 +130,12 @@ def _flags(instruction: Instruction, known: tuple[str, ...] = ()) -> dict[str, s
 
 def json_list(text: str) -> list[str] | None:
     """The list of a JSON (exec) form; None if the text is not one and so is the shell form."""
-    import json
-
     if not text.startswith("["):
         return None
     try:
         # What follows the list is not looked at, as Docker's decoder does not.
-        found, _ = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
+        found, _ = jsontext.leading(text)
+    except ValueError:
         return None
     if not all(isinstance(item, str) for item in found):
         raise InvalidParameter("when using JSON array syntax, arrays must be comprised of strings only")

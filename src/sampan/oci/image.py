@@ -302,6 +302,12 @@ def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(chain)
 
 
+def as_oci(layer: Descriptor) -> Descriptor:
+    """The same bytes under OCI's name: the manifest that we write is one of OCI's."""
+    kinds = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER_GZIP: OCI_LAYER_GZIP}
+    return Descriptor(kinds.get(layer.media_type, layer.media_type), layer.digest, layer.size)
+
+
 def make_config(
     platform: Platform,
     created: str,

@@ -1,7 +1,7 @@
 """A layer's directory and its archive, written at once: what is copied into a build is read once and hashed on its way.
 
-`LayerWriter` takes entries as `tarwriter.TarWriter` does. The directory is what the archive would unpack to (`extract`), for
-the same code puts the entries there.
+Both writers take entries as `tarwriter.TarWriter` does. `LayerWriter`'s directory is what the archive would unpack to (`extract`), for
+the same code puts the entries there. `ArchiveWriter` writes no directory: of a layer that most probably is there already.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sampan.store.tarwriter import TarWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from sampan.store.snapshots import LayerSink
@@ -26,25 +26,15 @@ if TYPE_CHECKING:
 _BUFFERED = 1 << 18
 
 
-class LayerWriter:
-    """Writes into the empty directory `dir_fd` of a layer on top of `lower` (directories, topmost first), and into `sink`.
+class ArchiveWriter:
+    """Writes a layer's archive into `sink`. newest: no time is later, nanoseconds since 1970. To be ended by `finish`."""
 
-    newest: no time is later, nanoseconds since 1970. To be ended by `finish` or `abandon`.
-    """
-
-    def __init__(self, dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int) -> None:
+    def __init__(self, sink: LayerSink, newest: int) -> None:
         self._sink = sink
         self._parts: list[bytes] = []
         self._buffered = 0
         self._newest = newest
-        self._layers = LowerLayers(lower) if lower else None
-        self._tree = LayerTree(dir_fd, self._layers)
-        self._extractor = Extractor(self._tree, self._layers)
         self._archive = TarWriter(_Buffer(self))
-        self._file = -1
-        self._entry: TarEntry | None = None
-        self._regions: list[int] = []  # Of a sparse file, what is left of them, in reverse.
-        self._left = 0
         self._size = self._entries = 0
 
     def buffer(self, data: bytes) -> None:
@@ -71,12 +61,48 @@ class LayerWriter:
         entry.mtime_ns = min(entry.mtime_ns, self._newest)
         self._archive.begin(entry)
         self._entries += 1
+        if entry.kind == FILE:
+            self._size += entry.size
+        elif entry.kind == SYMLINK:
+            self._size += len(entry.target)
+
+    def write(self, data: bytes) -> None:
+        """The next data of the file that was begun; of a sparse one no piece is of two regions."""
+        self._archive.write(data)
+
+    def end(self) -> None:
+        """The end of the entry that was begun."""
+        self._archive.end()
+
+    def close(self) -> None:
+        """One of several sources is at its end; the layer is not (`finish`)."""
+
+    def finish(self) -> LayerInfo:
+        """The end of the layer."""
+        self._archive.close()
+        self._flush()
+        return LayerInfo(self._sink.digest, self._size, self._entries, self._sink.size)
+
+
+class LayerWriter(ArchiveWriter):
+    """Writes also into the empty directory `dir_fd` of a layer on top of `lower` (directories, topmost first). To be ended by `finish` or `abandon`."""
+
+    def __init__(self, dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int) -> None:
+        super().__init__(sink, newest)
+        self._layers = LowerLayers(lower) if lower else None
+        self._tree = LayerTree(dir_fd, self._layers)
+        self._extractor = Extractor(self._tree, self._layers)
+        self._file = -1
+        self._entry: TarEntry | None = None
+        self._regions: list[int] = []  # Of a sparse file, what is left of them, in reverse.
+        self._left = 0
+
+    def begin(self, entry: TarEntry) -> None:
+        super().begin(entry)
         if entry.kind != FILE:
-            self._size += len(entry.target) if entry.kind == SYMLINK else 0
             self._extractor.put(entry, _NO_DATA)
             return
         self._entry = entry
-        self._size += entry.size
         self._file = self._extractor.begin_file(entry)
         self._regions = list(entry.regions or ())[::-1]
         self._left = 0
@@ -84,8 +110,7 @@ class LayerWriter:
             os.ftruncate(self._file, entry.size)
 
     def write(self, data: bytes) -> None:
-        """The next data of the file that was begun; of a sparse one no piece is of two regions."""
-        self._archive.write(data)
+        super().write(data)
         if self._file < 0:
             return
         if self._regions and not self._left:
@@ -95,8 +120,7 @@ class LayerWriter:
         write_all(self._file, data)
 
     def end(self) -> None:
-        """The end of the entry that was begun."""
-        self._archive.end()
+        super().end()
         fd, self._file = self._file, -1
         if fd >= 0:
             try:
@@ -105,16 +129,12 @@ class LayerWriter:
             finally:
                 os.close(fd)
 
-    def close(self) -> None:
-        """One of several sources is at its end; the layer is not (`finish`)."""
-
     def finish(self) -> LayerInfo:
         """The end of the layer: the directories get their times, the archive its end."""
-        self._archive.close()
-        self._flush()
+        info = super().finish()
         self._tree.close()
         self._let_go()
-        return LayerInfo(self._sink.digest, self._size, self._entries, self._sink.size)
+        return info
 
     def abandon(self) -> None:
         """Give it up half written."""
@@ -129,8 +149,28 @@ class LayerWriter:
             self._layers.close()
 
 
+def write_archive(sink: LayerSink, newest: int, fill: Callable[[ArchiveWriter], None]) -> LayerInfo:
+    """Have `fill` write a layer's archive. Raises OSError, and what that raises."""
+    writer = ArchiveWriter(sink, newest)
+    fill(writer)
+    return writer.finish()
+
+
+def write_layer(
+    dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int, fill: Callable[[ArchiveWriter], None]
+) -> LayerInfo:
+    """The same, and the layer's directory. Raises as `write_archive`; the directory is half full then."""
+    writer = LayerWriter(dir_fd, lower, sink, newest)
+    try:
+        fill(writer)
+        return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
 class _Buffer:
-    def __init__(self, writer: LayerWriter) -> None:
+    def __init__(self, writer: ArchiveWriter) -> None:
         self.write = writer.buffer
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import LayerWriter
-    from sampan.store.snapshots import LayerSink
+    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.snapshots import FilledSink, LayerSink
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
 
@@ -60,6 +60,28 @@ class OverlaySnapshotter:
             return apply(stream, diff_fd, whiteouts="overlay", lower=lower)
 
         return fill
+
+    def write(
+        self,
+        parent_chain_ids: Sequence[str],
+        sink: FilledSink,
+        newest: int,
+        fill: Callable[[ArchiveWriter], None],
+        known: bool,
+    ) -> LayerInfo:
+        from sampan.store.layerwriter import write_archive, write_layer
+
+        if known:
+            info = write_archive(sink, newest, fill)
+            return self.unpack(parent_chain_ids, sink.reader(), info.diff_id) if info.entries else info
+        lower = self._diffs(parent_chain_ids)
+
+        def into(diff_fd: int) -> LayerInfo:
+            if lower:
+                _copy_root(lower[0], diff_fd)
+            return write_layer(diff_fd, lower, sink, newest, fill)
+
+        return self._layers.write(parent_chain_ids, into)
 
     def note(self, info: LayerInfo) -> None:
         self._layers.note(info)
@@ -167,7 +189,6 @@ class OverlaySnapshotter:
         sink: LayerSink,
         newest: int,
         ids: int = -1,
-        fill: Callable[[LayerWriter], None] | None = None,
     ) -> LayerInfo | None:
         if ids >= 0:
             return None  # Its owners are not the image's.
@@ -184,16 +205,15 @@ class OverlaySnapshotter:
             form = OverlayForm(lower)
             with self._trace.step("settle layer", directory):
                 settle(upper, form, newest)
-                if fill is None:
-                    info = archive_changes(upper, form, diffs[0] if diffs else "", sink, newest)
-                else:
-                    info = _filled(upper, diffs, sink, newest, fill)
+                info = archive_changes(upper, form, diffs[0] if diffs else "", sink, newest)
         finally:
             lower.close()
             os.close(upper)
         if info.diff_id != EMPTY_LAYER:
             info = info.replace(chain_id=chained((*chain_ids[-1:], info.diff_id))[-1])
-            self._layers.adopt(info, directory)
+            # What is there already was made of the same before: this one goes with its container.
+            if not self._layers.has(info.chain_id):
+                self._layers.adopt(info, directory)
         return info
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:
@@ -238,20 +258,6 @@ class OverlaySnapshotter:
                     lower.close()
             staged.publish(init)
         return init
-
-
-def _filled(
-    upper: int, diffs: Sequence[str], sink: LayerSink, newest: int, fill: Callable[[LayerWriter], None]
-) -> LayerInfo:
-    from sampan.store.layerwriter import LayerWriter
-
-    writer = LayerWriter(upper, diffs, sink, newest)
-    try:
-        fill(writer)
-        return writer.finish()
-    except BaseException:
-        writer.abandon()
-        raise
 
 
 def _copy_root(source: str, target_fd: int) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sampan.store.archive import Form
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import LayerWriter
+    from sampan.store.layerwriter import ArchiveWriter
     from sampan.store.staging import Staged
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -45,6 +45,20 @@ if TYPE_CHECKING:
             With `expected_diff_id` the stream is not read if the layer is there, and a stream that has another
             digest raises `InvalidParameter` before the layer has a name. Safe for two processes at once.
             Raises `NotFound` if a parent is not there, `System` for a full disk; nothing stays behind.
+            """
+
+        def write(
+            self,
+            parent_chain_ids: Sequence[str],
+            sink: FilledSink,
+            newest: int,
+            fill: Callable[[ArchiveWriter], None],
+            known: bool,
+        ) -> LayerInfo:
+            """Add a layer that `fill` writes, and write its archive into `sink`; nothing is added for one without an entry.
+
+            `newest`: no time in it is later, nanoseconds since 1970. `known`: most probably the layer is there, so that its files are not
+            written unless it is not. Raises as `unpack`, and what `fill` raises.
             """
 
         def note(self, info: LayerInfo) -> None:
@@ -124,11 +138,8 @@ if TYPE_CHECKING:
             sink: LayerSink,
             newest: int,
             ids: int = -1,
-            fill: Callable[[LayerWriter], None] | None = None,
         ) -> LayerInfo | None:
             """`commit` of a container that is at its end, of which the writable part becomes the layer; with `newest` for the latest time.
-
-            `fill`: what writes the layer, of a container in which nothing was changed.
 
             The layer is on the disk then. None if this snapshotter has to unpack it.
             Raises as `commit`; the writable part is good for nothing afterwards.
@@ -154,6 +165,11 @@ if TYPE_CHECKING:
         @property
         def size(self) -> int: ...
         def write(self, data: bytes, /) -> object: ...
+
+    class FilledSink(LayerSink, Protocol):
+        """One of which can be read what was written."""
+
+        def reader(self) -> Source: ...
 
 
 class RootMount(Struct):
@@ -246,6 +262,20 @@ class LayerDirectory:
             info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
             if not self.has(info.chain_id):
                 self._publish(staged, info)
+        return info
+
+    def write(self, parents: Sequence[str], fill: Callable[[int], LayerInfo]) -> LayerInfo:
+        """Add a layer that `fill` writes into the directory that it gets, unless it has no entry. See `Snapshotter.write`."""
+        from sampan.oci.image import chain_ids
+
+        self.require(parents)
+        with self.staging.begin() as staged:
+            with self._trace.step("write layer", staged.path):
+                info = _fill(f"{staged.path}/diff", fill)
+            if info.diff_id != EMPTY_LAYER:
+                info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
+                if not self.has(info.chain_id):
+                    self._publish(staged, info, volatile=True)
         return info
 
     def adopt(self, info: LayerInfo, directory: str) -> None:

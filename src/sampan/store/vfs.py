@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import LayerWriter
-    from sampan.store.snapshots import LayerSink
+    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.snapshots import FilledSink, LayerSink
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
 
@@ -59,6 +59,19 @@ class VfsSnapshotter:
             return apply(stream, diff_fd, whiteouts="delete")
 
         return fill
+
+    def write(
+        self,
+        parent_chain_ids: Sequence[str],
+        sink: FilledSink,
+        newest: int,
+        fill: Callable[[ArchiveWriter], None],
+        known: bool,
+    ) -> LayerInfo:
+        from sampan.store.layerwriter import write_archive
+
+        info = write_archive(sink, newest, fill)
+        return self.unpack(parent_chain_ids, sink.reader(), info.diff_id) if info.entries else info
 
     def note(self, info: LayerInfo) -> None:
         self._layers.note(info)
@@ -160,7 +173,6 @@ class VfsSnapshotter:
         sink: LayerSink,
         newest: int,
         ids: int = -1,
-        fill: Callable[[LayerWriter], None] | None = None,
     ) -> LayerInfo | None:
         return None  # Its layers have what is below them in them, too.
 
