@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -157,13 +158,24 @@ def test_attach_hears_what_comes_and_gives_the_exit_code(cli: Command) -> None:
 
 
 def test_several_attach_to_one_container(cli: Command) -> None:
-    cli("run", "-d", "-i", "--name", "box", "--network", "none", "base", "sh", "-c", "read l; echo got $l; exit 2").ok()
+    script = "while read l; do echo got $l; [ $l = x ] && exit 2; done"
+    cli("run", "-d", "-i", "--name", "box", "--network", "none", "base", "sh", "-c", script).ok()
     readers = [cli.start("attach", "--no-stdin", "box", stdin=-3, stdout=-1) for _ in range(2)]
-    time.sleep(0.5)
-    assert cli("attach", "box", input="x\n").out == "got x\n"
+    writer = cli.start("attach", "box", stdin=-1, stdout=-1)
+
+    def attached() -> list[subprocess.Popen[bytes]]:
+        """Those that see an answer, which nobody who came later does."""
+        writer.stdin.write(b"are you there\n")  # type: ignore[union-attr]
+        writer.stdin.flush()  # type: ignore[union-attr]
+        seen, _, _ = select.select([reader.stdout for reader in readers], [], [], 0.5)
+        return [reader for reader in readers if reader.stdout in seen]
+
+    eventually(lambda: len(attached()) == 2, 60)
+    answer, _ = writer.communicate(b"x\n", timeout=patience(20))
+    assert answer.endswith(b"got x\n")
     for reader in readers:
         out, _ = reader.communicate(timeout=patience(20))
-        assert (reader.returncode, out) == (2, b"got x\n")
+        assert (reader.returncode, out[-6:]) == (2, b"got x\n")
 
 
 def test_attach_to_what_does_not_run(cli: Command) -> None:

@@ -81,7 +81,7 @@ def test_one_that_is_named_twice(cli: Command, engine: sampan.Engine) -> None:
 
 def test_waiting_for_several(cli: Command, engine: sampan.Engine) -> None:
     """Also for one that is gone before its turn comes."""
-    for name, seconds, code in (("slow", 1, 4), ("quick", 0.3, 5)):
+    for name, seconds, code in (("slow", 4, 4), ("quick", 2, 5)):
         made(engine, name, command=["sh", "-c", f"sleep {seconds}; exit {code}"], auto_remove=True)
     done = cli("wait", "slow", "nosuch", "quick")
     assert (done.code, done.out, done.err) == (1, "4\n5\n", "Error: No such container: nosuch\n")
