@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.command import Command
-from support.patience import patience
+from support.patience import eventually, patience
 from support.roots import Root
 
 pytestmark = pytest.mark.root
@@ -129,9 +129,9 @@ def identifier_prefix(cli: Command, name: str) -> str:
 
 
 def test_stop_sends_the_containers_own_signal_and_waits(cli: Command) -> None:
-    script = "trap 'exit 4' USR1; while :; do sleep 0.05; done"
+    script = "trap 'exit 4' USR1; echo up; while :; do sleep 0.05; done"
     cli("run", "-d", "--name", "box", "--stop-signal", "USR1", "--network", "none", "base", "sh", "-c", script).ok()
-    time.sleep(0.3)
+    eventually(lambda: cli("logs", "box").out == "up\n")
     assert cli("stop", "box").ok().out == "box\n"
     assert cli("wait", "box").ok().out == "4\n"
     assert cli("stop", "box").ok().out == "box\n"
@@ -148,9 +148,9 @@ def test_stop_kills_after_its_timeout(cli: Command) -> None:
 
 
 def test_stop_with_a_signal(cli: Command) -> None:
-    script = "trap 'exit 6' HUP; while :; do sleep 0.05; done"
+    script = "trap 'exit 6' HUP; echo up; while :; do sleep 0.05; done"
     cli("run", "-d", "--name", "box", "--network", "none", "base", "sh", "-c", script).ok()
-    time.sleep(0.3)
+    eventually(lambda: cli("logs", "box").out == "up\n")
     cli("stop", "-s", "HUP", "box").ok()
     assert cli("wait", "box").ok().out == "6\n"
 
