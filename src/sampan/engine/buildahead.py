@@ -56,7 +56,7 @@ class ReadAhead:
         key = _key(copy)
         with self._changed:
             self._changed.wait_for(lambda: key not in self._pending)
-            return self._read.pop((found.path, _manner_key(copy)), None)
+            return self._read.pop((found.path, key), None)
 
     def close(self) -> None:
         """End it, and wait for that."""
@@ -88,7 +88,7 @@ class ReadAhead:
                 read = self._tree.read(found, manner, room - used, self._going)
                 used += read.size
                 with self._changed:
-                    self._read[found.path, _manner_key(copy)] = read
+                    self._read[found.path, _key(copy)] = read
         return used
 
     def _going(self) -> None:
@@ -113,9 +113,5 @@ def _is_plain(copy: Copy) -> bool:
     return not _SPECIAL & set("".join((*copy.sources, *copy.exclude, copy.chmod)))
 
 
-def _key(copy: Copy) -> tuple[tuple[str, ...], object]:
-    return copy.sources, _manner_key(copy)
-
-
-def _manner_key(copy: Copy) -> object:
-    return copy.chmod, copy.exclude
+def _key(copy: Copy) -> object:
+    return copy.sources, copy.chmod, copy.exclude
