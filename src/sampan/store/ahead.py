@@ -1,6 +1,8 @@
 """A stream that a thread of its own reads ahead: decompressing and hashing go on while what came out is made into files.
 
-Both of them release the interpreter's lock, so that two processors are at work. What is ahead is bounded.
+Both of them release the interpreter's lock, so that two processors are at work. What is ahead is bounded, and more than a
+moment's: a part of an archive with many small files takes long to be made and no time to be decompressed, one with a large
+file the other way round, and neither thread is to wait for the other meanwhile.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
     from sampan.store.tarstream import Source
 
-_CHUNK = 1 << 18  # as much as is asked for at once behind it (see `tarstream`)
-_AHEAD = 4  # chunks
+_CHUNK = 1 << 19  # as much as is asked for at once behind it (see `tarstream`)
+_AHEAD = 32  # chunks: 16 MiB
 
 
 class ReadAhead:

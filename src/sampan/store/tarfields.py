@@ -24,17 +24,13 @@ class Malformed(ValueError):
 
 def number(field: bytes, what: str) -> int:
     """A number of a header: octal text, or two's complement base 256 after a set high bit (GNU tar, star)."""
-    if field[0] & 0x80:
-        bits = 8 * len(field) - 1
-        value = int.from_bytes(field, "big") & ((1 << bits) - 1)
-        if field[0] & 0x40:
-            value -= 1 << bits
-        if not -FAR < value < FAR:
-            raise Malformed(f"archive/tar: invalid tar header: the {what} is out of range")
-        return value
-    text = field.strip(b" \0").partition(b"\0")[0]
-    if not text:
-        return 0
+    text = field.rstrip(b" \0")
+    if not text.isdigit():
+        if field[0] & 0x80:
+            return _base_256(field, what)
+        text = text.lstrip(b" \0").partition(b"\0")[0]
+        if not text:
+            return 0
     try:
         # Digits only: int() alone would take "+7", "0o7" and "1_0".
         if text.isdigit():
@@ -42,6 +38,16 @@ def number(field: bytes, what: str) -> int:
     except ValueError:
         pass  # 8 and 9 are digits, too.
     raise Malformed(f"archive/tar: invalid tar header: the {what} {shown(text)} is no octal number")
+
+
+def _base_256(field: bytes, what: str) -> int:
+    bits = 8 * len(field) - 1
+    value = int.from_bytes(field, "big") & ((1 << bits) - 1)
+    if field[0] & 0x40:
+        value -= 1 << bits
+    if not -FAR < value < FAR:
+        raise Malformed(f"archive/tar: invalid tar header: the {what} is out of range")
+    return value
 
 
 def shown(field: bytes) -> str:

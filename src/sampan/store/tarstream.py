@@ -54,7 +54,7 @@ KINDS = frozenset((FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, 
 
 XATTR_PREFIX = b"SCHILY.xattr."
 
-_CHUNK = 1 << 18  # Small enough to stay in a core's cache between being hashed and being written.
+_CHUNK = 1 << 19  # Small enough to stay in a core's cache between being hashed and being written.
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")  # POSIX.1-1988, ustar header block
 _ZEROS = bytes(BLOCK)
 _CUT = "unexpected EOF"
