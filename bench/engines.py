@@ -1,7 +1,8 @@
 """The engines that are measured: ours on a store of its own, Docker and Podman as Debian packages them.
 
-PEER_DOCKER_HOST names a Docker daemon that runs already (unix://...); without it one is started for the measurement,
-on a socket and a data directory below the work directory, and ended after it. Podman's store is there too.
+PEER_DOCKER_HOST names a Docker daemon that runs already (unix://...); without it, or where the place of the stores is
+chosen, one is started for the measurement, on a socket and a data directory below the work directory, and ended after it.
+Podman's store is there too.
 """
 
 from __future__ import annotations
@@ -58,9 +59,12 @@ class Engine:
 
 
 @contextmanager
-def engines(names: list[str]) -> Iterator[dict[str, Engine]]:
-    """The engines by name, ours first; what was started is ended, and what was stored is deleted."""
-    work = Path(tempfile.mkdtemp(prefix="sampan-bench.", dir="/var/tmp"))
+def engines(names: list[str], place: Path | None = None) -> Iterator[dict[str, Engine]]:
+    """The engines by name, ours first; what was started is ended, and what was stored is deleted.
+
+    `place`: a directory on the file system on which they shall keep all that they have.
+    """
+    work = Path(tempfile.mkdtemp(prefix="sampan-bench." if place is None else "", dir=place or "/var/tmp"))
     found: dict[str, Engine] = {}
     daemon: Dockerd | None = None
     try:
@@ -69,7 +73,7 @@ def engines(names: list[str]) -> Iterator[dict[str, Engine]]:
         if "podman" in names and which("podman"):
             found["podman"] = _podman(work)
         if "docker" in names and which("docker"):
-            host = os.environ.get("PEER_DOCKER_HOST", "")
+            host = os.environ.get("PEER_DOCKER_HOST", "") if place is None else ""
             if not host and which("dockerd"):
                 daemon = Dockerd(work / "d").__enter__()
                 host = daemon.host
