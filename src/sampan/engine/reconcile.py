@@ -84,17 +84,17 @@ class Janitor:
         What cannot be finished now (a process in uninterruptible sleep) is left to the next command, and keeps nobody
         from his own work; the trace has the reason.
         """
-        leftovers = self._records.leftovers()
-        if leftovers:
-            # First: the directories that say that there is something to do go last, so that whoever is killed here leaves them.
-            _attempt(self._snapshots.collect_garbage)
-            _attempt(self._volumes().collect_garbage)
-        nameless = False
-        for paths in leftovers:
+        collected = nameless = False
+        for paths in self._records.leftovers():
             lock = self._records.adopt(paths)
             if lock is None:
-                continue  # its command is alive
+                continue  # its command is alive, and so is whoever deletes in the background: what is its to do is not done here
             with lock:
+                if not collected:
+                    # First: the directories that say that there is something to do go last, so that whoever is killed here leaves them.
+                    _attempt(self._snapshots.collect_garbage)
+                    _attempt(self._volumes().collect_garbage)
+                    collected = True
                 record = _record_in(paths)
                 nameless = nameless or record is None
                 try:

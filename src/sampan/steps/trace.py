@@ -120,6 +120,8 @@ class _Action:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
+        if not self._trace.keeps and self._trace.observer is None:
+            return  # a server's: hundreds of events for each start, which nobody would read
         seconds = time.perf_counter() - self._begun
         number = (getattr(error, "errno", None) or errno_names.EIO) if error is not None else 0
         self._trace.add(

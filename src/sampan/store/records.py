@@ -227,6 +227,8 @@ class Records:
 
     def adopt(self, paths: ContainerPaths) -> RecordLock | None:
         """Take over an unfinished create or remove; None if its command is alive or somebody else was faster."""
+        if lock_is_held(paths.record_lock):
+            return None  # what most are: without the names lock, which every create and remove needs
         # The names lock: a create holds it between making the directory and locking it.
         with self._names_lock():
             # Without a lock file it is one that was killed before it locked it, or one whose remover is between its last
