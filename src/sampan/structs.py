@@ -67,14 +67,19 @@ class Struct:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data; nested structs, tuples and lists included."""
-        return {f: _plain(getattr(self, f)) for f in self._fields}
+        values = self.__dict__
+        return {f: v if type(v := values[f]) in _ATOMS else _plain(v) for f in self._fields}
+
+
+_ATOMS = frozenset((str, int, bool, float, type(None)))
+"""Types of what is plain already: most of all values, which cost no call."""
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Struct):
         return value.to_json()
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [v if type(v) in _ATOMS else _plain(v) for v in value]
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: v if type(v) in _ATOMS else _plain(v) for k, v in value.items()}
     return value

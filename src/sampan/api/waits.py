@@ -11,6 +11,7 @@ import select
 
 from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.oci.lifecycle import UP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,16 +81,17 @@ class _Waiter:
     def _look(self) -> bool:
         """Whether it runs; of one that does not, its exit code is kept. One that is gone does not run."""
         try:
-            state = self._container.inspect()["State"]
+            status, code = self._container.outcome()
         except NotFound:
             return False
-        if not state["Running"]:
-            self._code = int(state["ExitCode"])
-        return bool(state["Running"])
+        if status in UP:
+            return True
+        self._code = code
+        return False
 
     def _there(self) -> bool:
         try:
-            self._container.inspect()
+            self._container.outcome()
         except NotFound:
             return False
         return True

@@ -127,7 +127,12 @@ class Container:
     @property
     def status(self) -> str:
         """Docker's word for its state now: "created", "running", "paused", "exited", "dead". Raises NotFound."""
-        return str(self.summary()["State"])
+        return self.outcome()[0]
+
+    @told
+    def outcome(self) -> tuple[str, int]:
+        """`status`, and the exit code of the last run, 0 if there is none. Raises NotFound."""
+        return self._verbs.inspector.state(self._record, self._observed())
 
     @property
     def health(self) -> str:

@@ -143,6 +143,11 @@ class Inspector:
             "Mounts": [point.shown() for point in record.mounts],
         }
 
+    def state(self, record: Record, seen: Observation) -> tuple[str, int]:
+        """"Status" and "ExitCode" of the State in `inspect`, without the rest, for who waits for one of them."""
+        life = self._life(record, seen)
+        return life.status, life.exit_code
+
     def _life(self, record: Record, seen: Observation) -> Life:
         if seen.status == lifecycle.DEAD:
             return Life(_STATUS[lifecycle.DEAD], error=record.broken)
