@@ -47,6 +47,56 @@ def make(records: Records, name: str = "", container_id: str = "") -> Record:
     return record
 
 
+def lose_power(layout: Layout, *names: str) -> Records:
+    """The claims of these names did not come to the disk before the machine went down. What a process of the next boot has."""
+    for name in names:
+        os.unlink(layout.name(name))
+    Path(layout.whole_names).write_text("another boot")
+    return Records(layout, Trace())
+
+
+def test_a_name_whose_claim_went_with_the_power_is_still_its_containers(layout: Layout, records: Records) -> None:
+    a, b = make(records, "one"), make(records, "two")
+    assert lose_power(layout, "one", "two").get("one").id == a.id
+    # All of them are back by that, and for who never looks at the disk for them again too.
+    assert dict(records.names()) == {"one": a.id, "two": b.id}
+    with pytest.raises(Conflict, match='name "/two" is already in use'):
+        lose_power(layout, "two").begin(new_id(), "two", durable=True)
+    later = lose_power(layout, "one")
+    with later.lock(b.id) as lock, pytest.raises(Conflict, match='name "/one" is already in use'):
+        later.rename(lock, "one")
+    assert records.get("one").id == a.id
+
+
+def test_a_claim_without_its_bytes_is_as_one_that_is_not_there(layout: Layout, records: Records) -> None:
+    a = make(records, "one")
+    after = lose_power(layout)
+    Path(layout.name("one")).write_bytes(b"")
+    assert after.get("one").id == a.id
+    assert Path(layout.name("one")).read_text() == a.id
+
+
+def test_what_is_claimed_for_another_one_after_the_power_came_back_stays_his(layout: Layout, records: Records) -> None:
+    """A removal that did not come to the disk: of two with one name the one has it whose claim is there."""
+    old, new = make(records, "old"), make(records, "mine")
+    record = json.loads(Path(layout.container(old.id).record).read_text())
+    Path(layout.container(old.id).record).write_text(json.dumps({**record, "name": "mine"}))
+    after = lose_power(layout)
+    with pytest.raises(NotFound):
+        after.get("nobody")
+    assert after.get("mine").id == new.id
+
+
+def test_names_are_looked_through_once_in_a_boot(layout: Layout, records: Records) -> None:
+    make(records, "one")
+    os.unlink(layout.name("one"))
+    # Nothing but a power cut takes a claim, so nobody looks for one in between: this would cost each lookup of an unknown name.
+    with pytest.raises(NotFound):
+        records.get("one")
+    with pytest.raises(NotFound):
+        Records(layout, Trace()).get("one")
+
+
 def remove(records: Records, record: Record) -> None:
     with records.lock(record.id) as lock:
         paths = records.begin_removal(lock)

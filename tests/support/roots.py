@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 BASE = Path(os.environ.get("SAMPAN_TEST_DIR", "/var/tmp/sampan-tests"))
 # What remains when all containers of a root are removed: images, layers, locks. The rest must be as it was.
 PER_CONTAINER = ("containers", "names", "snapshots", "content/ingest")
-# Made by the first start and kept for the next ones: compiled seccomp filters, the locks of networks' keepers and of the zygote.
-KEPT = {".filters", ".networks", ".zygote"}
+# Made by the first start and kept for the next ones: compiled seccomp filters, the locks of networks' keepers and of the zygote,
+# the boot in which names were looked through.
+KEPT = {".filters", ".names", ".networks", ".zygote"}
 _numbers = itertools.count(1)
 
 

@@ -227,6 +227,7 @@ class Layout:
         self.filters = f"{self.run_root}/.filters"
         self.running_networks = f"{self.run_root}/.networks"
         self.zygote = f"{self.run_root}/.zygote"  # made by who starts one
+        self.whole_names = f"{self.run_root}/.names"  # in which boot none was missing
         self.names_lock = f"{self.locks}/names.lock"
         self.images_lock = f"{self.locks}/images.lock"
         self.volumes_lock = f"{self.locks}/volumes.lock"

@@ -3,7 +3,8 @@
 Making and removing a container is one rename each (`.creating-ID` -> `ID` -> `.removing-ID`), so that a reader
 sees a whole container or none; what a killed command leaves under the other two names is finished by the next.
 A name is claimed by the file names/NAME, changed under the names lock; the record is what counts, and a claim
-that no record confirms is stale.
+that no record confirms is stale. Claims are not synced: what a power cut takes of them, the first command that asks
+for a name after it puts back from the records, which are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import errno
 import os
 
 from sampan.errors import InvalidParameter, NotFound, Unavailable
-from sampan.kernel.files import FileLock, is_young, lock_is_held, read_small, sync_directory, write_atomic
+from sampan.kernel.clock import boot_id
+from sampan.kernel.files import FileLock, is_young, lock_is_held, read_small, sync_directory, sync_file, write_atomic
 from sampan.store.layout import CREATING, REMOVING
 from sampan.store.locks import PATIENCE, RecordLock
 from sampan.store.record import broken_record, check_name, is_hex, is_id, is_name, name_conflict, parse_record
@@ -29,11 +31,15 @@ _NAMES_PATIENCE = 30.0
 
 
 class Records:
-    """All container records below one root. Holds no state of its own: every call looks at the disk."""
+    """All container records below one root. Holds no state of its own: every call looks at the disk.
+
+    Only that the names are whole it remembers, which no boot can change under a process.
+    """
 
     def __init__(self, layout: Layout, trace: Trace) -> None:
         self._layout = layout
         self._trace = trace
+        self._names_are_whole = False
 
     # Looking up
 
@@ -51,6 +57,10 @@ class Records:
         if len(name) == 64 and os.path.isdir(self._layout.container(name).directory):
             return self.read(name)
         owner = self._owner(name)
+        if owner is None and not self._are_names_whole():
+            with self._names_lock():
+                self._complete_names()
+            owner = self._owner(name)
         if owner is not None:
             return owner
         matches = [i for i in self.ids() if i.startswith(name)] if is_hex(name) else []
@@ -100,6 +110,7 @@ class Records:
 
         paths = self._layout.creating(container_id)
         with self._names_lock():
+            self._complete_names()
             if name:
                 owner = self._claimant(name)
                 if owner is not None:
@@ -117,7 +128,7 @@ class Records:
                 raise
             try:
                 with self._trace.step("claim name", name):
-                    write_atomic(self._layout.name(name), container_id.encode(), sync=durable)
+                    write_atomic(self._layout.name(name), container_id.encode(), sync=False)
             except BaseException:
                 self._release(name, container_id)
                 self.finish_removal(paths)
@@ -150,13 +161,14 @@ class Records:
         # Under the record lock it cannot change: what the caller has read may be older.
         record = self.read(lock.paths.id)
         with self._names_lock():
+            self._complete_names()
             owner = self._claimant(name)
             if owner is not None:
                 raise name_conflict(name, owner)
             renamed = record.replace(name=name)
             try:
                 with self._trace.step("claim name", name):
-                    write_atomic(self._layout.name(name), record.id.encode(), sync=record.durable)
+                    write_atomic(self._layout.name(name), record.id.encode(), sync=False)
                 self.change(lock, renamed)
             except BaseException:
                 # Whichever of the two the record says by now, the other one is given back.
@@ -195,12 +207,13 @@ class Records:
         The lock file goes last but one: while it has its name, others see that somebody is at work.
         """
         with self._trace.step("remove directory", paths.directory):
-            for entry in sorted(os.listdir(paths.directory), key=lambda e: e == "record.lock"):
-                path = f"{paths.directory}/{entry}"
-                if os.path.isdir(path) and not os.path.islink(path):
-                    _remove_tree(path)
+            with os.scandir(paths.directory) as entries:
+                found = sorted(entries, key=lambda entry: entry.name == "record.lock")
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_tree(entry.path)
                 else:
-                    os.unlink(path)
+                    os.unlink(entry.path)
             try:
                 os.rmdir(paths.directory)
             except FileNotFoundError:
@@ -269,6 +282,30 @@ class Records:
         return found
 
     # Within
+
+    def _are_names_whole(self) -> bool:
+        """Whether nothing is missing of the claims: somebody has looked since the machine came up."""
+        if not self._names_are_whole:
+            try:
+                self._names_are_whole = read_small(self._layout.whole_names) == boot_id().encode()
+            except FileNotFoundError:
+                pass
+        return self._names_are_whole
+
+    def _complete_names(self) -> None:
+        """Claim once more, once after each boot, the names whose claims were lost with the machine. Names lock held."""
+        if self._are_names_whole():
+            return
+        try:
+            for container_id in self.ids():
+                record = self.try_read(container_id)
+                if record is not None and is_name(record.name) and self._claimant(record.name) is None:
+                    with self._trace.step("claim name", record.name):
+                        write_atomic(self._layout.name(record.name), container_id.encode(), sync=False)
+            # Last: who is killed before it leaves all of it to the next one.
+            write_atomic(self._layout.whole_names, boot_id().encode(), sync=False)
+        except OSError:
+            pass  # a full disk keeps nobody from finding the others; the next command tries again
 
     def _is_going(self, owner: str) -> bool:
         """Whether a container is being removed: it gives its name back before its directory goes. Names lock held.
@@ -343,7 +380,11 @@ class Creation:
         with self._trace.step("write file", self.paths.monitor_lock):
             _write_new(self.paths.monitor_lock, b"", 0o600)
         with self._trace.step("write record", self.paths.record):
-            write_atomic(self.paths.record, record.to_bytes(), sync=self._durable)
+            write_atomic(self.paths.record, record.to_bytes(), sync=False)
+            if self._durable:
+                # Nobody sees it before the rename below: so its bytes and its name may go to the disk together.
+                sync_file(self.paths.record)
+                sync_directory(self.paths.directory)
         final = self._layout.container(record.id)
         with self._trace.step("rename to", final.directory):
             os.rename(self.paths.directory, final.directory)
@@ -371,8 +412,7 @@ class Creation:
 
 def _read_claim(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(128).decode("ascii", "replace")
+        return read_small(path).decode("ascii", "replace")
     except FileNotFoundError:
         return ""
 
