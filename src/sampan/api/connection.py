@@ -50,6 +50,7 @@ class Connection:
         self._watch = watch
         self._rest = b""
         self._secured = listener.tls is None
+        self._ended = False
 
     def serve(self) -> bool:
         """Answer requests. True: the connection is idle. False: it is closed."""
@@ -89,6 +90,7 @@ class Connection:
         try:
             head, self._rest = read_head(self.socket, self._rest)
             if not head:
+                self._ended = True
                 return False
             check_head(head)
             # h11's own limit is for what has not become an event yet: a body that came along may be larger than that.
@@ -179,6 +181,9 @@ class Connection:
         (`yes | docker run -i ... exit 3`): our half is shut, and what still comes is read away, for a while.
         """
         sock = self.socket
+        if self._ended and self._listener.tls is None:
+            self.close()  # the client has said that it sends nothing more, and nothing that it sent is unread
+            return
         try:
             if hasattr(sock, "unwrap"):
                 sock.settimeout(0)

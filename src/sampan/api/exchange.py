@@ -237,7 +237,7 @@ class Exchange:
             "Ostype": "linux",
             "Server": f"sampan/{sampan.__version__} (linux)",
             "X-Request-Id": self.id,
-            "Date": formatdate(usegmt=True),
+            "Date": _date(int(time.time())),
         }
 
     # the connection itself
@@ -246,11 +246,11 @@ class Exchange:
     def wants_upgrade(self) -> bool:
         return bool(self.headers.get("upgrade"))
 
-    def hijack(self, kind: str = _RAW) -> tuple[socket.socket, bytes]:
+    def hijack(self, kind: str = _RAW, wait: bool = True) -> tuple[socket.socket, bytes]:
         """Take the connection over: the header is sent, and what follows on either side is no HTTP any more.
 
-        kind: the Content-Type. The socket, and what of the client's stream came already. The server closes the socket
-        when the handler returns. Raises ClientGone.
+        kind: the Content-Type. wait: without it the caller calls `await_reader` before it sends anything. The socket, and what
+        of the client's stream came already. The server closes the socket when the handler returns. Raises ClientGone.
         """
         self.body.read()
         early = bytes(self._connection.trailing_data[0])
@@ -262,8 +262,13 @@ class Exchange:
         lines += [f"{name}: {value}" for name, value in self.common_headers().items()]
         self.take_over()
         _send(self._socket, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        _await_reader(self._socket)
+        if wait:
+            self.await_reader()
         return self._socket, early
+
+    def await_reader(self) -> None:
+        """See `_await_reader`; of a connection that was taken over."""
+        _await_reader(self._socket)
 
     def send_raw(self, data: bytes) -> None:
         """Bytes over a connection that was taken over. Raises ClientGone."""
@@ -317,6 +322,19 @@ def _await_reader(sock: socket.socket) -> None:
         if not any(unread):
             return
         time.sleep(0.0001)
+
+
+_last_date = (0, "")
+
+
+def _date(now: int) -> str:
+    """A time as HTTP writes it (RFC 9110, 5.6.7). It changes once a second, and costs as much as all other fields together."""
+    global _last_date
+    last, text = _last_date
+    if last != now:
+        text = formatdate(now, usegmt=True)
+        _last_date = now, text
+    return text
 
 
 def _send(sock: socket.socket, data: bytes) -> None:

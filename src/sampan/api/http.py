@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import re
 import select
+import socket
 import time
 
 from sampan.api.failures import ClientGone, Refused
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import socket
 
 MAX_HEAD = 64 << 10
 """Bytes of the request line and the fields."""
@@ -91,6 +88,14 @@ def read_head(sock: socket.socket, before: bytes) -> tuple[bytes, bytes]:
 
 
 def _receive(sock: socket.socket, deadline: float) -> bytes:
+    if type(sock) is socket.socket:  # one with TLS takes no flags
+        try:
+            # Mostly it is there: that is why this thread was woken up.
+            return sock.recv(_PIECE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            raise ClientGone from None
     left = deadline - time.monotonic()
     if left <= 0:
         raise Refused(408, f"the request's head did not come within {HEAD_SECONDS:.0f} seconds")
