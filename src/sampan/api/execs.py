@@ -10,6 +10,7 @@ from sampan.api.bodies import Size, Words, fields
 from sampan.api.relay import Relay, frame, stream_type
 from sampan.engine.exec import ExecRequest
 from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.oci import lifecycle
 from sampan.oci.detachkeys import parse_detach_keys
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.api.exchange import Exchange
     from sampan.engine.container import Container
     from sampan.engine.engine import Engine
+    from sampan.engine.exec import Planned
 
 _CREATE = {
     **dict.fromkeys(("User", "WorkingDir", "DetachKeys"), str),
@@ -75,22 +77,26 @@ def start(engine: Engine, exchange: Exchange, id: str) -> None:
 
 
 def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[int, int]) -> None:
-    tty = _may_start(container, exec_id)
-    begun = container.exec_begin(exec_id, False, size) if exchange.headers.get(_START) == "answered" else None
+    planned = _may_start(container, exec_id)
+    tty = planned.request.tty
+    begun = container.exec_begin(exec_id, False, size, planned) if exchange.headers.get(_START) == "answered" else None
     try:
         # Else the header first, as dockerd does: docker-py loses what comes along with it.
-        client, early = exchange.hijack(stream_type(exchange, tty))
+        client, early = exchange.hijack(stream_type(exchange, tty), wait=begun is not None)
     except BaseException:
         if begun is not None:
             begun[1].close()
         raise
     try:
-        request, attachment = begun or container.exec_begin(exec_id, False, size)
+        request, attachment = begun or container.exec_begin(exec_id, False, size, planned)
     except SampanError as e:
         # The client has its connection already, and looks for the exit code afterwards.
+        exchange.await_reader()
         text = f"{e}\r\n".encode("utf-8", "surrogateescape")
         exchange.send_raw(text if tty else frame(1, text))
         return
+    if begun is None:
+        exchange.await_reader()  # by now it mostly has read the header
     outputs = frozenset(
         stream for stream, wanted in ((1, request.stdout or request.tty), (2, request.stderr)) if wanted
     )
@@ -100,17 +106,14 @@ def _joined(container: Container, exchange: Exchange, exec_id: str, size: tuple[
     ).run()
 
 
-def _may_start(container: Container, exec_id: str) -> bool:
-    """Whether it has a terminal. Raises NotFound, Conflict while that can still be an answer."""
-    shown = container.exec_inspect(exec_id)
-    if shown["Running"] or shown["ExitCode"] is not None:
-        raise Conflict(f"exec session {exec_id} was started before")
-    state = container.status
-    if state == "paused":
+def _may_start(container: Container, exec_id: str) -> Planned:
+    """Raises NotFound, Conflict while that can still be an answer."""
+    planned = container.exec_planned(exec_id)
+    if planned.seen.status == lifecycle.PAUSED:
         raise Conflict(f"container {container.id} is paused, unpause the container before exec")
-    if state != "running":
+    if planned.seen.status != lifecycle.RUNNING:
         raise Conflict(f"container {container.id} is not running")
-    return bool(shown["ProcessConfig"]["tty"])
+    return planned
 
 
 def inspect(engine: Engine, exchange: Exchange, id: str) -> None:

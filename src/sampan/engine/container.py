@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sampan.engine.copying import Copied, Copier, Readable
     from sampan.engine.create import Creator
     from sampan.engine.events import Events
-    from sampan.engine.exec import ExecRequest, Executor
+    from sampan.engine.exec import ExecRequest, Executor, Planned
     from sampan.engine.export import Exporter
     from sampan.engine.images import Images
     from sampan.engine.inspect import Inspector
@@ -367,14 +367,20 @@ class Container:
         return self._verbs.executor.create(self._record, request)
 
     @told
+    def exec_planned(self, exec_id: str) -> Planned:
+        """What `exec_create` has put down. Raises NotFound, Conflict if it was started before."""
+        return self._verbs.executor.planned(self._record, exec_id)
+
+    @told
     def exec_begin(
-        self, exec_id: str, detach: bool = False, size: tuple[int, int] = (0, 0)
+        self, exec_id: str, detach: bool = False, size: tuple[int, int] = (0, 0), planned: Planned | None = None
     ) -> tuple[ExecRequest, Attachment]:
         """Start what `exec_create` has put down: the request, and the connection to its streams.
 
+        planned: of `exec_planned`, if the caller has looked already.
         Raises NotFound, Conflict (it was started before, the container does not run), StartFailed.
         """
-        return self._verbs.executor.start(self._record, exec_id, detach, size)
+        return self._verbs.executor.start(self._record, exec_id, detach, size, planned)
 
     @told
     def exec_inspect(self, exec_id: str) -> dict[str, Any]:

@@ -83,6 +83,13 @@ class ExecRequest(Struct):
     stderr: bool = True
 
 
+class Planned(Struct):
+    """An exec that was put down: its request, and its container as it was seen with it."""
+
+    request: ExecRequest
+    seen: Observation
+
+
 class Executor:
     """`POST /containers/{id}/exec` with `/exec/{id}/start`, and `/attach`."""
 
@@ -110,6 +117,7 @@ class Executor:
         """
         handle = self._judged(record, request)
         identifier = new_exec_id(record)
+        _forget_oldest(self._records.paths(record.id).run_directory)
         self._tell(record, "exec_create", identifier, request)
         return self._start(record, handle, identifier, request)
 
@@ -121,7 +129,7 @@ class Executor:
         self._judged(record, request)
         identifier = new_exec_id(record)
         directory = self._records.paths(record.id).run_directory
-        _forget_oldest(directory, PLANNED_EXEC)
+        _forget_oldest(directory)
         try:
             files.write_atomic(f"{directory}/{PLANNED_EXEC}{identifier}", jsontext.dumps(request.to_json()), sync=False)
         except FileNotFoundError:
@@ -129,19 +137,31 @@ class Executor:
         self._tell(record, "exec_create", identifier, request)
         return identifier
 
-    def start(
-        self, record: Record, exec_id: str, detach: bool = False, size: tuple[int, int] = (0, 0)
-    ) -> tuple[ExecRequest, Attachment]:
-        """Start what `create` has put down, once. A program that cannot be executed leaves its exit code for `inspect`.
-
-        size: of the terminal, before that of the request. Raises NotFound, Conflict (it was started before), StartFailed.
-        """
-        paths = self._records.paths(record.id)
+    def planned(self, record: Record, exec_id: str) -> Planned:
+        """What `create` has put down, for `start`. Raises NotFound, Conflict if it was started before."""
         request = self._planned(record, exec_id)
         if request is None:
             self.inspect(record, exec_id)
             raise Conflict(f"exec session {exec_id} was started before")
-        handle = self._judged(record, request)
+        return Planned(request, self._settler.observe(record))
+
+    def start(
+        self,
+        record: Record,
+        exec_id: str,
+        detach: bool = False,
+        size: tuple[int, int] = (0, 0),
+        planned: Planned | None = None,
+    ) -> tuple[ExecRequest, Attachment]:
+        """Start what `create` has put down, once. A program that cannot be executed leaves its exit code for `inspect`.
+
+        size: of the terminal, before that of the request. planned: if the caller has looked already. Raises NotFound,
+        Conflict (it was started before, the container's state forbids it), StartFailed.
+        """
+        planned = planned or self.planned(record, exec_id)
+        request, seen = planned.request, planned.seen
+        lifecycle.check(lifecycle.EXEC, seen.status, record.id, record.name)
+        paths = self._records.paths(record.id)
         claimed = f"{paths.run_directory}/{CLAIMED_EXEC}{exec_id}"
         try:
             os.rename(f"{paths.run_directory}/{PLANNED_EXEC}{exec_id}", claimed)
@@ -149,7 +169,7 @@ class Executor:
             raise Conflict(f"exec session {exec_id} was started before") from None
         request = request.replace(detach=detach, size=size if size != (0, 0) else request.size)
         try:
-            return request, self._start(record, handle, exec_id, request)
+            return request, self._start(record, self._handle(record, seen), exec_id, request)
         except StartFailed as e:
             path = f"{paths.run_directory}/{ENDED_EXEC_FILE}{exec_id}.{e.container_exit_code}"
             files.write_atomic(path, f"0 {_about(request)}".encode("ascii"), sync=False)
@@ -163,8 +183,7 @@ class Executor:
             return None
         path = f"{self._records.paths(record.id).run_directory}/{kind}{exec_id}"
         try:
-            with open(path, "rb") as file:
-                fields = jsontext.loads(file.read())
+            fields = jsontext.loads(files.read_small(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         lists: dict[str, Any] = {
@@ -198,7 +217,6 @@ class Executor:
             load_filter=self._filter(record, request),
             about=_about(request),
         )
-        _forget_oldest(self._records.paths(record.id).run_directory)
         self._tell(record, "exec_start", identifier, request)
         attachment = handle.exec(plan)
         attachment.notice = lambda action, _: self._notice_exec(record, action, plan.identifier)
@@ -228,8 +246,7 @@ class Executor:
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
         try:
-            with open(found.path, "rb") as file:
-                pid, _, about = file.read().partition(b" ")
+            pid, _, about = files.read_small(found.path).partition(b" ")
         except FileNotFoundError:
             return self.inspect(record, exec_id)  # it has ended in this moment, and has another name
         return self._shown(record, exec_id, about.decode("ascii"), int(pid), found.exit_code, found.exit_code is None)
@@ -376,14 +393,20 @@ def new_exec_id(record: Record) -> str:
     return record.id[:EXEC_ID_PREFIX] + os.urandom(32).hex()[EXEC_ID_PREFIX:]
 
 
-def _forget_oldest(run_directory: str, kind: str = ENDED_EXEC_FILE) -> None:
-    """Keep the newest execs of a kind only: a container may run for years, with an exec every second."""
+def _forget_oldest(run_directory: str) -> None:
+    """Keep the newest execs only, of those that ended and of those that were never started: a container may run for years, with an exec every second."""
+    kinds: dict[str, list[os.DirEntry[str]]] = {ENDED_EXEC_FILE: [], PLANNED_EXEC: []}
     try:
-        entries = [entry for entry in os.scandir(run_directory) if entry.name.startswith(kind)]
-        if len(entries) > KEPT_EXECS:
-            entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
-            for entry in entries[: -KEPT_EXECS // 2]:
-                os.unlink(entry.path)
+        with os.scandir(run_directory) as entries:
+            for entry in entries:
+                for kind, found in kinds.items():
+                    if entry.name.startswith(kind):
+                        found.append(entry)
+        for found in kinds.values():
+            if len(found) > KEPT_EXECS:
+                found.sort(key=lambda entry: entry.stat().st_mtime_ns)
+                for entry in found[: -KEPT_EXECS // 2]:
+                    os.unlink(entry.path)
     except FileNotFoundError:
         pass  # the container ends, or another exec does the same
 

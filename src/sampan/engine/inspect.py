@@ -144,7 +144,7 @@ class Inspector:
         }
 
     def state(self, record: Record, seen: Observation) -> tuple[str, int]:
-        """"Status" and "ExitCode" of the State in `inspect`, without the rest, for who waits for one of them."""
+        """ "Status" and "ExitCode" of the State in `inspect`, without the rest, for who waits for one of them."""
         life = self._life(record, seen)
         return life.status, life.exit_code
 

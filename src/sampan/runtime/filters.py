@@ -26,6 +26,8 @@ BUILTIN, UNCONFINED = "builtin", "unconfined"
 
 _KEPT = 64
 """Filters that are kept; past that the oldest ones go."""
+_AT_HAND = 8
+"""Of them in memory: a server's starts and execs mostly have one and the same."""
 
 
 class Filters:
@@ -33,6 +35,7 @@ class Filters:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._at_hand: dict[str, LoadFilter] = {}
 
     def of_container(self, host: dict[str, Any], capabilities: Collection[str]) -> LoadFilter | None:
         """The step that loads the filter of a container, None if it is to have none. Raises `InvalidParameter`.
@@ -57,7 +60,9 @@ class Filters:
     def kept(self, made_of: tuple[str, ...], make: Callable[[], LoadFilter | None]) -> LoadFilter | None:
         """The filter that is made of these texts on this machine: read, or made and written. Raises what `make` raises."""
         key = "\0".join((str(VERSION), os.uname().machine, str(kernel_version()), *made_of)).encode()
-        step = self._read(key)
+        # What is made of the same is the same: this is never stale.
+        name = hex_of(key)
+        step = self._at_hand.get(name) or self._read(key)
         if step is None:
             step = make()
             if step is not None:
@@ -65,6 +70,10 @@ class Filters:
                     self._write(key, step)
                 except OSError:
                     pass  # a full or a read-only disk: the next one makes it anew
+        if step is not None:
+            if len(self._at_hand) >= _AT_HAND:
+                self._at_hand.clear()
+            self._at_hand[name] = step
         return step
 
     def _path(self, key: bytes) -> str:
