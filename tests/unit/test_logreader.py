@@ -119,6 +119,19 @@ def test_what_is_no_entry_is_left_out() -> None:
         assert JsonLines().parse(torn) is None
 
 
+WHOLE = st.builds(lambda text, stream: line(text, stream)[:-1], st.text(max_size=20), STREAMS)
+TORN = st.builds(lambda record, cut: record[: cut % len(record)], WHOLE, st.integers(0, 200))
+RECORDS = st.lists(
+    st.one_of(WHOLE, TORN, st.builds(bytes.__add__, TORN, WHOLE), st.binary(max_size=9), st.just(b"{}")), max_size=9
+)
+
+
+@given(RECORDS)
+def test_many_records_at_once_are_what_each_is_alone(records: list[bytes]) -> None:
+    for form in (JsonLines(), LocalRecords()):
+        assert list(form.parse_all(records)) == [entry for record in records if (entry := form.parse(record))]
+
+
 def test_an_entry_behind_a_torn_one_is_found() -> None:
     torn = line("lost")[:-20]
     entry = JsonLines().parse(torn + line("kept"))

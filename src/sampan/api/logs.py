@@ -90,12 +90,15 @@ def _pieces(
     )  # streams in the middle of a line: what belongs before a line is before its first piece only
     for entry in entries:
         before = b""
-        if entry.stream not in inside:
+        if (stamped or detailed) and entry.stream not in inside:
             if stamped:
                 before += f"{entry.time} ".encode()
             if detailed:
                 before += f"{_details(entry)} ".encode()
-        (inside.add if entry.partial else inside.discard)(entry.stream)
+        if entry.partial:
+            inside.add(entry.stream)
+        elif inside:
+            inside.discard(entry.stream)
         data = piece(entry, outputs, tty, before)
         if data:
             yield data

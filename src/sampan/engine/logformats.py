@@ -15,7 +15,7 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Format(Protocol):
         overhead: int
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
         def split(self, data: bytes) -> list[bytes]: ...
         def parse(self, record: bytes) -> LogEntry | None: ...
+        def parse_all(self, records: list[bytes]) -> Iterator[LogEntry]: ...
         def backwards(self, fd: int) -> Iterator[tuple[int, bytes]]: ...
 
 
@@ -46,6 +47,25 @@ class LogEntry(Struct):
     attributes: Mapping[str, str] = {}
     partial: bool = False
 
+    def __init__(
+        self,
+        time: str,
+        stream: str,
+        data: bytes,
+        attributes: Mapping[str, str] = {},  # never changed
+        partial: bool = False,
+    ) -> None:
+        # As of any `Struct`, but by hand: a log has millions.
+        values = self.__dict__
+        values["time"] = time
+        values["stream"] = stream
+        values["data"] = data
+        values["attributes"] = attributes
+        values["partial"] = partial
+
+
+_NO_ENTRY = (ValueError, KeyError, TypeError, AttributeError)
+
 
 class JsonLines:
     """The driver json-file: a JSON object a line."""
@@ -60,15 +80,34 @@ class JsonLines:
         """The entry in a record; None if there is none that is whole."""
         while record:
             try:
-                value = jsontext.loads(record)
-                data = value["log"].encode("utf-8", "surrogatepass")
-                partial = len(data) >= PART and not data.endswith(b"\n")
-                return LogEntry(str(value["time"]), str(value["stream"]), data, value.get("attrs") or {}, partial)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                return self._entry(jsontext.loads(record))
+            except _NO_ENTRY:
                 # An end of a killed monitor may stand before the first entry of the next one, on the same line.
                 at = record.find(_BEGIN, 1)
                 record = record[at:] if at > 0 else b""
         return None
+
+    def parse_all(self, records: list[bytes]) -> Iterator[LogEntry]:
+        """The entries in records that follow one another, without those that are none."""
+        try:
+            # One document of them all: what is around the reading of one costs four times as much as that.
+            values = jsontext.loads(b"[%s]" % b",".join(records))
+        except ValueError:
+            values = ()
+        if len(values) != len(records):
+            values = (None,) * len(records)  # one of them is not whole: each by itself
+        for record, value in zip(records, values, strict=True):
+            try:
+                yield self._entry(value)
+            except _NO_ENTRY:
+                if entry := self.parse(record):
+                    yield entry
+
+    def _entry(self, value: Any) -> LogEntry:
+        """Raises what `_NO_ENTRY` lists for what is none."""
+        data = value["log"].encode("utf-8", "surrogatepass")
+        partial = len(data) >= PART and not data.endswith(b"\n")
+        return LogEntry(str(value["time"]), str(value["stream"]), data, value.get("attrs") or {}, partial)
 
     def backwards(self, fd: int) -> Iterator[tuple[int, bytes]]:
         """The records of a file from the last on, each with its offset."""
@@ -117,6 +156,10 @@ class LocalRecords:
             return LogEntry(clock.rfc3339(numbers[2]), texts[1].decode(), line, {}, more)
         except (ValueError, KeyError, IndexError, OverflowError):
             return None
+
+    def parse_all(self, records: list[bytes]) -> Iterator[LogEntry]:
+        """As `JsonLines.parse_all`."""
+        return filter(None, map(self.parse, records))
 
     def backwards(self, fd: int) -> Iterator[tuple[int, bytes]]:
         """As `JsonLines.backwards`."""

@@ -46,9 +46,11 @@ class Wanted(Struct):
     until: int = _NO_LIMIT
     tail: int | None = None
 
+    @property
+    def has_bounds(self) -> bool:
+        return self.since > 0 or self.until != _NO_LIMIT
+
     def has(self, entry: LogEntry) -> bool:
-        if not self.since and self.until == _NO_LIMIT:
-            return True
         return self.since <= times.lenient(entry.time) <= self.until
 
     def is_over(self, entry: LogEntry) -> bool:
@@ -106,7 +108,11 @@ class LogReader:
         try:
             waiting = _Waiting(self._waiter(record, paths), path, stop, before_wait) if follow else None
             try:
-                for entry in reader.run(waiting):
+                entries = reader.run(waiting)
+                if not wanted.has_bounds:
+                    yield from entries
+                    return
+                for entry in entries:
                     if wanted.has(entry):
                         yield entry
                     elif wanted.is_over(entry):
@@ -187,6 +193,9 @@ class _Place:
             self._offset += len(data)
             whole = self._rest + data
             *records, self._rest = self._form.split(whole)
+            if not skipped:
+                yield from self._form.parse_all(records)
+                continue
             for record in records:
                 if at not in skipped and (entry := self._form.parse(record)):
                     yield entry
