@@ -101,8 +101,12 @@ class Server:
             if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 time.sleep(0.05)  # it would be readable again at once, and nothing be free yet
             return
-        # Not to a thread yet: many clients connect early, and one that never sends anything costs none.
-        self._park(Connection(client, listener, self._engine, self._log, self.watch))
+        connection = Connection(client, listener, self._engine, self._log, self.watch)
+        if _has_sent(client):
+            self._hand_over(connection)
+        else:
+            # Not to a thread yet: many clients connect early, and one that never sends anything costs none.
+            self._park(connection)
 
     def _park(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
@@ -167,3 +171,14 @@ class Server:
         self._epoll.close()
         os.close(self._wake)
         self._log.info("ended")
+
+
+def _has_sent(client: socket.socket) -> bool:
+    """Whether something of a client's is there already, or its end is."""
+    try:
+        client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # it has gone: whoever serves it finds out
+    return True
