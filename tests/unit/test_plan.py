@@ -11,14 +11,11 @@ from sampan.kernel.cgroupmodel import Hierarchy, Limits, Write
 from sampan.kernel.livegroup import LiveGroup
 from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
 from sampan.runtime.spec import make_spec
-from sampan.shim.protocol import ExecPlan, LaunchPlan, Stages, dumps, loads
+from sampan.shim.protocol import NO_CLONE, ExecPlan, LaunchPlan, Stages, dumps, loads
 from sampan.steps import base, cgroups, changeroot, joining, mounts, process, sources, terminal  # noqa: F401
-from sampan.steps import namespaces as namespace_steps  # noqa: F401
+from sampan.steps import namespaces as namespace_steps
 from sampan.steps.base import Step
 from sampan.steps.process import BecomeUser, LoadFilter
-
-NEW = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET | namespaces.CLONE_NEWIPC
-NEW |= namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWTIME
 
 
 class Unified:
@@ -114,20 +111,22 @@ def of_stage(plan: LaunchPlan, stage: str) -> list[str]:
 
 def test_a_start_on_cgroup_v2() -> None:
     plan = plan_of(files={"/etc/hosts": "/d/hosts"})
-    assert plan.lists().clone == NEW
+    assert plan.lists().clone == NO_CLONE
     assert plan.shared_pid is False
     assert plan.cgroup == LiveGroup(unified="/cg/sampan/c")
     assert (
         "\n".join(lines(plan))
         == """\
 monitor: fsopen and fsmount devpts (ptmxmode=0666,mode=0620,gid=5,nosuid,noexec)
+monitor: mkdir /cg/sampan/c, open it to clone into
+monitor: clone3 with namespace flags 0x20000080
 stage1: mkdir /cg/sampan/c
 stage1: write '+memory' to /cg/cgroup.subtree_control
-stage1: bpf: attach a device filter of 12 rules to /cg/sampan/c
-stage1: open the cgroup to clone into
 stage1: write '0' to /proc/self/oom_score_adj
 stage1: fsopen overlay of 2 lower layers, upper /snap/upper
 stage1: open_tree clone of /d/hosts with submounts
+stage1: bpf: attach a device filter of 12 rules to /cg/sampan/c
+stage1: unshare with namespace flags 0x4c020000
 stage2: stay in the cgroup of its birth, unshare cgroup
 stage2: mount / recursively slave
 stage2: write to /proc/sys: net/ipv4/ip_unprivileged_port_start = '0', net/ipv4/ping_group_range = '0 2147483647'
@@ -193,20 +192,24 @@ def test_a_start_on_cgroup_v1_with_a_bit_of_everything() -> None:
     config = {"Tty": True, "User": "web", "WorkingDir": "/srv", "Domainname": "example.test"}
     plan = plan_of(host, config, Version1(), files={"/etc/hosts": "/d/hosts"}, init="/usr/bin/tini", attached=True)
     assert plan.descriptors == ("attach",)
-    assert of_stage(plan, "monitor")[1:] == ["open ptmx of the container's devpts, TIOCGPTPEER"]
+    assert of_stage(plan, "monitor")[1:] == [
+        "open ptmx of the container's devpts, TIOCGPTPEER",
+        "clone3 with namespace flags 0x20000080",
+    ]
     assert (
         "\n".join(of_stage(plan, "stage1"))
         == """\
 mkdir /cg/cpu,cpuacct/sampan/c
 mkdir /cg/pids/sampan/c
-write '67108864' to /cg/sampan/c/memory.max
-open the tasks files of 2 cgroups
 write '0' to /proc/self/oom_score_adj
 fsopen tmpfs, copy /usr/bin/tini to docker-init, make it read-only
 fsopen overlay of 2 lower layers, upper /snap/upper
 open_tree clone of /cg/cpu,cpuacct/sampan/c (ro,nosuid,nodev,noexec)
 open_tree clone of /cg/pids/sampan/c (ro,nosuid,nodev,noexec)
-open_tree clone of /d/hosts with submounts (ro)"""
+open_tree clone of /d/hosts with submounts (ro)
+write '67108864' to /cg/sampan/c/memory.max
+open the tasks files of 2 cgroups
+unshare with namespace flags 0x4c020000"""
     )
     stage2 = of_stage(plan, "stage2")
     assert stage2[0] == "write 0 to the tasks files of 2 cgroups, unshare cgroup"
@@ -249,7 +252,8 @@ def test_a_start_in_the_hosts_namespaces_without_pivot_root() -> None:
     host = {"NetworkMode": "host", "PidMode": "host", "IpcMode": "host", "UTSMode": "host"}
     bind = RootFilesystem("bind", (), "", "", "/snap/rootfs", "/d")
     plan = plan_of(host, driver=Version1(), root=bind, no_pivot=True)
-    assert plan.lists().clone == namespaces.CLONE_NEWNS | namespaces.CLONE_NEWTIME
+    assert of_stage(plan, "monitor")[-1] == f"clone3 with namespace flags {namespaces.CLONE_NEWTIME:#x}"
+    assert of_stage(plan, "stage1")[-1] == f"unshare with namespace flags {namespaces.CLONE_NEWNS:#x}"
     assert plan.shared_pid is True, "init is no pid 1: its end kills nobody else"
     assert "open_tree clone of /snap/rootfs" in of_stage(plan, "stage1")
     assert "open_tree clone of /dev/shm with submounts (nosuid,nodev,noexec)" in of_stage(plan, "stage1")
@@ -258,6 +262,26 @@ def test_a_start_in_the_hosts_namespaces_without_pivot_root() -> None:
     assert "mount --move the root over /, chroot" in stage2
     for absent in ("pivot_root, umount2 the old root (MNT_DETACH)", "netlink: set lo up", "sethostname box"):
         assert absent not in stage2, absent
+
+
+@pytest.mark.parametrize(
+    ("variant", "alone"),
+    [
+        ({}, True),
+        ({"host": {"PidMode": "host"}}, True),
+        ({"host": {"NetworkMode": "container:other"}, "joined": ("network",)}, True),
+        ({"host": {"PidMode": "container:other"}, "joined": ("pid",)}, False),
+        ({"alone": False}, False),
+    ],
+)
+def test_one_process_runs_both_lists_where_the_kernel_lets_it(variant: dict[str, Any], alone: bool) -> None:
+    """A pid namespace that is joined is for children; so there stage1 enters it and clones stage2."""
+    plan = plan_of(**variant)
+    assert (plan.lists().clone == NO_CLONE) is alone
+    assert any(isinstance(step, joining.CloneInit) for step in plan.monitor) is alone
+    assert any(isinstance(step, namespace_steps.Unshare) for step in plan.lists().stage1) is alone
+    if not alone:
+        assert "open the cgroup to clone into" in of_stage(plan, "stage1")
 
 
 def test_a_start_in_another_containers_namespaces() -> None:
@@ -294,7 +318,7 @@ VARIANTS: list[dict[str, Any]] = [
 def test_the_laws_of_the_child_side(variant: dict[str, Any]) -> None:
     lists = plan_of(**variant).lists()
     stage1, stage2 = ([type(step).__name__ for step in steps] for steps in (lists.stage1, lists.stage2))
-    # Everything that takes a path of the host is done in stage1, when init is not yet born.
+    # Everything that takes a path of the host is done in stage1, before init leaves the host's namespaces.
     assert not {"BuildOverlay", "CloneTree", "MakeCgroup", "WriteCgroup", "WriteFile", "SealedProgram"} & set(stage2)
     # The cgroup first, so that all that follows is charged to the container; propagation cut before the first mount.
     assert [name for name in stage2[:4] if name != "SetKernelParameters"][:3] == [
@@ -320,7 +344,10 @@ def test_the_laws_of_the_child_side(variant: dict[str, Any]) -> None:
         "ResetProcess",
         "Execute",
     ]
-    assert "MakeCgroup" not in stage1[stage1.index("OpenCgroups") :]
+    # In its cgroup it may be from its birth on, and is limited only when it is about to leave the host.
+    work = max(stage1.index(name) for name in ("BuildOverlay", "CloneTree") if name in stage1)
+    assert not {"FilterDevices", "OpenCgroups", "JoinNamespace"} & set(stage1[:work])
+    assert stage1[-1] == "Unshare"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -447,4 +474,4 @@ def test_every_step_describes_itself_in_one_line_and_survives_encoding(name: str
 def test_every_step_can_also_run() -> None:
     assert len(Step.kinds) > 30
     for name, kind in Step.kinds.items():
-        assert kind.run is not Step.run or name == "CloneInit", name
+        assert kind.run is not Step.run or name == "CloneSibling", name

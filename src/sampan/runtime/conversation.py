@@ -108,10 +108,9 @@ def _events(plan: protocol.LaunchPlan, answer: dict[str, Any]) -> list[Event]:
 
 def _text(plan: protocol.LaunchPlan, lists: protocol.Stages, at: dict[str, Any]) -> str:
     """The step that a report is about, in words."""
-    if at["stage"] == "clone":
-        return f"clone3 CLONE_PARENT with namespace flags {lists.clone:#x}"
-    steps = plan.monitor if at["stage"] == "monitor" else lists.stage1 if at["stage"] == "stage1" else lists.stage2
-    return str(steps[at["index"]].describe())
+    if at["stage"] == "monitor":
+        return str(plan.monitor[at["index"]].describe())
+    return lists.text_of(at["stage"], at["index"])
 
 
 def _send(control: Any, data: bytes, fds: list[int]) -> None:

@@ -72,7 +72,7 @@ def _launch(
             descriptors["console.socket"] = console.fileno()
         if path := ocispec.listener_of(container.config):
             descriptors["listener.socket"] = ocimake.connect(path, "linux.seccomp.listenerPath").detach()
-        launch.start(stages, descriptors, lambda _word: None)
+        launch.start(stages, (), descriptors, lambda _word: None)
     finally:
         os.close(pidfd)
     try:

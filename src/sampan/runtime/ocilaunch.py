@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.runtime.ocispawn import Stage
+    from sampan.steps.base import Step
 else:
     import _socket
 
@@ -31,13 +32,20 @@ class Launch:
         self._stage = stage
         self._control = stage.control
 
-    def start(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
+    def start(
+        self,
+        stages: protocol.Stages,
+        birth: tuple[Step, ...],
+        descriptors: dict[str, int],
+        met: Callable[[str], None],
+    ) -> None:
         """Run the plan until the program is executed, or waits for `start`. `met` is called for each meeting, before leave is given.
 
-        Raises `StartFailed`, and what `met` raises; nothing is left of the process then.
+        birth: as in `ocispawn.Stage.begin`. Raises `StartFailed`, and what `met` raises; nothing is left of the process then.
         """
         try:
-            self._converse(stages, descriptors, met)
+            self.pid = self._stage.begin(stages, birth, descriptors, self.debug is not None)
+            self._converse(stages, met)
         except BaseException:
             self._control.close()
             self.kill()
@@ -56,8 +64,7 @@ class Launch:
                 pass
         self.pid = 0
 
-    def _converse(self, stages: protocol.Stages, descriptors: dict[str, int], met: Callable[[str], None]) -> None:
-        self._stage.begin(stages, descriptors, self.debug is not None)
+    def _converse(self, stages: protocol.Stages, met: Callable[[str], None]) -> None:
         hearing = Hearing(stages, self.debug)
         waiting = ""
         for kind, body in _frames(self._control):
@@ -99,14 +106,8 @@ class Hearing:
         elif kind == protocol.FAILED:
             self._failed = said
         elif kind == protocol.DONE and self._debug is not None and self._stages is not None:
-            self._debug(f"{said['stage']} {self._text(said)}: ok, {said['seconds'] * 1e6:.0f} us")
-
-    def _text(self, said: dict[str, Any]) -> str:
-        assert self._stages is not None
-        if said["stage"] == "clone":
-            return f"clone3 CLONE_PARENT with namespace flags {self._stages.clone:#x}"
-        steps = self._stages.stage1 if said["stage"] == "stage1" else self._stages.stage2
-        return str(steps[said["index"]].describe())
+            text = self._stages.text_of(said["stage"], said["index"])
+            self._debug(f"{said['stage']} {text}: ok, {said['seconds'] * 1e6:.0f} us")
 
     def end(self) -> None:
         """The end of file: the execve if it was announced and did not fail. Raises `StartFailed`."""

@@ -68,6 +68,7 @@ class Maker:
     def __init__(self, wish: Wish, stage: Stage, log: Log) -> None:
         self.wish, self.log = wish, log
         self.launch = ocilaunch.Launch(stage, log.steps)
+        self._clones = stage.clones
         self.container: Container
         self.spec: dict[str, Any]
         self._driver: CgroupDriver
@@ -143,11 +144,12 @@ class Maker:
                 state=jsontext.dumps(state).decode("ascii"),
                 listener=ocispec.process_state(self.spec, state) if "listener.socket" in descriptors else "",
             ),
+            alone=self._clones,
         )
         for warning in plan.planmore().ignored_limits(self.spec["linux"]["resources"]):
             self.log.warning(warning)
-        stages = plan.make_stages(self.spec, facts, self._driver)
-        self.launch.start(stages, descriptors, self._met)
+        stages, birth = plan.make_stages(self.spec, facts, self._driver)
+        self.launch.start(stages, birth, descriptors, self._met)
 
     def _check_group(self, group: str) -> None:
         found = self._driver.processes(group)

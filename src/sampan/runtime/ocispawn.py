@@ -10,6 +10,7 @@ import os
 
 from sampan.errors import InvalidParameter, StartFailed, System
 from sampan.runtime import sealed
+from sampan.steps.base import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.shim.protocol import Stages
+    from sampan.steps.base import Step
 else:
     import _socket
 
@@ -32,8 +34,14 @@ class Stage:
         self.control: Any
         self.control, self._theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
 
-    def begin(self, lists: Stages, descriptors: dict[str, int], every: bool) -> None:
-        """Have it run the lists. descriptors: by the lists' names. every: it tells each step. Raises `StartFailed`."""
+    clones = False
+    """Whether it can be made by `CloneInit`, where the configuration allows that one process runs both lists."""
+
+    def begin(self, lists: Stages, birth: tuple[Step, ...], descriptors: dict[str, int], every: bool) -> int:
+        """Have it run the lists. birth: the steps that make a process for both lists. descriptors: by the lists' names. every: it tells each step.
+
+        The pid of the container's process, our child, if `birth` has made it; else 0, and it will be told. Raises `StartFailed`.
+        """
         raise NotImplementedError
 
     def __enter__(self) -> Stage:
@@ -60,21 +68,43 @@ class Stage:
 
 
 class Forked(Stage):
-    """Becomes a process when its lists are there: whatever they need is imported by then."""
+    """Becomes a process when its lists are there, and mostly the container's own: whatever they need is imported by then."""
 
-    def begin(self, lists: Stages, descriptors: dict[str, int], every: bool) -> None:
+    clones = True
+
+    def begin(self, lists: Stages, birth: tuple[Step, ...], descriptors: dict[str, int], every: bool) -> int:
         from sampan.kernel import process
         from sampan.shim import ocichild
 
-        try:
-            self.pid = process.fork()
-        except OSError as e:
-            raise StartFailed(f"cannot fork stage1: {os.strerror(e.errno or 0).lower()}") from None
-        if self.pid == 0:
+        ctx = Context()
+        if birth:
+            _run(birth, ctx)
+            pid = ctx.child
+        else:
+            try:
+                pid = self.pid = process.fork()
+            except OSError as e:
+                raise StartFailed(f"cannot fork stage1: {os.strerror(e.errno or 0).lower()}") from None
+        if pid == 0:
             # What the command does with signals is not for this process.
             process.default_signals()
-            ocichild.become(lists, descriptors, self._theirs.fileno(), self.preserved, every)
+            ocichild.become(lists, {**descriptors, **ctx.fds}, self._theirs.fileno(), self.preserved, every)
         self._theirs.close()
+        ctx.close("cgroup")
+        return ctx.child
+
+
+def _run(birth: tuple[Step, ...], ctx: Context) -> None:
+    """Run the steps that make the process, in it and here. Raises `StartFailed`."""
+    for step in birth:
+        try:
+            step.run(ctx)
+        except OSError as e:
+            reason = os.strerror(e.errno or 0).lower()
+            advice = step.advice(e.errno or 0)
+            raise StartFailed(
+                f"unable to start container process: {step.describe()}: {reason}" + (f" ({advice})" if advice else "")
+            ) from None
 
 
 class Spawned(Stage):
@@ -90,7 +120,7 @@ class Spawned(Stage):
         finally:
             self._theirs.close()
 
-    def begin(self, lists: Stages, descriptors: dict[str, int], every: bool) -> None:
+    def begin(self, lists: Stages, birth: tuple[Step, ...], descriptors: dict[str, int], every: bool) -> int:
         import _struct
 
         from sampan.shim import protocol
@@ -109,6 +139,7 @@ class Spawned(Stage):
                 self.control.sendall(data[sent:])
         except (BrokenPipeError, ConnectionResetError):
             raise StartFailed("stage1 ended before it had taken its plan (was it killed?)") from None
+        return 0
 
 
 def open_stage(count: int) -> Stage:

@@ -10,10 +10,9 @@ import os
 
 from sampan.kernel import cgroup, namespaces
 from sampan.oci import runtime as oci
-from sampan.runtime import defaults
-from sampan.runtime.resources import make_limits
-from sampan.shim.protocol import VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
-from sampan.steps import cgroups, changeroot, joining, mounts, process, sources, terminal
+from sampan.runtime import defaults, plancgroups
+from sampan.shim.protocol import NO_CLONE, VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
+from sampan.steps import changeroot, joining, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
 from sampan.structs import Struct
@@ -102,11 +101,13 @@ class Launching(Struct):
     filter: process.LoadFilter | None = None
     mode: Mode = Mode()
     keepers: tuple[tuple[str, ...], ...] = ()
+    alone: bool = True
+    """Whether the parent can clone init itself, where the configuration allows that."""
 
 
 def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> LaunchPlan:
     """Compose the lists. Raises what `driver` raises for limits that it cannot set."""
-    lists = make_stages(spec, facts, driver)
+    lists, birth = make_stages(spec, facts, driver)
     descriptors = [_descriptor(kind, spec) for kind in facts.joined]
     descriptors += [f"keeper.{number}" for number in range(len(facts.keepers))] + (["attach"] if facts.attached else [])
     descriptors += [f"{WAITING}{number}" for number in range(facts.waiting)]
@@ -116,7 +117,7 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         directory=facts.directory,
         start=facts.start,
         run_directory=facts.run_directory,
-        monitor=tuple(_monitor(spec)),
+        monitor=(*_monitor(spec), *birth),
         stages=lists.to_text(),
         descriptors=tuple(descriptors),
         log=facts.log,
@@ -124,7 +125,7 @@ def make_plan(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> L
         open_stdin=facts.open_stdin,
         stdin_once=facts.stdin_once,
         cgroup=driver.live(facts.group),
-        shared_pid=not lists.clone & namespaces.CLONE_NEWPID,
+        shared_pid=not _new_namespaces(spec) & namespaces.CLONE_NEWPID,
         reaper=facts.reaper,
         settles=facts.settles,
         temporary=facts.temporary,
@@ -142,13 +143,46 @@ def _descriptor(kind: str, spec: dict[str, Any]) -> str:
     return USER if kind == USER and user is not None and "path" not in user else f"ns.{kind}"
 
 
-def make_stages(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> Stages:
-    """The lists of stage1 and stage2 with the clone between them: all of a start that is not a monitor's."""
+def make_stages(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> tuple[Stages, tuple[Step, ...]]:
+    """The lists of stage1 and stage2 with what is between them, and the steps of the parent that make the process of both.
+
+    No such steps: two processes are needed, and stage1 clones stage2.
+    """
+    new = _new_namespaces(spec)
+    alone = facts.alone and _can_be_alone(spec, facts)
+    before, after = _stage1(spec, facts, driver, alone), tuple(_stage2(spec, facts, driver))
+    if not alone or any(step.forks for step in before):
+        if alone:
+            before = _stage1(spec, facts, driver, False)
+        if spec["linux"].get("timeOffsets"):
+            new &= ~namespaces.CLONE_NEWTIME  # made by stage1, for the clocks of one that has a process cannot be set
+        return Stages(tuple(before), new, after), ()
+    birth: list[Step] = []
+    if directory := driver.clone_directory(facts.group):
+        birth.append(joining.MakeBirthplace(directory))
+    birth.append(joining.CloneInit(new & _FOR_CHILDREN))
+    if own := new & ~_FOR_CHILDREN:
+        before.append(setup.Unshare(own))
+    return Stages(tuple(before), NO_CLONE, after), tuple(birth)
+
+
+_FOR_CHILDREN = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWTIME
+"""Namespaces that a process cannot make for itself (unshare(2))."""
+
+
+def _new_namespaces(spec: dict[str, Any]) -> int:
     own = [oci.namespace(spec, kind) for kind in CLONED]
-    clone = sum(namespaces.FLAGS[n["type"]] for n in own if n is not None and "path" not in n)
-    if spec["linux"].get("timeOffsets"):
-        clone &= ~namespaces.CLONE_NEWTIME  # made by stage1, for the clocks of one that has a process cannot be set
-    return Stages(tuple(_stage1(spec, facts, driver)), clone, tuple(_stage2(spec, facts, driver)))
+    return sum(namespaces.FLAGS[n["type"]] for n in own if n is not None and "path" not in n)
+
+
+def _can_be_alone(spec: dict[str, Any], facts: Launching) -> bool:
+    """Whether init can run stage1's list as well.
+
+    Not with a user namespace, which all others shall be made in; not where one is joined that only children are in then; not where clocks
+    are set, for which no process may be in the namespace yet.
+    """
+    user = oci.namespace(spec, "user")
+    return user is None and not {"pid", "time"} & set(facts.joined) and not spec["linux"].get("timeOffsets")
 
 
 # the monitor
@@ -170,10 +204,12 @@ def _monitor(spec: dict[str, Any]) -> list[Step]:
 # stage1: the host's view and privileges
 
 
-def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
+def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver, alone: bool) -> list[Step]:
     steps: list[Step] = []
     # Cgroups first: the container's own view of them, below, binds directories that have to exist.
-    steps += _make_cgroups(spec, facts, driver)
+    steps += plancgroups.make(facts.group, driver)
+    if not alone:
+        steps += plancgroups.limit(spec, facts, driver, alone)
     # /proc/self is this process', and what is set here goes over to init; there, /proc is the container's.
     steps += _oom_score(spec["process"], facts.mode)
     if facts.init:
@@ -188,13 +224,16 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         # Whose ids the mounts are given: the image's own files say it, and its root is there now.
         own = spec["process"]["user"]
         steps.append(process.FindUser(own["username"], tuple(own["additionalGroups"])))
-    if driver.version == "v2" and _has_own_groups(spec):
+    if driver.version == "v2" and plancgroups.has_own_groups(spec):
         steps += planmore().delegate(spec, driver.directories(facts.group)[0])
     for index, entry in enumerate(spec["mounts"]):
         steps += _detached(entry, index, facts, driver)
     if user is not None:
         # A device node cannot be made inside a user namespace: made here, they are attached there.
         steps += planmore().build_devices(_all_devices(spec), spec["linux"])
+    if alone:
+        # On v2 this process is in the group from its birth: it is limited when the host's work is done, and not while it opens the host's devices.
+        steps += plancgroups.limit(spec, facts, driver, alone)
     # Namespaces of others last, for each one takes away a part of the host's view; the user namespace takes the privileges for the others.
     for kind in facts.joined:
         if kind not in ("mount", "user"):
@@ -208,16 +247,6 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     return steps
 
 
-def _has_own_groups(spec: dict[str, Any]) -> bool:
-    """Whether the container sees its own group as the root of all, and may write there."""
-    own = oci.namespace(spec, "cgroup")
-    return (
-        own is not None
-        and "path" not in own
-        and any(e["type"] == "cgroup" and "ro" not in (e.get("options") or ()) for e in spec["mounts"])
-    )
-
-
 def planmore() -> Any:
     """The steps that no container of a plain `run` has, imported for the first that has one."""
     from sampan.runtime import planmore
@@ -229,35 +258,6 @@ def _oom_score(own: dict[str, Any], mode: Mode) -> list[Step]:
     if own.get("oomScoreAdj") is None:
         return []
     return [process.WriteFile("/proc/self/oom_score_adj", str(own["oomScoreAdj"]), required=mode.strict)]
-
-
-def _make_cgroups(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
-    group, resources = facts.group, spec["linux"].get("resources") or {}
-    limits = make_limits(resources)
-    steps: list[Step] = [cgroups.MakeCgroup(path) for path in driver.directories(group)]
-    for write in (*driver.prepare(group), *driver.limits(group, limits)):
-        steps.append(cgroups.WriteCgroup(write.path, write.value, write.required))
-    if facts.mode.strict:
-        steps += [
-            cgroups.WriteCgroup(write.path, write.value, write.required)
-            for write in planmore().more_limits(resources, group, driver)
-        ]
-    filtered = driver.device_program(group)
-    if filtered is not None and limits.devices:
-        rules = tuple((r.allow, r.type, r.major, r.minor, r.access) for r in limits.devices)
-        steps.append(cgroups.FilterDevices(filtered, rules))
-    return [*steps, _open_cgroups(group, driver, by_file=_joined_by_file(spec, driver))]
-
-
-def _joined_by_file(spec: dict[str, Any], driver: CgroupDriver) -> bool:
-    """Whether the container's group belongs to its user when init is made in a user namespace, which may not clone into it then."""
-    return driver.version == "v2" and oci.namespace(spec, "user") is not None and _has_own_groups(spec)
-
-
-def _open_cgroups(group: str, driver: CgroupDriver, beside: bool = False, by_file: bool = False) -> Step:
-    directory = driver.clone_directory(group) or ""
-    mount = directory.removesuffix(f"/{group}") if beside else ""
-    return joining.OpenCgroups(tuple(driver.join_files(group)), directory, mount, by_file)
 
 
 def root_steps(root: RootFilesystem) -> list[Step]:
@@ -324,7 +324,7 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     # rooted where its maker is.
     cgroup_namespace = oci.namespace(spec, "cgroup")
     new_cgroup_namespace = cgroup_namespace is not None and (not mode.strict or "path" not in cgroup_namespace)
-    joined = len(driver.join_files(facts.group)) + _joined_by_file(spec, driver)
+    joined = len(driver.join_files(facts.group)) + plancgroups.joined_by_file(spec, driver)
     steps.append(joining.JoinCgroups(joined, new_cgroup_namespace))
     # Before the first mount: nothing done from here on gets back to the host's mount namespace.
     steps.append(changeroot.SeparateMounts("slave"))
@@ -561,7 +561,7 @@ def make_exec_stages(
     joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
     stage1: list[Step] = [
         # The cgroups' files first: behind the setns they are the container's read-only view.
-        groups or _open_cgroups(group, driver, beside=True, by_file=by_file),
+        groups or plancgroups.open_cgroups(group, driver, beside=True, by_file=by_file),
         *_oom_score(own, mode),
         *(planmore().affinity(own, "initial") if mode.strict else ()),
         process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),

@@ -28,7 +28,7 @@ def main() -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     ctx = Context()
     ctx.fds = {"init": PIDFD, "stdin": null, "stdout": os.dup(1), "stderr": null}
-    outcome = launch.launch(text, ctx)
+    outcome = launch.finish(launch.begin(text, ctx))
     if outcome.failed is not None:
         os.write(2, launch.explain(outcome.failed).encode("utf-8", "replace"))
         os._exit(1)

@@ -1,4 +1,4 @@
-"""The monitor's side of making a process: fork stage1, hear what it and stage2 report, know the outcome."""
+"""The monitor's side of making a process: make stage1, hear what it and stage2 report, know the outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import select
 from sampan.kernel import process
 from sampan.kernel.libc import number_at
 from sampan.shim import protocol, stages
-from sampan.steps.base import Context
+from sampan.steps.base import Context, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _KILL_SECONDS = 2.0
 class Launching:
     """A process that is being made: stage1, the socket over which it and stage2 report, the place in memory at which stage2's pid appears.
 
-    Stage1 tells that pid too, and may be stopped or killed before it does: a stage2 that nobody reaps keeps its pid namespace,
+    No place: one process is both. Else stage1 tells that pid too, and may be stopped or killed before it does: a stage2 that nobody reaps keeps its pid namespace,
     and with it the container, from ending.
     """
 
@@ -47,7 +47,7 @@ class Launching:
     def kill(self) -> None:
         """End it, however far it is. It is still to be concluded, when it hangs up."""
         os.kill(self.child, 9)
-        if pid := self.stage2():
+        if self.place and (pid := self.stage2()):
             os.kill(pid, 9)
 
     def is_broken(self) -> bool:
@@ -57,11 +57,12 @@ class Launching:
 
     def stage2(self) -> int:
         """Its pid, 0 if there is none yet."""
-        return number_at(self.place)
+        return number_at(self.place) if self.place else self.child
 
     def close(self) -> None:
         self.status.close()
-        process.drop_place(self.place)
+        if self.place:
+            process.drop_place(self.place)
 
 
 class Outcome:
@@ -74,31 +75,26 @@ class Outcome:
         self.executing = False
 
 
-def launch(
-    text: str, ctx: Context, starting: bool = False, leave: Callable[[dict[str, Any]], None] | None = None
-) -> Outcome:
-    """Make a process of the container: returns when execve has worked or something has failed.
+def begin(
+    text: str, ctx: Context, starting: bool = False, watched: bool = False, clone: Step | None = None
+) -> Launching:
+    """Make stage1, and do not wait. `finish` or `conclude` does.
 
-    `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec. `leave` is
-    called with every BEGIN before its step runs, if the start is watched. After a failure no child is left. `ctx` keeps
-    the descriptors that the caller put there; those of the stages were opened in the children. One that is not watched
-    has `START_SECONDS`.
+    `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec; `watched`: each step waits for
+    leave. `clone` makes the process that runs both lists; without it stage1 is forked, and clones stage2. `ctx` keeps the
+    descriptors that the caller put there; those of the stages are opened in the children. Raises OSError.
     """
-    launching = begin(text, ctx, starting, leave is not None)
-    late = leave is None and not launching.is_over(START_SECONDS)
-    if late:
-        launching.kill()
-    return conclude(launching, leave, late)
-
-
-def begin(text: str, ctx: Context, starting: bool = False, watched: bool = False) -> Launching:
-    """The first half of `launch`, which does not wait."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    place = process.make_place()
+    place = 0 if clone is not None else process.make_place()
     try:
-        child = process.fork()
+        if clone is not None:
+            clone.run(ctx)
+            child = ctx.child
+        else:
+            child = process.fork()
     except OSError:
-        process.drop_place(place)
+        if place:
+            process.drop_place(place)
         raise
     if child == 0:
         ours.close()
@@ -110,28 +106,43 @@ def begin(text: str, ctx: Context, starting: bool = False, watched: bool = False
     return Launching(child, ours, place)
 
 
+def finish(launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None) -> Outcome:
+    """Wait until execve has worked or something has failed, after which no child is left.
+
+    `leave` is called with every BEGIN before its step runs, if the start is watched. One that is not has `START_SECONDS`.
+    """
+    late = leave is None and not launching.is_over(START_SECONDS)
+    if late:
+        launching.kill()
+    return conclude(launching, leave, late)
+
+
 def conclude(
     launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None, late: bool = False
 ) -> Outcome:
-    """The second half: wait for the end of the making, and know what came of it.
+    """Wait for the end of the making, and know what came of it.
 
     `late`: it was killed because it took too long. In uninterruptible sleep it may not die: it is left behind then.
     """
     outcome = Outcome()
+    alone = not launching.place
+    if alone:
+        outcome.pid = launching.child
     stuck = late and not launching.is_over(_KILL_SECONDS)
     if stuck:
         launching.status.setblocking(False)
-    _hear(launching.status, outcome, leave)
+    _hear(launching.status, outcome, leave, alone)
     outcome.pid = outcome.pid or launching.stage2()
     launching.close()
-    os.waitpid(launching.child, os.WNOHANG if stuck else 0)
+    if not alone:
+        os.waitpid(launching.child, os.WNOHANG if stuck else 0)
     if late:
-        outcome.failed = _late(outcome)
-    _conclude(outcome, os.WNOHANG if stuck else 0)
+        outcome.failed = _late(outcome, alone)
+    _conclude(outcome, os.WNOHANG if stuck else 0, alone)
     return outcome
 
 
-def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] | None) -> None:
+def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] | None, alone: bool) -> None:
     """Take in everything until execve or death closes the stages' end."""
     reader = protocol.Reader()
     held: list[dict[str, Any]] = []  # what stage2 announces before stage1 has said who it is
@@ -149,13 +160,13 @@ def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] |
             elif kind == protocol.LAST:
                 outcome.executing = True
         while leave and held and (outcome.pid or held[0]["stage"] != "stage2"):
-            leave(_by_our_pid(held.pop(0), outcome.pid))
+            leave(_by_our_pid(held.pop(0), outcome.pid, alone))
             try:
                 ours.send(protocol.frame(protocol.GO))
             except BrokenPipeError:
                 pass  # it was killed while it waited
     for said in (*outcome.done, *((outcome.failed,) if outcome.failed else ())):
-        _by_our_pid(said, outcome.pid)
+        _by_our_pid(said, outcome.pid, alone)
 
 
 def _receive(ours: Any, watched: bool) -> bytes:
@@ -166,17 +177,17 @@ def _receive(ours: Any, watched: bool) -> bytes:
         return b""  # a stage was killed before it had read our GO; or there is no end, for it does not die
 
 
-def _by_our_pid(said: dict[str, Any], init: int) -> dict[str, Any]:
-    """stage2 knows itself by its number in the container: give it the one by which others know it."""
-    if said["stage"] == "stage2":
+def _by_our_pid(said: dict[str, Any], init: int, alone: bool) -> dict[str, Any]:
+    """Init knows itself by its number in the container: give it the one by which others know it."""
+    if alone or said["stage"] == "stage2":
         said["pid"] = init
     return said
 
 
-def _conclude(outcome: Outcome, options: int = 0) -> None:
+def _conclude(outcome: Outcome, options: int, alone: bool) -> None:
     """Find out whether the end of file was an execve or a death on the way; reap what is left of a failure."""
     if outcome.failed is None and not (outcome.pid and outcome.executing):
-        outcome.failed = _died(outcome)
+        outcome.failed = _died(outcome, alone)
     if outcome.failed is not None and outcome.pid:
         try:
             os.kill(outcome.pid, 9)
@@ -185,9 +196,9 @@ def _conclude(outcome: Outcome, options: int = 0) -> None:
             pass  # it was reaped with its own report
 
 
-def _late(outcome: Outcome) -> dict[str, Any]:
+def _late(outcome: Outcome, alone: bool) -> dict[str, Any]:
     """A stage that was killed because it went on no more: in which step."""
-    failed = _died(outcome)
+    failed = _died(outcome, alone)
     where = f"{failed['step']} of {failed['stage']}"
     return {
         **failed,
@@ -196,9 +207,13 @@ def _late(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _died(outcome: Outcome) -> dict[str, Any]:
+def _died(outcome: Outcome, alone: bool) -> dict[str, Any]:
     """A stage that was killed in the middle (by the out-of-memory killer, by hand): in which step."""
-    stage = "stage2" if outcome.pid else "stage1"
+    if alone:
+        # Where the list of stage1 ends only the child knows: before the first report of stage2 it may be in either.
+        stage = "stage2" if any(d["stage"] == "stage2" for d in outcome.done) else "stage1"
+    else:
+        stage = "stage2" if outcome.pid else "stage1"
     index = sum(1 for d in outcome.done if d["stage"] == stage)
     return {
         "stage": stage,

@@ -28,11 +28,15 @@ from sampan.shim.logs import JsonFile, Log
 from sampan.shim.spill import Spill
 from sampan.shim.streams import Client, Loop, Session
 from sampan.steps.base import Context, Step
+from sampan.steps.joining import CloneInit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
     from sampan.shim.compressor import Compressor
     from sampan.shim.health import Prober
@@ -142,12 +146,22 @@ class Monitor:
             self._load_prober()
             self._watch_keepers()
             self.ctx.fds["start"] = _hold(plan.start)
-            leave = self._ask_leave if plan.watched else None
-            launched = launch.launch(plan.stages, self.ctx, True, leave)
-            seal.seal()  # stage1 sealed itself; from here on nothing is imported in this process either
-            launched.done = outcome.done + launched.done
-            return launched
+            outcome = self._launch_init(outcome)
+            seal.seal()  # the child sealed itself; from here on nothing is imported in this process either
         return outcome
+
+    def _launch_init(self, outcome: launch.Outcome) -> launch.Outcome:
+        """By the last of our own steps, if that clones init, for which all must be ready that it inherits; else by a fork."""
+        plan, last = self.plan, len(self.plan.monitor) - 1
+        launching = self._own_step(last, outcome, self._begin) if _clones(plan) else self._begin(None)
+        if launching is None:
+            return outcome
+        launched = launch.finish(launching, self._ask_leave if plan.watched else None)
+        launched.done = outcome.done + launched.done
+        return launched
+
+    def _begin(self, clone: Step | None) -> launch.Launching:
+        return launch.begin(self.plan.stages, self.ctx, True, self.plan.watched, clone)
 
     def _open_log(self) -> None:
         """The log's driver. Before the seal, and not in `boot`: what few containers have is imported for those."""
@@ -199,20 +213,28 @@ class Monitor:
         attempt(lambda: write_whole(f"{self.plan.run_directory}/health.json", document, sync=False))
 
     def _own_steps(self) -> launch.Outcome:
-        """The steps whose results this process keeps: the devpts and the pty."""
+        """The steps whose results this process keeps: the devpts and the pty; where init is to be born."""
         outcome = launch.Outcome()
-        for index, step in enumerate(self.plan.monitor):
-            if self.plan.watched:
-                self._ask_leave({"stage": "monitor", "index": index, "pid": os.getpid()})
-            begun = time.perf_counter()
-            try:
-                step.run(self.ctx)
-            except Exception as e:
-                outcome.failed = stages.failure("monitor", index, step, e)
+        for index in range(len(self.plan.monitor) - _clones(self.plan)):
+            self._own_step(index, outcome, lambda step: step.run(self.ctx))
+            if outcome.failed is not None:
                 break
-            seconds = time.perf_counter() - begun
-            outcome.done.append({"stage": "monitor", "index": index, "pid": os.getpid(), "seconds": seconds})
         return outcome
+
+    def _own_step(self, index: int, outcome: launch.Outcome, run: Callable[[Step], T]) -> T | None:
+        """One of them, recorded in `outcome`: what `run` gives, None if it failed."""
+        step = self.plan.monitor[index]
+        if self.plan.watched:
+            self._ask_leave({"stage": "monitor", "index": index, "pid": os.getpid()})
+        begun = time.perf_counter()
+        try:
+            result = run(step)
+        except Exception as e:
+            outcome.failed = stages.failure("monitor", index, step, e)
+            return None
+        seconds = time.perf_counter() - begun
+        outcome.done.append({"stage": "monitor", "index": index, "pid": os.getpid(), "seconds": seconds})
+        return result
 
     def _ask_leave(self, begun: dict[str, Any]) -> None:
         """Announce a step to the launcher and wait until it lets us go on; a launcher that is gone lets us."""
@@ -503,6 +525,11 @@ def _hold(directory: str) -> int:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(fd, fcntl.LOCK_EX)  # somebody may be asking whether it is held, for a moment
     return fd
+
+
+def _clones(plan: protocol.LaunchPlan) -> bool:
+    """Whether one process runs both lists, cloned by the last of the monitor's steps."""
+    return bool(plan.monitor) and isinstance(plan.monitor[-1], CloneInit)
 
 
 def _reserve() -> int:

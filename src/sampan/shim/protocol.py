@@ -3,8 +3,8 @@
     launcher (command, library, server)            monitor                stage1 / stage2 (= init)
        | posix_spawn ------------------------------> boots, waits (or is forked by a zygote, and says READY)
        | PLAN + descriptors -----------------------> runs its steps
-       |                                              | fork ---------------> stage1: host's privileges
-       |                                              |                       clone3(CLONE_PARENT) -> stage2
+       |                                              | clone3 -------------> stage1: host's privileges; then stage2
+       |                                              |  or fork -----------> stage1, clone3(CLONE_PARENT) -> stage2
        |                                              |<- INIT pid ---------- stage1, exits
        |                                              |<- DONE a step each -- stage1, stage2
        |                                              |<- FAILED ------------ whichever failed, exits
@@ -23,9 +23,9 @@
        |<- STDOUT data, STDERR data
        |<- EXIT, then end of file
 
-    OCI mode: no monitor. The command itself starts stage1, from a fresh interpreter, and hears it and stage2:
+    OCI mode: no monitor. The command itself makes stage1, by a clone or from a fresh interpreter, and hears it and stage2:
        command (create, run, exec)                  stage1 / stage2
-       | posix_spawn ------------------------------> boots, waits
+       | clone3, fork, or posix_spawn -------------> boots, waits
        | PLAN + descriptors -----------------------> runs its steps; INIT, FAILED, LAST, end of file as above
        |<- MEET "environment" ---------------------- stage2, its mounts made: the runtime's hooks are due; waits for GO
        |<- MEET "created" -------------------------- stage2, with nothing left but its program; waits for GO, then for `start`
@@ -88,8 +88,11 @@ class ProtocolError(Exception):
     """The peer sent what is not in the table, or stopped in the middle of a frame."""
 
 
+NO_CLONE = -1
+
+
 class Stages(Struct):
-    """The lists of the two short-lived processes, and the namespace flags of the clone between them.
+    """The lists of stage1 and stage2, and the namespace flags of the clone between them; `NO_CLONE` where one process runs both.
 
     They travel as a text inside a plan, and only the child that runs them reads it: what a monitor does not decode it
     does not keep in memory for the life of its container.
@@ -98,6 +101,12 @@ class Stages(Struct):
     stage1: tuple[base.Step, ...]
     clone: int
     stage2: tuple[base.Step, ...]
+
+    def text_of(self, stage: str, index: int) -> str:
+        """A step in words. stage: as reports name it, "clone" for what is between the lists."""
+        if stage == "clone":
+            return f"clone3 CLONE_PARENT with namespace flags {self.clone:#x}"
+        return (self.stage1 if stage == "stage1" else self.stage2)[index].describe()
 
     def to_text(self) -> str:
         lists = {"stage1": base.encode(self.stage1), "clone": self.clone, "stage2": base.encode(self.stage2)}

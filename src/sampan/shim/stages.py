@@ -1,17 +1,23 @@
-"""stage1 and stage2: the short-lived children that build a container and become its init, or an exec's process.
+"""stage1 and stage2: how a container is built, by the process that becomes its init, and how an exec's process comes in.
 
-    monitor --fork--> stage1   has the host's view and privileges: makes cgroups, builds every mount detached,
-                       |       joins namespaces that exist; clones stage2; ends
-                       '--clone3(CLONE_PARENT, new namespaces)--> stage2   attaches the mounts, changes root, drops
-                                                                   privileges, execve: a child of the monitor
+    stage1   with the host's view and privileges: makes cgroups, builds every mount detached, joins namespaces that exist
+    stage2   in the new ones: attaches the mounts, changes root, drops privileges, execve
 
-Both run the plan's steps in order, decide nothing, and report to the monitor over one socket that execve closes. They
+A plain start needs one process for both:
+
+    monitor --clone3(new pid and time namespaces, into its cgroup)--> stage1, unshare(the other namespaces), stage2
+
+Where the kernel gives a namespace only to children of whoever has entered another one (a user namespace, a pid namespace that is joined, clocks
+with offsets), and for every exec, whose process nobody in the container is to see before it has left the host, there are two:
+
+    monitor --fork--> stage1 --clone3(CLONE_PARENT, new namespaces)--> stage2, a child of the monitor; stage1 ends
+
+They run the plan's steps in order, decide nothing, and report to the monitor over one socket that execve closes. They
 never return to their caller, never raise, and end by `os._exit`: nothing of the monitor's may run twice.
 """
 
 from __future__ import annotations
 
-import errno as errno_names
 import os
 import time
 
@@ -19,6 +25,7 @@ from sampan.kernel import process
 from sampan.kernel.libc import KernelError
 from sampan.shim import protocol, seal
 from sampan.steps.base import Context, Step, StepError
+from sampan.steps.joining import CloneSibling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +123,7 @@ def load_start(text: str) -> None:
 
 
 def stage1(text: str, ctx: Context, report: Reporter, starting: bool) -> NoReturn:
-    """Run the host's side, clone init, tell its pid, and end. `text` is the plan's `Stages`; `starting`, and no exec."""
+    """Run the host's side; go on as stage2, or clone it, tell its pid, and end. `text` is the plan's `Stages`; `starting`, and no exec."""
     try:
         if starting:
             load_start(text)
@@ -130,6 +137,8 @@ def host_side(lists: protocol.Stages, ctx: Context, report: Reporter) -> NoRetur
     status = 1
     try:
         if run_steps("stage1", lists.stage1, ctx, report):
+            if lists.clone == protocol.NO_CLONE:
+                stage2(lists.stage2, ctx, report)
             pid = _clone(lists.clone, ctx, report)
             if pid == 0:
                 stage2(lists.stage2, ctx, report)
@@ -140,22 +149,6 @@ def host_side(lists: protocol.Stages, ctx: Context, report: Reporter) -> NoRetur
         os._exit(status)
 
 
-class CloneInit(Step):
-    """The step between stage1's and stage2's: not in a plan's lists, but named and described like the others."""
-
-    flags: int
-
-    def describe(self) -> str:
-        return f"clone3 CLONE_PARENT with namespace flags {self.flags:#x}"
-
-    def advice(self, errno: int) -> str:
-        if errno == errno_names.ENOSPC:
-            return "too many namespaces: raise /proc/sys/user/max_*_namespaces, or end some containers"
-        if errno == errno_names.EAGAIN:
-            return "too many processes: the pids limit of a cgroup above, or ulimit -u, is reached"
-        return super().advice(errno)
-
-
 def _clone(flags: int, ctx: Context, report: Reporter) -> int:
     """The pid of stage2, 0 in it, -1 after a failure that was reported."""
     begun = time.perf_counter()
@@ -163,7 +156,7 @@ def _clone(flags: int, ctx: Context, report: Reporter) -> int:
     try:
         pid = process.clone3(flags | process.CLONE_PARENT, ctx.fds.get("cgroup", -1), report.place)
     except KernelError as e:
-        report.failed("clone", 0, CloneInit(flags), time.perf_counter() - begun, e)
+        report.failed("clone", 0, CloneSibling(flags), time.perf_counter() - begun, e)
         return -1
     if pid:
         report.done("clone", 0, time.perf_counter() - begun)

@@ -29,6 +29,8 @@ class Context:
         self.groups: list[int] = []
         self.home = ""
         self.working_directory_set = False
+        self.child = 0
+        """Of `CloneInit`: 0 in init itself, else init's pid."""
         self.host_pid = 0
         """Of the process that these steps make, as the host counts; known after a meeting."""
 
@@ -69,6 +71,8 @@ class Step(Struct):
     """Base of all steps. Sub-classes are found by their name when a plan arrives as data."""
 
     kinds: ClassVar[dict[str, type[Step]]] = {}
+    forks: ClassVar[bool] = False
+    """Whether it makes a process and names it to the host's /proc: not to be run by one that is in a pid namespace of its own."""
     final: ClassVar[bool] = False
     """Whether nothing is said of its success: from here on the program's own filter may forbid to write (`shim.stages`)."""
 

@@ -19,6 +19,8 @@ class MakeUserNamespace(Step):
     The maps are lines of uid_map and gid_map: id inside, id outside, length (user_namespaces(7)).
     """
 
+    forks = True
+
     name: str
     uid_map: str
     gid_map: str

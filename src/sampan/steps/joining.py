@@ -1,11 +1,61 @@
-"""Steps that move a process into the container's cgroups, of a start and of an exec."""
+"""Steps by which a process comes into being and into the container's cgroups, of a start and of an exec."""
 
 from __future__ import annotations
 
+import errno as errno_names
 import os
 
-from sampan.kernel import cgroupfs, namespaces
+from sampan.kernel import cgroupfs, namespaces, process
 from sampan.steps.base import Context, Step
+
+
+def advice_on_namespaces(errno: int) -> str:
+    """What can be done where namespaces, or a process in them, cannot be made; "" where that is not known."""
+    if errno == errno_names.ENOSPC:
+        return "too many namespaces: raise /proc/sys/user/max_*_namespaces, or end some containers"
+    if errno == errno_names.EAGAIN:
+        return "too many processes: the pids limit of a cgroup above, or ulimit -u, is reached"
+    return ""
+
+
+class MakeBirthplace(Step):
+    """Make the cgroup2 directory that init is to be born in, and open it: who is born there need not be moved (docs/adr/0003)."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"mkdir {self.path}, open it to clone into"
+
+    def run(self, ctx: Context) -> None:
+        cgroupfs.make_directory(self.path)
+        ctx.put("cgroup", os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+class CloneInit(Step):
+    """Make the process that runs both lists and becomes the program, with the namespaces that only a child gets (pid, time): flags."""
+
+    flags: int
+
+    def describe(self) -> str:
+        return f"clone3 with namespace flags {self.flags:#x}"
+
+    def run(self, ctx: Context) -> None:
+        ctx.child = process.clone3(self.flags, ctx.fds.get("cgroup", -1))
+
+    def advice(self, errno: int) -> str:
+        return advice_on_namespaces(errno) or super().advice(errno)
+
+
+class CloneSibling(Step):
+    """The step between stage1's list and stage2's where two processes run them: not in a list, but described like the others."""
+
+    flags: int
+
+    def describe(self) -> str:
+        return f"clone3 CLONE_PARENT with namespace flags {self.flags:#x}"
+
+    def advice(self, errno: int) -> str:
+        return advice_on_namespaces(errno) or super().advice(errno)
 
 
 class OpenCgroups(Step):

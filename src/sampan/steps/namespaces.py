@@ -8,6 +8,7 @@ import os
 from sampan.kernel import loopback, mount, namespaces, paths, process
 from sampan.kernel.libc import KernelError, kernel_version
 from sampan.steps.base import Context, Step, StepError
+from sampan.steps.joining import advice_on_namespaces
 
 INIT_NAME = "docker-init"
 """What process 1 is called with --init, as with Docker."""
@@ -27,6 +28,21 @@ class JoinNamespace(Step):
     def run(self, ctx: Context) -> None:
         namespaces.setns(ctx.fds[self.name], namespaces.FLAGS[self.kind])
         ctx.close(self.name)
+
+
+class Unshare(Step):
+    """Leave the host's namespaces for new ones, of the kinds that a process can leave by itself."""
+
+    flags: int
+
+    def describe(self) -> str:
+        return f"unshare with namespace flags {self.flags:#x}"
+
+    def run(self, ctx: Context) -> None:
+        namespaces.unshare(self.flags)
+
+    def advice(self, errno: int) -> str:
+        return advice_on_namespaces(errno) or super().advice(errno)
 
 
 class PrivateProgram(Step):
