@@ -83,10 +83,15 @@ def by_machine(x86_64: int, generic: int) -> int:
     return x86_64 if _MACHINE == "x86_64" else generic
 
 
+_version: list[tuple[int, int]] = []
+
+
 def kernel_version() -> tuple[int, int]:
-    """Major and minor number of the running kernel (uname(2))."""
-    major, minor, *_ = os.uname().release.split(".")
-    return int(major), int("".join(c for c in minor if c.isdigit()))
+    """Major and minor number of the running kernel (uname(2)), which stays what it is: steps ask by the dozen."""
+    if not _version:
+        major, minor, *_ = os.uname().release.split(".")
+        _version.append((int(major), int("".join(c for c in minor if c.isdigit()))))
+    return _version[0]
 
 
 class KernelError(OSError):
@@ -128,13 +133,18 @@ def number_at(where: int) -> int:
     return _Long.from_address(where).value
 
 
+def put_number(where: int, number: int) -> None:
+    """The same, written."""
+    _Long.from_address(where).value = number
+
+
 def syscall(number: int, *args: Any) -> int:
     """Make the system call `number`: what it returned, and the errno is `last_errno`.
 
     Integers are passed as longs, so that a negative descriptor stays one; bytes and buffers as pointers to them; None as
     the null pointer.
     """
-    result: int = _syscall(_Long(number), *(_Long(a) if isinstance(a, int) else a for a in args))
+    result: int = _syscall(_Long(number), *[_Long(a) if isinstance(a, int) else a for a in args])
     return result
 
 

@@ -91,10 +91,32 @@ def makedirs_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, uid: in
     except KernelError as e:
         if e.errno != errno.ENOENT:
             raise
+    made = _make_last(root_fd, path, mode, uid, gid)
+    if made >= 0:
+        return made
     # `real` is a path without links, "." and "..": whatever is opened by it is opened with links refused, so
     # a directory that is swapped for a link under our hands makes an error and never a directory elsewhere.
     real = _follow(path, lambda parents, name: _enter_or_make(root_fd, parents, name, mode, uid, gid))
     return open_in_root(root_fd, b"/".join(real), os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+
+
+def _make_last(root_fd: int, path: str | bytes, mode: int, uid: int, gid: int) -> int:
+    """Make the directory if its last component alone is missing and no link is on the way, as it mostly is: -1 if it is not so."""
+    *parents, name = split(path)
+    if name == b"..":
+        return -1
+    try:
+        parent = open_in_root(root_fd, b"/".join(parents), os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+    except KernelError as e:
+        if e.errno in (errno.ENOENT, errno.ELOOP):
+            return -1
+        raise
+    try:
+        if not _make_in(parent, name, mode, uid, gid):
+            return -1  # a link that leads to nothing, or somebody was faster
+        return open_in_root(parent, name, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+    finally:
+        os.close(parent)
 
 
 def resolve_in_root(root_fd: int, path: str | bytes) -> bytes:
@@ -169,19 +191,25 @@ def _enter_or_make(root_fd: int, parents: Sequence[bytes], name: bytes, mode: in
 def _make_directory(root_fd: int, parent: bytes, name: bytes, mode: int, uid: int, gid: int) -> None:
     parent_fd = open_in_root(root_fd, parent, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
     try:
-        try:
-            os.mkdir(name, mode, dir_fd=parent_fd)
-        except FileExistsError:
-            return  # Somebody else made it; if it is a link by now, the next step refuses it.
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-        try:
-            if uid or gid:
-                os.fchown(fd, uid, gid)
-            os.fchmod(fd, mode)  # Past the umask, and after chown, which clears set-id bits.
-        finally:
-            os.close(fd)
+        _make_in(parent_fd, name, mode, uid, gid)
     finally:
         os.close(parent_fd)
+
+
+def _make_in(parent: int, name: bytes, mode: int, uid: int, gid: int) -> bool:
+    """Make a directory in another one; False if something is there: if it is a link, the next step refuses or follows it."""
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if uid or gid:
+            os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)  # Past the umask, and after chown, which clears set-id bits.
+    finally:
+        os.close(fd)
+    return True
 
 
 def encode(path: str | bytes) -> bytes:

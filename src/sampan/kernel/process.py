@@ -38,7 +38,7 @@ _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
 _CLOSE_RANGE_CLOEXEC = 4
 _PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_ANONYMOUS = 1, 2, 1, 32
-_PLACE_SIZE = 4096
+_PLACE_SIZE = 8192
 
 # struct clone_args of clone3(2), up to `cgroup` (Linux 5.7): flags, pidfd, child_tid, parent_tid, exit_signal, stack,
 # stack_size, tls, set_tid, set_tid_size, cgroup
@@ -67,9 +67,10 @@ def clone3(flags: int, cgroup_fd: int = -1, place: int = 0) -> int:
 
 
 def make_place() -> int:
-    """The address of a number that this process shares with those that it forks from now on (mmap(2)); 0 at first.
+    """The address of 1024 numbers that this process shares with those that it forks from now on (mmap(2)); 0 at first.
 
-    For `clone3` in one of them: who made the place knows of the child even if the one between them is stopped, or killed.
+    The first is for `clone3` in one of them: who made the place knows of the child even if the one between them is stopped, or killed. The others
+    are the caller's (`libc.put_number`): what a process has written there outlives it, and costs no system call.
     """
     flags = _MAP_SHARED | _MAP_ANONYMOUS
     return raw(_SYS_MMAP, "mmap", "", 0, _PLACE_SIZE, _PROT_READ | _PROT_WRITE, flags, -1, 0)

@@ -25,14 +25,15 @@ _KILL_SECONDS = 2.0
 class Launching:
     """A process that is being made: stage1, the socket over which it and stage2 report, the place in memory at which stage2's pid appears.
 
-    No place: one process is both. Else stage1 tells that pid too, and may be stopped or killed before it does: a stage2 that nobody reaps keeps its pid namespace,
+    `alone`: one process is both. Else stage1 tells that pid too, and may be stopped or killed before it does: a stage2 that nobody reaps keeps its pid namespace,
     and with it the container, from ending.
     """
 
-    def __init__(self, child: int, status: Any, place: int) -> None:
+    def __init__(self, child: int, status: Any, place: int, alone: bool) -> None:
         self.child = child
         self.status = status
         self.place = place
+        self.alone = alone
 
     def fileno(self) -> int:
         """For those who poll: it hangs up when execve has worked or something has failed. `conclude` waits for nothing then."""
@@ -47,7 +48,7 @@ class Launching:
     def kill(self) -> None:
         """End it, however far it is. It is still to be concluded, when it hangs up."""
         os.kill(self.child, 9)
-        if self.place and (pid := self.stage2()):
+        if not self.alone and (pid := self.stage2()):
             os.kill(pid, 9)
 
     def is_broken(self) -> bool:
@@ -57,12 +58,24 @@ class Launching:
 
     def stage2(self) -> int:
         """Its pid, 0 if there is none yet."""
-        return number_at(self.place) if self.place else self.child
+        return self.child if self.alone else number_at(self.place)
+
+    def done(self, init: int) -> list[dict[str, Any]]:
+        """The steps that were done. init: the pid of stage2."""
+        return [
+            {"stage": stage, "index": index, "pid": init if stage == "stage2" else self.child, "seconds": seconds}
+            for stage in ("stage1", "clone", "stage2")
+            for index, seconds in enumerate(self._times(stage))
+        ]
+
+    def _times(self, stage: str) -> list[float]:
+        times, most = protocol.PLACES[stage]
+        count = number_at(self.place + times - 8)
+        return [number_at(self.place + times + 8 * i) / 1e9 if i < most else 0.0 for i in range(count)]
 
     def close(self) -> None:
         self.status.close()
-        if self.place:
-            process.drop_place(self.place)
+        process.drop_place(self.place)
 
 
 class Outcome:
@@ -85,7 +98,7 @@ def begin(
     descriptors that the caller put there; those of the stages are opened in the children. Raises OSError.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    place = 0 if clone is not None else process.make_place()
+    place = process.make_place()
     try:
         if clone is not None:
             clone.run(ctx)
@@ -93,8 +106,7 @@ def begin(
         else:
             child = process.fork()
     except OSError:
-        if place:
-            process.drop_place(place)
+        process.drop_place(place)
         raise
     if child == 0:
         ours.close()
@@ -103,7 +115,7 @@ def begin(
         process.close_all_but([0, 1, 2, *ctx.fds.values()])
         stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched, place), starting)
     theirs.close()
-    return Launching(child, ours, place)
+    return Launching(child, ours, place, clone is not None)
 
 
 def finish(launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None) -> Outcome:
@@ -125,7 +137,7 @@ def conclude(
     `late`: it was killed because it took too long. In uninterruptible sleep it may not die: it is left behind then.
     """
     outcome = Outcome()
-    alone = not launching.place
+    alone = launching.alone
     if alone:
         outcome.pid = launching.child
     stuck = late and not launching.is_over(_KILL_SECONDS)
@@ -133,6 +145,7 @@ def conclude(
         launching.status.setblocking(False)
     _hear(launching.status, outcome, leave, alone)
     outcome.pid = outcome.pid or launching.stage2()
+    outcome.done = launching.done(outcome.pid)
     launching.close()
     if not alone:
         os.waitpid(launching.child, os.WNOHANG if stuck else 0)
@@ -151,8 +164,6 @@ def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] |
             said = protocol.loads(body)
             if kind == protocol.BEGIN:
                 held.append(said)
-            elif kind == protocol.DONE:
-                outcome.done.append(said)
             elif kind == protocol.FAILED:
                 outcome.failed = said
             elif kind == protocol.INIT:
@@ -165,8 +176,8 @@ def _hear(ours: Any, outcome: Outcome, leave: Callable[[dict[str, Any]], None] |
                 ours.send(protocol.frame(protocol.GO))
             except BrokenPipeError:
                 pass  # it was killed while it waited
-    for said in (*outcome.done, *((outcome.failed,) if outcome.failed else ())):
-        _by_our_pid(said, outcome.pid, alone)
+    if outcome.failed:
+        _by_our_pid(outcome.failed, outcome.pid, alone)
 
 
 def _receive(ours: Any, watched: bool) -> bytes:

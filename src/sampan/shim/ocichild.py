@@ -22,7 +22,8 @@ class Quiet(stages.Reporter):
 
     def done(self, stage: str, index: int, seconds: float) -> None:
         if self._every:
-            super().done(stage, index, seconds)
+            report = protocol.message(protocol.DONE, stage=stage, index=index, pid=os.getpid(), seconds=seconds)
+            os.write(self.fd, report)
 
 
 class Meeting(Context):

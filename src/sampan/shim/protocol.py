@@ -6,7 +6,7 @@
        |                                              | clone3 -------------> stage1: host's privileges; then stage2
        |                                              |  or fork -----------> stage1, clone3(CLONE_PARENT) -> stage2
        |                                              |<- INIT pid ---------- stage1, exits
-       |                                              |<- DONE a step each -- stage1, stage2
+       |                                              |   (what is done: notes in shared memory, PLACES)
        |                                              |<- FAILED ------------ whichever failed, exits
        |                                              |<- LAST -------------- stage2: what follows is the execve
        |                                              |<- end of file ------- execve worked (close-on-exec)
@@ -26,7 +26,7 @@
     OCI mode: no monitor. The command itself makes stage1, by a clone or from a fresh interpreter, and hears it and stage2:
        command (create, run, exec)                  stage1 / stage2
        | clone3, fork, or posix_spawn -------------> boots, waits
-       | PLAN + descriptors -----------------------> runs its steps; INIT, FAILED, LAST, end of file as above
+       | PLAN + descriptors -----------------------> runs its steps; INIT, FAILED, LAST, end of file as above; with --debug DONE a step each
        |<- MEET "environment" ---------------------- stage2, its mounts made: the runtime's hooks are due; waits for GO
        |<- MEET "created" -------------------------- stage2, with nothing left but its program; waits for GO, then for `start`
        command (start), over start.sock             stage2
@@ -89,6 +89,9 @@ class ProtocolError(Exception):
 
 
 NO_CLONE = -1
+PLACES = {"clone": (16, 1), "stage1": (32, 480), "stage2": (32 + 8 * 481, 480)}
+"""Where each list notes what it has done, in memory that the stages share with the monitor: how many steps, as a number, then, from this offset
+on, the nanoseconds of so many of them, eight bytes each. Before the first is the place of stage2's pid."""
 
 
 class Stages(Struct):
