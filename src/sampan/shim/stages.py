@@ -18,6 +18,7 @@ never return to their caller, never raise, and end by `os._exit`: nothing of the
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 
@@ -128,6 +129,7 @@ def load_start(text: str) -> None:
 
 def stage1(text: str, ctx: Context, report: Reporter, starting: bool) -> NoReturn:
     """Run the host's side; go on as stage2, or clone it, tell its pid, and end. `text` is the plan's `Stages`; `starting`, and no exec."""
+    gc.disable()  # it is gone before there is garbage, and a collection writes to pages that are the monitor's too
     try:
         if starting:
             load_start(text)

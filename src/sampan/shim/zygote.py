@@ -43,7 +43,7 @@ seal.forget_documentation()
 from sampan.kernel import devicefilter, files, process, surroundings  # noqa: F401
 
 seal.forget_documentation()
-from sampan.shim import compressor, health, keeperwatch, locallog, protocol  # noqa: F401
+from sampan.shim import compressor, health, keeperwatch, locallog, protocol, rehearsal  # noqa: F401
 
 seal.forget_documentation()
 from sampan.steps import cgroups, changeroot, ids, moremounts, mounts, namespaces, sources  # noqa: F401
@@ -78,6 +78,7 @@ class Zygote:
         self._kept = 0.0
         self._used = time.monotonic()
         self._leaving = False
+        self._forked = self._rehearsed = False
 
     def serve(self, listener: int, line: Any) -> None:
         """Until nobody is there any more, nobody has asked for anything for long, or it is told to stop."""
@@ -85,14 +86,18 @@ class Zygote:
         self._listener.setblocking(False)
         self._poll.register(listener, select.POLLIN)
         self._add(line)
-        gc.collect()
-        gc.freeze()  # a collection in a shim would write to every object, and so copy the pages that it shares with us
+        _freeze()
         while not self._leaving and (left := self._seconds_left()) > 0:
             for fd, _ in self._poll.poll(int(min(left, _LOOK_SECONDS) * 1000) + 1):
                 if fd == listener:
                     self._accept()
                 elif fd in self._lines:
                     self._take(self._lines[fd])
+            if self._forked and not self._rehearsed:
+                # Not before the first, whose launcher waits.
+                self._rehearsed = True
+                rehearsal.rehearse()
+                _freeze()
         self._leave()
 
     def _seconds_left(self) -> float:
@@ -159,6 +164,7 @@ class Zygote:
         try:
             if process.clone3(process.CLONE_PARENT) == 0:
                 self._become_shim(control)
+            self._forked = True
         finally:
             os.close(control)
 
@@ -174,6 +180,12 @@ class Zygote:
             os._exit(0)
         finally:
             os._exit(1)
+
+
+def _freeze() -> None:
+    """A collection in a shim would write to every object, and so copy the pages that it shares with us: these are left out of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def receive(line: Any) -> tuple[bytes, list[int]]:

@@ -1,0 +1,70 @@
+"""What a zygote does when it has forked its first shim: the work of a start, where it concerns nobody.
+
+Python makes a function's code fast where it was run a few times (PEP 659), remembers which class a method was found in, and makes many an object on
+the first occasion. Each shim would do that anew, and by writing to what it shares with the zygote copy its pages. So the zygote takes the
+steps of a start into a file system of its own, which is attached nowhere and gone when its descriptor is closed. No step of it sees or
+changes anything else: those that do (namespaces, cgroups, credentials) are not rehearsed.
+"""
+
+from __future__ import annotations
+
+from sampan.kernel import mount, process
+from sampan.shim import protocol, stages
+from sampan.steps import cgroups, mounts, namespaces, sources
+from sampan.steps.base import Context, Step, StepError
+
+_TIMES = 12
+
+
+def rehearse() -> list[str]:
+    """Do it. What fails makes starts slower, and nothing else; the steps that failed, in words: older kernels attach nothing to what is detached."""
+    failed: list[str] = []
+    place = process.make_place()
+    try:
+        text = protocol.Stages(_sources(), protocol.NO_CLONE, _mounts()).to_text()
+        for _ in range(_TIMES):
+            failed += _take_steps(text, stages.Reporter(-1, False, place))
+    except OSError as e:
+        failed.append(str(e))
+    finally:
+        process.drop_place(place)
+    return failed
+
+
+def _take_steps(text: str, report: stages.Reporter) -> list[str]:
+    ctx = Context()
+    lists = protocol.Stages.from_text(text)
+    failed: list[str] = []
+    try:
+        ctx.put("root", mount.new_filesystem("tmpfs", (("mode", "755"),), mount.MOUNT_ATTR_NODEV))
+        for name, steps in (("stage1", lists.stage1), ("stage2", lists.stage2)):
+            for index, step in enumerate(steps):
+                report.begin(name, index)
+                try:
+                    step.run(ctx)
+                except (OSError, StepError) as e:
+                    failed.append(f"{step.describe()}: {e}")
+                report.done(name, index, 0.001)
+    finally:
+        for name in list(ctx.fds):
+            ctx.close(name)
+    return failed
+
+
+def _sources() -> tuple[Step, ...]:
+    return (
+        *(cgroups.MakeCgroup("/dev") for _ in range(3)),
+        *(sources.CloneTree(f"tree{number}", "/dev/null", False, 15) for number in range(3)),
+    )
+
+
+def _mounts() -> tuple[Step, ...]:
+    return (
+        mounts.MountFilesystem("tmpfs", "/dev", (("mode", "755"), ("size", "65536k")), 2, "tmpfs"),
+        *(mounts.MakeDevice(f"/dev/{number}", "p", 0, 0) for number in range(3)),
+        *(mounts.MakeLink(f"/dev/l{number}", "/proc/self/fd") for number in range(3)),
+        *(mounts.AttachMount(f"tree{number}", f"/dir{number}/file") for number in range(3)),
+        mounts.MaskPath("/nowhere"),
+        mounts.MaskPath("/dir1"),
+        namespaces.MakeWorkingDirectory("/a"),
+    )

@@ -1,0 +1,33 @@
+"""What a zygote rehearses is done, and nobody else sees it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sampan.kernel.libc import kernel_version
+from sampan.shim import rehearsal
+
+pytestmark = pytest.mark.root
+
+
+def surroundings() -> tuple[list[str], ...]:
+    """What this process has open, what it sees mounted, where it is, and what it may do."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return (
+        sorted(os.listdir("/proc/self/fd")),
+        Path("/proc/self/mountinfo").read_text().splitlines(),
+        sorted(os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")),
+        [line for line in status if line.startswith(("Cap", "Uid", "Gid", "Groups", "Umask"))],
+        [os.getcwd(), Path("/proc/self/cgroup").read_text()],
+    )
+
+
+def test_it_leaves_nothing_behind() -> None:
+    before = surroundings()
+    failed = rehearsal.rehearse()
+    assert surroundings() == before
+    if kernel_version() >= (6, 15):
+        assert failed == [], "what fails is not rehearsed"
