@@ -127,24 +127,22 @@ def _outside(number: int, entries: Iterable[dict[str, int]]) -> int:
 
 def attach(entry: dict[str, Any], index: int, options: oci.MountOptions) -> list[Step]:
     """The steps that put one mount of an OCI configuration into its place."""
-    from sampan.steps import moremounts
+    target, source = entry["destination"], entry.get("source") or entry["type"]
+    if not options.remount and (entry["type"] == "bind" or entry.get("disk")):
+        return [mounts.AttachMount(f"mount.{index}", target)]
+    by_flags = any(key == "iversion" for key, _ in options.data)
+    if not (options.remount or by_flags or options.copy_up or options.propagation or options.deep):
+        return [mounts.MountFilesystem(entry["type"], target, options.data, options.attributes, source)]
+    from sampan.steps import moremounts  # few configurations have one of these
 
-    target = entry["destination"]
     if options.remount:
         return [moremounts.Remount(target, options.attributes, options.clear)]
-    if entry["type"] == "bind" or entry.get("disk"):
-        return [mounts.AttachMount(f"mount.{index}", target)]
-    if any(key == "iversion" for key, _ in options.data):
+    if by_flags:
         return [
             moremounts.MountByFlags(entry["type"], target, options.data, options.attributes, entry.get("source") or "")
         ]
-    step: Step = mounts.MountFilesystem(
-        entry["type"], target, options.data, options.attributes, entry.get("source") or entry["type"]
-    )
-    if options.copy_up:
-        step = moremounts.MountWithCopy(
-            entry["type"], target, options.data, options.attributes, entry.get("source") or entry["type"]
-        )
+    kind = moremounts.MountWithCopy if options.copy_up else mounts.MountFilesystem
+    step: Step = kind(entry["type"], target, options.data, options.attributes, source)
     if not options.propagation and not options.deep:
         return [step]
     return [step, moremounts.Adjust(target, options.propagation, options.deep, options.deep_clear)]
