@@ -322,12 +322,13 @@ class Executor:
         return self._attach_ahead(record, False, False, False)
 
     def resize(self, record: Record, rows: int, columns: int) -> None:
-        """Give the container's terminal another size. Raises Conflict if it does not run."""
+        """Give the container's terminal another size: it has it when this returns. Raises Conflict if it does not run."""
         attachment = self._running(record, lifecycle.TOP).attach(False, False, False)
         try:
             attachment.resize(rows, columns)
         finally:
-            attachment.close()
+            # Who types next does so on another connection, and must not be quicker.
+            attachment.finish()
         self._events.container(record, "resize", {"height": str(rows), "width": str(columns)})
 
     def _attach_ahead(self, record: Record, stdin: bool, stdout: bool, stderr: bool) -> Attachment:

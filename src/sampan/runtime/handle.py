@@ -37,6 +37,8 @@ STDOUT, STDERR, EXIT, REPLY, FAILED = protocol.STDOUT, protocol.STDERR, protocol
 
 _SIGKILL, _SIGCONT = 9, 18  # the `signal` module imports enum
 _ASK_AGAIN = 1.0
+_FINISH_SECONDS = 5.0
+_SHUT_WR = 1
 _STOPPED_SECONDS = 3.0
 """After which nobody waits for the answer of a monitor that is stopped: it was not for a moment."""
 _ANSWER_SECONDS = 60.0
@@ -105,6 +107,19 @@ class Attachment:
         self._quietly(protocol.message(protocol.RESIZE, rows=rows, columns=columns))
         if self.notice is not None:
             self.notice("resize", {"height": str(rows), "width": str(columns)})
+
+    def finish(self) -> None:
+        """Close the connection when the monitor has done what it was told. For one that takes no output.
+
+        A monitor reads in order, and closes its side when it has come to our end.
+        """
+        try:
+            self._socket.shutdown(_SHUT_WR)
+            while _poll(self.fileno(), _FINISH_SECONDS) and self.receive() is not None:
+                pass
+        except OSError:
+            pass  # it has ended, and with it the program
+        self.close()
 
     def detach(self) -> None:
         """Close the connection because its user has left, and the process is to go on."""
