@@ -1,11 +1,10 @@
-"""docker-py, as people use it, on our server; and a websocket. What dockerd does, this has to do."""
+"""docker-py, as people use it, on our server. What dockerd does, this has to do."""
 
 from __future__ import annotations
 
 import gc
 import io
 import os
-import socket
 import tarfile
 import threading
 import time
@@ -15,8 +14,6 @@ from typing import Any
 import docker
 import docker.errors
 import pytest
-import wsproto
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Request
 
 from support.apiserver import Server, home, server
 from support.patience import eventually, patience
@@ -247,32 +244,6 @@ def test_events_of_the_past_and_of_the_present(server: Server, client: docker.Do
     assert past[0]["status"] == "create"
     server("GET", "/events", filters='{"nosuch":["x"]}').expect(400)
     server("GET", "/events", since="2", until="1").expect(400)
-
-
-def test_attach_by_a_websocket(server: Server, client: docker.DockerClient) -> None:
-    box = client.containers.create("base", ["sh", "-c", "read a; echo got $a"], stdin_open=True, **NONE)
-    try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(patience(60))
-            sock.connect(server.path)
-            speaker = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-            sock.sendall(speaker.send(Request(host="localhost", target=f"/containers/{box.id}/attach/ws?stream=1")))
-            said, accepted, closed = b"", False, False
-            while not closed:
-                speaker.receive_data(sock.recv(65536) or None)
-                for event in speaker.events():
-                    if isinstance(event, AcceptConnection):
-                        accepted = True
-                        box.start()
-                        sock.sendall(speaker.send(BytesMessage(data=b"this\n")))
-                    elif isinstance(event, BytesMessage):
-                        said += event.data
-                    elif isinstance(event, CloseConnection):
-                        closed = True
-        assert accepted
-        assert said == b"got this\n"
-    finally:
-        box.remove(force=True)
 
 
 def test_what_there_is_none_of(server: Server, client: docker.DockerClient) -> None:

@@ -186,6 +186,25 @@ def test_a_client_that_goes_away_leaves_the_program_running(server: Server, box:
     assert server("GET", f"/containers/{box}/json").json["State"]["Running"]
 
 
+def test_what_a_client_sent_before_it_left_is_read(server: Server) -> None:
+    body = {
+        "Image": "base",
+        "Cmd": ["sh", "-c", "read a; echo got $a; sleep 1000"],
+        "OpenStdin": True,
+        "HostConfig": {"NetworkMode": "none"},
+    }
+    box = server("POST", "/containers/create", body).expect(201).json["Id"]
+    server("POST", f"/containers/{box}/start").expect(204)
+    with connect(server) as sock:
+        sock.sendall(
+            f"POST /containers/{box}/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        until(sock, b"\r\n\r\n")
+        sock.sendall(b"last\n")
+    eventually(lambda: output(server("GET", f"/containers/{box}/logs", stdout="1").data) == b"got last\n", 60)
+    server("DELETE", f"/containers/{box}", force="1").expect(204)
+
+
 # 5
 
 

@@ -252,19 +252,17 @@ class Exchange:
         kind: the Content-Type. wait: without it the caller calls `await_reader` before it sends anything. The socket, and what
         of the client's stream came already. The server closes the socket when the handler returns. Raises ClientGone.
         """
-        self.body.read()
-        early = bytes(self._connection.trailing_data[0])
+        sock, early = self.take_over()
         upgrade = self.wants_upgrade
         self.status = 101 if upgrade else 200
         lines = ["HTTP/1.1 101 UPGRADED" if upgrade else "HTTP/1.1 200 OK", f"Content-Type: {kind}"]
         lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else []
         # Not by h11: to it an answer without a length is chunked, and this is none of its protocols.
         lines += [f"{name}: {value}" for name, value in self.common_headers().items()]
-        self.take_over()
-        _send(self._socket, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        _send(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         if wait:
             self.await_reader()
-        return self._socket, early
+        return sock, early
 
     def await_reader(self) -> None:
         """See `_await_reader`; of a connection that was taken over."""
@@ -274,10 +272,12 @@ class Exchange:
         """Bytes over a connection that was taken over. Raises ClientGone."""
         _send(self._socket, data)
 
-    def take_over(self) -> socket.socket:
-        """The connection for a protocol whose first answer the handler sends itself (websocket)."""
+    def take_over(self) -> tuple[socket.socket, bytes]:
+        """As `hijack`, for a protocol whose first answer the handler sends itself (websocket)."""
+        self.body.read()
+        early = bytes(self._connection.trailing_data[0])
         self.hijacked = self.ended = True
-        return self._socket
+        return self._socket, early
 
 
 class Leaving:

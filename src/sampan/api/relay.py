@@ -7,7 +7,7 @@ its monitor's spill), and never this process's memory.
     client -> program    raw bytes; the end of them closes standard input, and output goes on
     program -> client    raw bytes of a terminal; else frames: kind (1 stdout, 2 stderr), three zeros, length, bytes
 
-TLS has bytes that poll does not know of (`pending`), and one thread must do both its directions: this one does.
+TLS and websockets have bytes that poll does not know of (`pending`), and one thread must do both their directions: this one does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sampan.oci.detachkeys import DetachKeys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from sampan.api.exchange import Exchange
@@ -74,6 +75,7 @@ class Relay:
     ) -> None:
         """early: what of the client's stream was read already. outputs: which of 1 and 2 the client wants."""
         self._client = client
+        self._pending_of: Callable[[], int] | None = getattr(client, "pending", None)
         self._attachment = attachment
         self._input = bytearray(early) if stdin else bytearray()
         self._stdin = stdin
@@ -100,6 +102,8 @@ class Relay:
                     return
                 self._step()
         finally:
+            if self._gone:
+                self._give_rest()
             self._attachment.close()
             if not self._gone:
                 self._client.setblocking(True)
@@ -131,7 +135,15 @@ class Relay:
             self._read_client()
 
     def _pending(self) -> bool:
-        return isinstance(self._client, ssl.SSLSocket) and self._client.pending() > 0
+        return self._pending_of is not None and self._pending_of() > 0
+
+    def _give_rest(self) -> None:
+        """Whoever sends and leaves at once has sent it: the program gets what it takes now."""
+        poll = select.poll()
+        poll.register(self._attachment.fileno(), select.POLLOUT)
+        taken = [(self._attachment.fileno(), select.POLLOUT)]
+        while self._stdin_open and self._input and poll.poll(0) == taken:
+            self._feed()
 
     # the client
 
