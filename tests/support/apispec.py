@@ -73,7 +73,7 @@ class Specification:
         for part in schema.get("allOf", ()):
             yield from self.errors(part, value, where)
         kind = schema.get("type", "object" if "properties" in schema else "")
-        if value is None and (kind in ("array", "object") or schema.get("x-nullable")):
+        if value is None and (isinstance(kind, list) or kind in ("array", "object") or schema.get("x-nullable")):
             return
         if not _fits(kind, value):
             yield f"{where}: {value!r} is no {kind}"
@@ -99,11 +99,40 @@ class Specification:
             elif isinstance(schema.get("additionalProperties"), dict):
                 yield from self.errors(schema["additionalProperties"], member, f"{where}.{name}")
 
+    def unknown(self, schema: Mapping[str, Any], value: Any, where: str = "$") -> Iterator[str]:
+        """Members of a value that a schema has no word for, where it names any."""
+        if isinstance(value, list):
+            items = self._whole(schema).get("items", {})
+            for i, item in enumerate(value):
+                yield from self.unknown(items, item, f"{where}[{i}]")
+        elif isinstance(value, dict):
+            whole = self._whole(schema)
+            named, others = whole.get("properties", {}), whole.get("additionalProperties")
+            for name, member in value.items():
+                if name in named:
+                    yield from self.unknown(named[name], member, f"{where}.{name}")
+                elif isinstance(others, dict):
+                    yield from self.unknown(others, member, f"{where}.{name}")
+                elif named and not others:
+                    yield f"{where}.{name}"
 
-def _fits(kind: str, value: Any) -> bool:
+    def _whole(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """A schema with what it refers to, and with the parts that it is made of."""
+        if "$ref" in schema:
+            return self._whole(self.definition(schema["$ref"]))
+        whole = dict(schema)
+        for part in schema.get("allOf", ()):
+            part = self._whole(part)
+            whole["properties"] = {**part.get("properties", {}), **whole.get("properties", {})}
+        return whole
+
+
+def _fits(kind: str | list[str], value: Any) -> bool:
+    if isinstance(kind, list):
+        return any(_fits(one, value) for one in kind)
     if kind in ("", "file"):
         return True
     if kind in ("integer", "number"):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    types: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict}
+    types: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict, "null": type(None)}
     return isinstance(value, types[kind])

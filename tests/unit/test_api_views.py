@@ -9,7 +9,18 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sampan.api import bodies, buildrequest, diskview, imageview, networkview, queries, registryauth, volumeview
+from sampan.api import (
+    bodies,
+    buildrequest,
+    containerview,
+    diskview,
+    imageview,
+    networkview,
+    queries,
+    registryauth,
+    system,
+    volumeview,
+)
 from sampan.api.images import repository
 from sampan.api.imagestreams import pulled_name
 from sampan.api.progress import bar
@@ -280,3 +291,54 @@ def test_progress_bar() -> None:
     assert bar(0, 100).startswith("[>" + " " * 49 + "]")
     assert bar(100, 100).startswith("[" + "=" * 50 + "]")
     assert bar(50_000, 1_500_000).endswith("50kB/1.5MB")
+
+
+INFO = {
+    "FirewallBackend": {"Driver": "nftables"},
+    "CDISpecDirs": [],
+    "RegistryConfig": {"Mirrors": []},
+    **{name: {"ID": "x"} for name in ("ContainerdCommit", "RuncCommit", "InitCommit")},
+}
+
+
+def test_what_the_engine_tells_of_itself_by_version() -> None:
+    assert system.info_shown(INFO, (1, 51)) == INFO
+    older = system.info_shown(INFO, (1, 49))
+    assert older.pop("BridgeNfIptables") is older.pop("BridgeNfIp6tables") is False
+    assert older == INFO
+    oldest = system.info_shown(INFO, (1, 43))
+    assert not {"FirewallBackend", "CDISpecDirs"} & oldest.keys()
+    assert oldest["RuncCommit"] == {"ID": "x", "Expected": "x"}
+    assert "AllowNondistributableArtifactsCIDRs" in oldest["RegistryConfig"]
+
+
+def test_what_older_clients_know_of_containers() -> None:
+    listed = {"HostConfig": {"NetworkMode": "none", "Annotations": {"a": "b"}}, "NetworkSettings": {}}
+    assert containerview.summary(listed, (1, 46))["HostConfig"] == listed["HostConfig"]
+    assert containerview.summary(listed, (1, 45))["HostConfig"] == {"NetworkMode": "none"}
+    networks = {"front": {"Aliases": ["www"], "DNSNames": ["www"]}, "bridge": {"Aliases": None}}
+    shown = {
+        "Id": "ab" * 32,
+        "Config": {},
+        "HostConfig": {"Annotations": {}},
+        "NetworkSettings": {"Networks": networks},
+    }
+    for version, aliases in (((1, 45), ["www"]), ((1, 44), ["www", "ab" * 6])):
+        found = containerview.inspection(shown, version)["NetworkSettings"]["Networks"]
+        assert (found["front"]["Aliases"], found["bridge"]["Aliases"]) == (aliases, None)
+    assert "Annotations" not in containerview.inspection(shown, (1, 42))["HostConfig"]
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ((1, 43), {"Annotations": {"a": "b"}, "ConsoleSize": [1, 2]}),
+        ((1, 42), {"ConsoleSize": [1, 2]}),
+        ((1, 41), {}),
+        ((1, 39), {"IpcMode": "shareable"}),
+    ],
+)
+def test_what_a_version_may_ask_of_a_new_container(version: tuple[int, int], expected: dict[str, object]) -> None:
+    body = {"Image": "x", "HostConfig": {"Annotations": {"a": "b"}, "ConsoleSize": [1, 2]}}
+    assert containerview.request(body, version) == {"Image": "x", "HostConfig": expected}
+    assert containerview.request({"HostConfig": 7}, version) == {"HostConfig": 7}

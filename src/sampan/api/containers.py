@@ -23,6 +23,7 @@ def create(engine: Engine, exchange: Exchange) -> None:
     body = exchange.json_body()
     if not body:
         raise InvalidParameter("config cannot be empty in order to create a container")
+    body = containerview.request(body, exchange.version)
     request = {**body, "Name": exchange.query.text("name"), "Platform": exchange.query.text("platform")}
     container, warnings = engine.containers.create_from(request)
     exchange.reply(201, {"Id": container.id, "Warnings": warnings})

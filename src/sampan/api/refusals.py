@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from sampan.api.exchange import Exchange
     from sampan.engine.engine import Engine
 
+_OF_A_PLUGIN = ("json", "enable", "disable", "push", "set", "upgrade")
+"""What may be behind a plugin's name, which may have slashes itself."""
+
 
 def no_swarm(_engine: Engine, _exchange: Exchange, **_parameters: str) -> None:
     raise Unavailable(
@@ -25,7 +28,9 @@ def plugins(_engine: Engine, exchange: Exchange) -> None:
 def no_plugins(_engine: Engine, exchange: Exchange, rest: str) -> None:
     if rest == "privileges" or (exchange.method == "POST" and rest in ("pull", "create")):
         raise NotImplementedHere("sampan has no managed plugins")
-    name = rest.removesuffix("/json")
+    name, _, what = rest.rpartition("/")
+    if what not in _OF_A_PLUGIN:
+        name = rest
     raise NotFound(f'plugin "{name}" not found')
 
 

@@ -11,7 +11,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
     from sampan.engine.networkviews import Connections, Networks
@@ -138,7 +138,7 @@ class Inspector:
             "Labels": record.config.get("Labels") or {},
             "State": life.status,
             "Status": status_text(life, self._health(record, seen, life)),
-            "HostConfig": {"NetworkMode": record.host_config.get("NetworkMode", "")},
+            "HostConfig": _summary_of(record.host_config),
             "NetworkSettings": {"Networks": networkviews.networks(record, found, ids)},
             "Mounts": [point.shown() for point in record.mounts],
         }
@@ -249,6 +249,11 @@ def status_text(life: Life, health: dict[str, Any] | None = None) -> str:
         return "Created"
     since = times.since(life.finished)  # one that was lost has no end yet, as long as it cannot be settled
     return f"Exited ({life.exit_code})" + (f" {since} ago" if since else "")
+
+
+def _summary_of(host_config: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {"NetworkMode": host_config.get("NetworkMode", "")}
+    return {**shown, "Annotations": host_config["Annotations"]} if host_config.get("Annotations") else shown
 
 
 def command_line(record: Record) -> str:

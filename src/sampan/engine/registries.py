@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan import jsontext
-from sampan.errors import InvalidParameter, SampanError, Unauthorized
+from sampan.errors import Forbidden, InvalidParameter, SampanError, Unauthorized
 from sampan.oci import image as documents
 from sampan.oci import reference
 from sampan.oci.image import Index
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sampan.oci.image import Descriptor
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
+    from sampan.registry.client import Connection
 
     Answer = TypeVar("Answer")
 
@@ -168,11 +169,22 @@ class Registries:
         return {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": self._asked(name, client, asked)}
 
     def distribution(self, text: str) -> dict[str, Any]:
-        """`GET /distribution/{name}/json`: what a name leads to in its registry, and the platforms that it is for. Raises as `manifest`."""
-        name = reference.parse(text).canonical()
-        return self._asked(name, self.client(name.domain, mirrors=True), lambda found: _distribution(found, name))
+        """`GET /distribution/{name}/json`: what a name leads to in its registry, and the platforms that it is for.
 
-    def _asked(self, name: Reference, client: Client, question: Callable[[Repository], Answer]) -> Answer:
+        Raises as `manifest`; Unauthorized where who we are is not enough.
+        """
+        name = reference.parse(text).canonical()
+        client = self.client(name.domain, mirrors=True)
+        return self._asked(name, client, lambda found: _distribution(found, name), _of_distribution)
+
+    def _asked(
+        self,
+        name: Reference,
+        client: Client,
+        question: Callable[[Repository], Answer],
+        translate: Callable[[SampanError, Connection, Reference], SampanError] | None = None,
+    ) -> Answer:
+        """translate: how a failure is told, unless it is as that of a pull."""
         from sampan.engine.pulling import translated
 
         for connection in client.connections():
@@ -180,8 +192,20 @@ class Registries:
                 return question(Repository(connection, name.path))
             except SampanError as e:
                 if not connection.endpoint.mirror:
-                    raise translated(e, connection, name) from None
+                    raise (translate or translated)(e, connection, name) from None
         raise AssertionError("the last endpoint is no mirror")
+
+
+def _of_distribution(error: SampanError, connection: Connection, name: Reference) -> SampanError:
+    """Who is not let in is told so, unlike one who pulls, and otherwise what the registry said."""
+    from sampan.engine.pulling import translated
+
+    if isinstance(error, Refused) and error.status in (401, 403):
+        if connection.authenticator.wants_basic and not connection.authenticator.credential:
+            return Unauthorized(f"{connection.endpoint.host}: no basic auth credentials")
+        kind = Unauthorized if error.status == 401 else Forbidden
+        return kind(error.words or "denied: requested access to the resource is denied")
+    return translated(error, connection, name)
 
 
 def _distribution(repository: Repository, name: Reference) -> dict[str, Any]:

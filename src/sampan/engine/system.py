@@ -151,8 +151,6 @@ class System:
             "PidsLimit": supports("pids"),
             "OomKillDisable": supports("oom kill disable"),
             "IPv4Forwarding": _read("/proc/sys/net/ipv4/ip_forward") == "1",
-            "BridgeNfIptables": False,
-            "BridgeNfIp6tables": False,
             "Debug": False,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,
@@ -193,10 +191,12 @@ class System:
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": self._settings.init_path or "docker-init",
-            "ContainerdCommit": {"ID": "", "Expected": ""},
-            "RuncCommit": {"ID": "", "Expected": ""},
-            "InitCommit": {"ID": "", "Expected": ""},
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": ""},
+            "InitCommit": {"ID": ""},
             "SecurityOptions": _security_options(),
+            "FirewallBackend": {"Driver": "nftables"},
+            "CDISpecDirs": [],
             "Warnings": self._warnings(),
         }
 
@@ -310,8 +310,6 @@ def _registries(settings: Config) -> dict[str, Any]:
     networks = [one for one in settings.insecure_registries if "/" in one]
     hosts = [one for one in settings.insecure_registries if "/" not in one]
     return {
-        "AllowNondistributableArtifactsCIDRs": None,
-        "AllowNondistributableArtifactsHostnames": None,
         "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
         "IndexConfigs": {
             "docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True},
