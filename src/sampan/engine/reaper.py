@@ -24,9 +24,18 @@ _RESTART = "restart"
 
 def command(roots: tuple[str, str], container_id: str, init_path: str, events_size: int) -> tuple[str, ...]:
     """The command that settles an exit; a shim appends what `restart` needs."""
-    script = os.path.abspath(__file__)
-    interpreter = os.path.realpath(sys.executable)
-    return (interpreter, "-I", "-S", "-X", "utf8", script, VERSION, *roots, container_id, init_path, str(events_size))
+    return (*_interpreter(), VERSION, *roots, container_id, init_path, str(events_size))
+
+
+_known: tuple[str, ...] = ()
+
+
+def _interpreter() -> tuple[str, ...]:
+    """The command up to what differs from one container to the other. Looked up once: links on the way are asked for one by one."""
+    global _known
+    if not _known:
+        _known = (os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", os.path.abspath(__file__))
+    return _known
 
 
 def revive(settle: Sequence[str], number: int) -> None:

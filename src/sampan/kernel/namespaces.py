@@ -76,9 +76,14 @@ def kind_of(fd: int) -> int:
         return 0
 
 
+_supported: dict[str, bool] = {}
+
+
 def supported(name: str) -> bool:
     """Whether this kernel has the namespace kind `name`."""
-    return os.path.exists(f"/proc/self/ns/{FILES[name]}")
+    if name not in _supported:
+        _supported[name] = os.path.exists(f"/proc/self/ns/{FILES[name]}")
+    return _supported[name]
 
 
 def set_hostname(name: str) -> None:

@@ -108,8 +108,23 @@ class _Bits:
         return True
 
 
+_read: dict[tuple[str, ...], MountOptions] = {}
+"""What was read already, up to a bound: every start of a server has the same dozen mounts, whose options it reads twice."""
+_MOST_READ = 64
+
+
 def mount_options(words: Iterable[str]) -> MountOptions:
     """Read option words in order: of two that contradict each other, the later one counts."""
+    key = tuple(words)
+    found = _read.get(key)
+    if found is None:
+        found = _options(key)
+        if len(_read) < _MOST_READ:
+            _read[key] = found
+    return found
+
+
+def _options(words: tuple[str, ...]) -> MountOptions:
     own, deep = _Bits(), _Bits()
     data: dict[str, str] = {}
     propagation = idmap = ""

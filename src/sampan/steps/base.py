@@ -103,8 +103,8 @@ _GENERAL_ADVICE = {
 
 
 def encode(steps: list[Step] | tuple[Step, ...]) -> list[list[Any]]:
-    """Steps as plain data: [kind, fields] each."""
-    return [[type(step).__name__, step.to_json()] for step in steps]
+    """Steps as what is JSON: [kind, fields] each. Their fields are plain already, or they could not be read back."""
+    return [[type(step).__name__, step.__dict__] for step in steps]
 
 
 def decode(data: list[list[Any]]) -> list[Step]:
