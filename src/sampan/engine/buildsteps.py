@@ -324,7 +324,8 @@ class Steps:
             if layer.diff_id != EMPTY_LAYER:
                 digest, size = layer.diff_id, ingest.size
                 if not self._content.exists(digest):
-                    ingest.commit(digest)
+                    # The cache's entry is not synced either; the image's documents are, with all names that came before.
+                    ingest.commit(digest, volatile=True)
                 after = before.grown(key, layer.diff_id, digest, size)
                 chain_id = documents.chain_ids(after.diff_ids)[-1]
                 self._hold_more((digest, chain_id))

@@ -36,6 +36,7 @@ class Ingest:
         self._trace = trace
         self._hash: Hash | None = digests.new_hash()
         self._written_back = 0
+        self._synced = -1
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
@@ -65,12 +66,17 @@ class Ingest:
         os.posix_fadvise(self._lock.fd, self._written_back, self.size - self._written_back, os.POSIX_FADV_DONTNEED)
         self._written_back = self.size
 
+    def synced(self, device: int) -> None:
+        """The file system with that number (st_dev) was synced: if it is ours, what was written until now is on the disk."""
+        if os.fstat(self._lock.fd).st_dev == device:
+            self._synced = self.size
+
     def reader(self) -> Written:
         """What was written until now, to be read from its beginning."""
         return Written(self._lock.fd)
 
-    def commit(self, expected_digest: str | None = None) -> tuple[str, int]:
-        """Give the blob its name; return its digest and its size.
+    def commit(self, expected_digest: str | None = None, volatile: bool = False) -> tuple[str, int]:
+        """Give the blob its name; return its digest and its size. `volatile`: a power cut may take the name, but not what it says.
 
         Raises `InvalidParameter` if another digest was expected, and leaves nothing then; OSError.
         """
@@ -80,7 +86,7 @@ class Ingest:
         try:
             if expected_digest is not None and digest != expected_digest:
                 raise digests.mismatch(expected_digest, digest)
-            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}")
+            self._publish(f"{self._blobs}/{digests.sha256_hex(digest)}", volatile)
         except BaseException:
             self.abort()
             raise
@@ -88,13 +94,15 @@ class Ingest:
         self._lock.release()
         return digest, self.size
 
-    def _publish(self, path: str) -> None:
+    def _publish(self, path: str, volatile: bool) -> None:
         """Sync the bytes, then rename, then sync the directory: a name that survives a power cut has its content."""
-        with self._trace.step("sync blob", self._lock.path):
-            os.fsync(self._lock.fd)
+        if self._synced != self.size:
+            with self._trace.step("sync blob", self._lock.path):
+                os.fsync(self._lock.fd)
         with self._trace.step("name blob", path):
             os.rename(self._lock.path, path)
-            sync_directory(self._blobs)
+            if not volatile:
+                sync_directory(self._blobs)
 
     def abort(self) -> None:
         """Remove what was written; nothing happens after a commit."""

@@ -81,7 +81,7 @@ class OverlaySnapshotter:
                 _copy_root(lower[0], diff_fd)
             return write_layer(diff_fd, lower, sink, newest, fill)
 
-        return self._layers.write(parent_chain_ids, into)
+        return self._layers.write(parent_chain_ids, sink, into)
 
     def note(self, info: LayerInfo) -> None:
         self._layers.note(info)
@@ -186,7 +186,7 @@ class OverlaySnapshotter:
         self,
         container_id: str,
         chain_ids: Sequence[str],
-        sink: LayerSink,
+        sink: FilledSink,
         newest: int,
         ids: int = -1,
     ) -> LayerInfo | None:
@@ -213,7 +213,7 @@ class OverlaySnapshotter:
             info = info.replace(chain_id=chained((*chain_ids[-1:], info.diff_id))[-1])
             # What is there already was made of the same before: this one goes with its container.
             if not self._layers.has(info.chain_id):
-                self._layers.adopt(info, directory)
+                self._layers.adopt(info, directory, sink)
         return info
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:

@@ -135,7 +135,7 @@ if TYPE_CHECKING:
             self,
             container_id: str,
             chain_ids: Sequence[str],
-            sink: LayerSink,
+            sink: FilledSink,
             newest: int,
             ids: int = -1,
         ) -> LayerInfo | None:
@@ -167,9 +167,10 @@ if TYPE_CHECKING:
         def write(self, data: bytes, /) -> object: ...
 
     class FilledSink(LayerSink, Protocol):
-        """One of which can be read what was written."""
+        """One of which can be read what was written, and which is on a disk; see `ingest.Ingest`."""
 
         def reader(self) -> Source: ...
+        def synced(self, device: int) -> None: ...
 
 
 class RootMount(Struct):
@@ -264,8 +265,8 @@ class LayerDirectory:
                 self._publish(staged, info)
         return info
 
-    def write(self, parents: Sequence[str], fill: Callable[[int], LayerInfo]) -> LayerInfo:
-        """Add a layer that `fill` writes into the directory that it gets, unless it has no entry. See `Snapshotter.write`."""
+    def write(self, parents: Sequence[str], sink: FilledSink, fill: Callable[[int], LayerInfo]) -> LayerInfo:
+        """Add a layer that `fill` writes into the directory that it gets, and into `sink`, unless it has no entry. See `Snapshotter.write`."""
         from sampan.oci.image import chain_ids
 
         self.require(parents)
@@ -275,17 +276,17 @@ class LayerDirectory:
             if info.diff_id != EMPTY_LAYER:
                 info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
                 if not self.has(info.chain_id):
-                    self._publish(staged, info, volatile=True)
+                    self._publish(staged, info, sink)
         return info
 
-    def adopt(self, info: LayerInfo, directory: str) -> None:
-        """Add a layer whose files are in a directory beside ours, which becomes the layer's."""
+    def adopt(self, info: LayerInfo, directory: str, sink: FilledSink) -> None:
+        """Add a layer whose files are in a directory beside ours, which becomes the layer's. `sink` was given its archive."""
         with self.staging.begin() as staged:
             with self._trace.step("rename", f"{directory} to {staged.path}/diff"):
                 os.rename(directory, f"{staged.path}/diff")
             # One that is there already is not written to the disk, only to be deleted from it.
             if not self.has(info.chain_id):
-                self._publish(staged, info, volatile=True)
+                self._publish(staged, info, sink)
 
     def note(self, info: LayerInfo) -> None:
         """Add the document of a layer alone. See `Snapshotter.note`."""
@@ -330,14 +331,17 @@ class LayerDirectory:
             os.rename(f"{staged.path}/diff", f"{path}/diff")
         self._sync_layer(path)
 
-    def _publish(self, staged: Staged, info: LayerInfo, volatile: bool = False) -> None:
+    def _publish(self, staged: Staged, info: LayerInfo, sink: FilledSink | None = None) -> None:
+        """`sink`: of a build, where a power cut may take the layer's name; it is told of the sync, which is for its bytes, too."""
         self._write_info(staged.path, info, sync=False)
         # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
         # an fsync for each of thousands of files.
-        self._sync_layer(staged.path)
+        device = self._sync_layer(staged.path)
+        if sink is not None:
+            sink.synced(device)
         path = self.path(info.chain_id)
         if staged.publish(path):
-            if not volatile:
+            if sink is None:
                 self._sync_names()
         elif not self.has(info.chain_id):
             # It was noted: its files join its document.
@@ -350,11 +354,13 @@ class LayerDirectory:
         with self._trace.step("write", f"{directory}/{_INFO}"):
             write_atomic(f"{directory}/{_INFO}", jsontext.dumps({"schema": 1, "layer": info.to_json()}), sync=sync)
 
-    def _sync_layer(self, path: str) -> None:
+    def _sync_layer(self, path: str) -> int:
+        """The number of the file system that was synced."""
         with self._trace.step("sync layer", path):
             fd = open_directory(path)
             try:
                 sync_filesystem(fd)
+                return os.fstat(fd).st_dev
             finally:
                 os.close(fd)
 

@@ -170,7 +170,7 @@ class VfsSnapshotter:
         self,
         container_id: str,
         chain_ids: Sequence[str],
-        sink: LayerSink,
+        sink: FilledSink,
         newest: int,
         ids: int = -1,
     ) -> LayerInfo | None:
