@@ -115,12 +115,16 @@ def test_a_killed_build_leaves_a_store_that_is_whole(new_root: Root, context: Pa
     for line in process.stderr:
         if line.endswith(b" begun\n"):
             break
+    # The step before is written while this one runs: the disk is given its moment.
+    eventually(lambda: any(not name.name.endswith(".made-of") for name in (new_root.root / "build/cache").glob("*")))
     process.kill()
     process.wait()
     process.stderr.close()
     # The container of the step that ran goes with the next look.
     assert new_root.cli("ps", "-a", "-q").ok().out == ""
     assert steps(Builds(new_root, context)(text.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
+    # What an image stands on is on the disk.
+    assert list((new_root.root / "layers").glob("*/unsynced")) == []
     assert new_root.cli("system", "check").ok().out == "nothing found\n"
 
 

@@ -79,6 +79,7 @@ class StepCache:
         self._lock = lock
         self._hold = hold
         self._given: tuple[CacheDirectory, ...] = ()
+        self._expected: dict[str, Entry] = {}
 
     def take(self, given: Sequence[CacheDirectory]) -> None:
         """Look into these too, in their order."""
@@ -98,7 +99,14 @@ class StepCache:
                 warn(f"the cache cannot be used for this step: {e}")
         return None
 
+    def expect(self, key: str, entry: Entry) -> None:
+        """This build has it, and holds it; nobody else finds it before it is put."""
+        self._expected[key] = entry
+
     def _own(self, before: FileSystem, key: str) -> FileSystem | None:
+        expected = self._expected.get(key)
+        if expected is not None:
+            return before.grown(key, expected.diff_id, expected.blob, expected.bytes)
         entry = self._cache.get(key)
         if entry is None:
             return None
@@ -140,6 +148,7 @@ class StepCache:
     def put(self, key: str, entry: Entry) -> None:
         """Remember what a step came to. Raises OSError."""
         self._cache.put(key, entry)
+        self._expected.pop(key, None)
 
     def chain(self, key: str) -> dict[str, Entry]:
         """The entries that led to files, the last one first."""

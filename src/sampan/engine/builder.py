@@ -188,12 +188,18 @@ class Builder:
 
         built = build()
         result = built[plan.target.stage.index]
+        steps.flush(result.files)
         if request.verify:
-            self._verify(result, lambda: build()[plan.target.stage.index], steps, watcher)
+            self._verify(result, lambda: self._again(build, plan, steps), steps, watcher)
         if request.cache_to:
             from sampan.engine import buildcacheplaces
 
             buildcacheplaces.export(request.cache_to, result, built.values(), steps.cache, steps.open_layer, watcher)
+        return result
+
+    def _again(self, build: Callable[[], dict[int, Built]], plan: stages.Plan, steps: Steps) -> Built:
+        result = build()[plan.target.stage.index]
+        steps.flush(result.files)
         return result
 
     def _verify(self, first: Built, again: Callable[[], Built], steps: Steps, watcher: Told) -> None:

@@ -14,6 +14,7 @@ from sampan.engine.buildcaching import FileSystem, StepCache, now
 from sampan.engine.buildcancel import Cancellation
 from sampan.engine.buildexport import Tree
 from sampan.engine.buildmounts import Prepared, Stubs
+from sampan.engine.buildpending import Pending
 from sampan.engine.buildremoval import Removals, remove
 from sampan.engine.create import Step
 from sampan.engine.failures import explain
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     class Snapshots(Protocol):
         def root(self, record: Record) -> RootMount: ...
         def adopt(self, record: Record, sink: Ingest, newest: int) -> LayerInfo: ...
+        def sync(self, chain_ids: Sequence[str]) -> int: ...
         def write(self, below: Sequence[str], sink: Ingest, newest: int, fill: Fill, known: bool) -> LayerInfo: ...
         def layer_directories(self, chain_ids: Sequence[str]) -> tuple[str, ...]: ...
         def has(self, chain_id: str) -> bool: ...
@@ -112,6 +114,7 @@ class Steps:
         self._lock = lock
         self._images = images
         self.cache = StepCache(cache, content, snapshots, lock, self._hold_more)
+        self._pending = Pending(content, snapshots, lock, self.cache)
         self._hold: FileLock | None = None
         self._removals = Removals()
         self.cancellation = Cancellation()
@@ -125,8 +128,12 @@ class Steps:
 
     def __exit__(self, _kind: type[BaseException] | None, e: BaseException | None, _tb: TracebackType | None) -> None:
         try:
-            self._removals.finish()
-        except SampanError:
+            try:
+                # Also of a build that failed: what was done is found by the next one.
+                self._pending.flush()
+            finally:
+                self._removals.finish()
+        except (SampanError, OSError):
             if e is None:
                 raise
         finally:
@@ -139,6 +146,10 @@ class Steps:
     def _build(self) -> FileLock:
         assert self._hold is not None, "a step outside of its build"
         return self._hold
+
+    def flush(self, files: FileSystem) -> None:
+        """Have on the disk what was done, and all layers of `files`, which an image is made of next. Raises OSError."""
+        self._pending.flush(documents.chain_ids(files.diff_ids))
 
     def _hold_more(self, wanted: Iterable[str]) -> None:
         """Keep blobs and layers to the end of the build. The caller has the store's lock shared."""
@@ -319,20 +330,24 @@ class Steps:
         """One more layer, if `make` makes one, and an entry in the cache that leads to it."""
         after, what = before.replace(key=key), str(created_by.get("created_by") or "")
         entry = Entry(before.key, "", 0, "", "", 0, what, now(), now())
-        with self._content.writer() as ingest, self._lock.shared():
-            layer = make(ingest)
-            if layer.diff_id != EMPTY_LAYER:
-                digest, size = layer.diff_id, ingest.size
-                if not self._content.exists(digest):
-                    # The cache's entry is not synced either; the image's documents are, with all names that came before.
-                    ingest.commit(digest, volatile=True)
-                after = before.grown(key, layer.diff_id, digest, size)
+        ingest = self._content.writer()
+        try:
+            with self._lock.shared():
+                layer = make(ingest)
+                if layer.diff_id == EMPTY_LAYER:
+                    self.cache.put(key, entry)
+                    ingest.abort()
+                    return after
+                after = before.grown(key, layer.diff_id, layer.diff_id, ingest.size)
                 chain_id = documents.chain_ids(after.diff_ids)[-1]
-                self._hold_more((digest, chain_id))
-                entry = entry.replace(
-                    blob=digest, bytes=size, diff_id=layer.diff_id, chain_id=chain_id, size=layer.size
-                )
-            self.cache.put(key, entry)
+                self._hold_more((layer.diff_id, chain_id))
+        except BaseException:
+            ingest.abort()
+            raise
+        entry = entry.replace(
+            blob=layer.diff_id, bytes=ingest.size, diff_id=layer.diff_id, chain_id=chain_id, size=layer.size
+        )
+        self._pending.add(key, entry, ingest)
         return after
 
 

@@ -97,7 +97,7 @@ class Snapshots:
         return self.layers.has(chain_id)
 
     def adopt(self, record: Record, sink: Ingest, newest: int) -> LayerInfo:
-        """`commit` of a container that is at its end and good for nothing afterwards: the layer is unpacked, too, and on the disk.
+        """`commit` of a container that is at its end and good for nothing afterwards: the layer is unpacked, too, and to be synced (`sync`).
 
         `newest`: as of `store.snapshots.Snapshotter.adopt`, whose way this goes where it can.
         """
@@ -115,8 +115,12 @@ class Snapshots:
     def write(
         self, below: Sequence[str], sink: Ingest, newest: int, fill: Callable[[ArchiveWriter], None], known: bool
     ) -> LayerInfo:
-        """A layer that `fill` writes, on top of `below`, unpacked and on the disk; see `store.snapshots.Snapshotter`."""
+        """A layer that `fill` writes, on top of `below`, unpacked; see `store.snapshots.Snapshotter`."""
         return self.layers.write(below, sink, newest, fill, known)
+
+    def sync(self, chain_ids: Sequence[str]) -> int:
+        """Have on the disk what `adopt` and `write` have added; see `store.snapshots.Snapshotter`."""
+        return self.layers.sync(chain_ids)
 
     def unpack(self, parent_chain_ids: Sequence[str], stream: Source, expected_diff_id: str | None) -> LayerInfo:
         """A layer that a build was given, on top of others; see `store.snapshots.Snapshotter`."""

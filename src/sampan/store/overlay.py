@@ -19,7 +19,7 @@ from sampan.store.snapshots import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
@@ -81,7 +81,10 @@ class OverlaySnapshotter:
                 _copy_root(lower[0], diff_fd)
             return write_layer(diff_fd, lower, sink, newest, fill)
 
-        return self._layers.write(parent_chain_ids, sink, into)
+        return self._layers.write(parent_chain_ids, into)
+
+    def sync(self, chain_ids: Iterable[str]) -> int:
+        return self._layers.sync(chain_ids)
 
     def note(self, info: LayerInfo) -> None:
         self._layers.note(info)
@@ -186,7 +189,7 @@ class OverlaySnapshotter:
         self,
         container_id: str,
         chain_ids: Sequence[str],
-        sink: FilledSink,
+        sink: LayerSink,
         newest: int,
         ids: int = -1,
     ) -> LayerInfo | None:
@@ -213,7 +216,7 @@ class OverlaySnapshotter:
             info = info.replace(chain_id=chained((*chain_ids[-1:], info.diff_id))[-1])
             # What is there already was made of the same before: this one goes with its container.
             if not self._layers.has(info.chain_id):
-                self._layers.adopt(info, directory, sink)
+                self._layers.adopt(info, directory)
         return info
 
     def export(self, container_id: str, chain_ids: Sequence[str], sink: Sink, ids: int = -1) -> Iterator[None]:

@@ -11,6 +11,7 @@ import os
 
 from sampan import jsontext
 from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.kernel.clock import boot_id
 from sampan.kernel.files import read_bounded, sync_directory, sync_filesystem, write_atomic
 from sampan.oci.digest import is_hex, sha256_hex
 from sampan.store.layout import EMPTY
@@ -19,7 +20,7 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from typing import Protocol
 
@@ -58,7 +59,13 @@ if TYPE_CHECKING:
             """Add a layer that `fill` writes, and write its archive into `sink`; nothing is added for one without an entry.
 
             `newest`: no time in it is later, nanoseconds since 1970. `known`: most probably the layer is there, so that its files are not
-            written unless it is not. Raises as `unpack`, and what `fill` raises.
+            written unless it is not. It is to be synced (`sync`). Raises as `unpack`, and what `fill` raises.
+            """
+
+        def sync(self, chain_ids: Iterable[str]) -> int:
+            """Have on the disk what `write` and `adopt` have added. A power cut before takes it, and nobody finds it after that.
+
+            The number (st_dev) of the file system that was synced, -1 if none had to be. Raises OSError.
             """
 
         def note(self, info: LayerInfo) -> None:
@@ -135,13 +142,13 @@ if TYPE_CHECKING:
             self,
             container_id: str,
             chain_ids: Sequence[str],
-            sink: FilledSink,
+            sink: LayerSink,
             newest: int,
             ids: int = -1,
         ) -> LayerInfo | None:
             """`commit` of a container that is at its end, of which the writable part becomes the layer; with `newest` for the latest time.
 
-            The layer is on the disk then. None if this snapshotter has to unpack it.
+            The layer is there then, and is to be synced (`sync`). None if this snapshotter has to unpack it.
             Raises as `commit`; the writable part is good for nothing afterwards.
             """
 
@@ -167,10 +174,9 @@ if TYPE_CHECKING:
         def write(self, data: bytes, /) -> object: ...
 
     class FilledSink(LayerSink, Protocol):
-        """One of which can be read what was written, and which is on a disk; see `ingest.Ingest`."""
+        """One of which can be read what was written."""
 
         def reader(self) -> Source: ...
-        def synced(self, device: int) -> None: ...
 
 
 class RootMount(Struct):
@@ -190,6 +196,9 @@ class RootMount(Struct):
 
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """The diff id of a layer without an entry: two blocks of zeros, the end mark of a tar archive."""
+
+_UNSYNCED = "unsynced"
+"""Beside a layer's files: a link to the name of the boot that wrote them, as long as they were not synced. After a power cut the layer is not there."""
 
 _INFO = "layer.json"
 _INFO_LIMIT = 1 << 16
@@ -219,7 +228,36 @@ class LayerDirectory:
         return self.path(chain[-1] if chain else EMPTY)
 
     def has(self, chain_id: str) -> bool:
-        return os.path.exists(self.diff(chain_id))
+        path = self.path(chain_id)
+        return os.path.exists(f"{path}/diff") and not self._is_lost(path)
+
+    def _is_lost(self, path: str) -> bool:
+        """Whether a layer was not on the disk when the machine went down: what of it is there now is anything."""
+        try:
+            return os.readlink(f"{path}/{_UNSYNCED}") != boot_id()
+        except OSError:
+            return False
+
+    def sync(self, chain_ids: Iterable[str]) -> int:
+        """Have these layers on the disk: what a build has added, or a killed one. The number of the file system that was synced, -1 if none had to be."""
+        marks = [mark for mark in (f"{self.path(one)}/{_UNSYNCED}" for one in chain_ids) if os.path.lexists(mark)]
+        if not marks:
+            return -1
+        try:
+            device = self._sync_layer(self._directory)
+        except OSError:
+            # The kernel has dropped what it could not write: what is read there now is not what a power cut leaves.
+            for mark in marks:
+                self._give_up(mark)
+            raise
+        for mark in marks:
+            _unlink(mark)  # another build may have had it, too
+        return device
+
+    def _give_up(self, mark: str) -> None:
+        """Mark a layer as one that nobody finds any more."""
+        os.symlink("failed", f"{mark}.new")
+        os.rename(f"{mark}.new", mark)
 
     def require(self, chain: Sequence[str]) -> None:
         """Raises `NotFound` unless all these layers are there."""
@@ -265,8 +303,8 @@ class LayerDirectory:
                 self._publish(staged, info)
         return info
 
-    def write(self, parents: Sequence[str], sink: FilledSink, fill: Callable[[int], LayerInfo]) -> LayerInfo:
-        """Add a layer that `fill` writes into the directory that it gets, and into `sink`, unless it has no entry. See `Snapshotter.write`."""
+    def write(self, parents: Sequence[str], fill: Callable[[int], LayerInfo]) -> LayerInfo:
+        """Add a layer that `fill` writes into the directory that it gets, unless it has no entry. See `Snapshotter.write`."""
         from sampan.oci.image import chain_ids
 
         self.require(parents)
@@ -276,17 +314,17 @@ class LayerDirectory:
             if info.diff_id != EMPTY_LAYER:
                 info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
                 if not self.has(info.chain_id):
-                    self._publish(staged, info, sink)
+                    self._publish(staged, info, synced=False)
         return info
 
-    def adopt(self, info: LayerInfo, directory: str, sink: FilledSink) -> None:
-        """Add a layer whose files are in a directory beside ours, which becomes the layer's. `sink` was given its archive."""
+    def adopt(self, info: LayerInfo, directory: str) -> None:
+        """Add a layer whose files are in a directory beside ours, which becomes the layer's."""
         with self.staging.begin() as staged:
             with self._trace.step("rename", f"{directory} to {staged.path}/diff"):
                 os.rename(directory, f"{staged.path}/diff")
             # One that is there already is not written to the disk, only to be deleted from it.
             if not self.has(info.chain_id):
-                self._publish(staged, info, sink)
+                self._publish(staged, info, synced=False)
 
     def note(self, info: LayerInfo) -> None:
         """Add the document of a layer alone. See `Snapshotter.note`."""
@@ -330,25 +368,39 @@ class LayerDirectory:
                 os.rename(f"{path}/diff", f"{staged.path}/damaged")
             os.rename(f"{staged.path}/diff", f"{path}/diff")
         self._sync_layer(path)
+        _unlink(f"{path}/{_UNSYNCED}")
 
-    def _publish(self, staged: Staged, info: LayerInfo, sink: FilledSink | None = None) -> None:
-        """`sink`: of a build, where a power cut may take the layer's name; it is told of the sync, which is for its bytes, too."""
+    def _publish(self, staged: Staged, info: LayerInfo, synced: bool = True) -> None:
+        """Name a layer. What is not `synced` is marked, and to be synced by who needs it to last (`sync`)."""
         self._write_info(staged.path, info, sync=False)
-        # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
-        # an fsync for each of thousands of files.
-        device = self._sync_layer(staged.path)
-        if sink is not None:
-            sink.synced(device)
         path = self.path(info.chain_id)
+        if synced:
+            # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
+            # an fsync for each of thousands of files.
+            self._sync_layer(staged.path)
+        else:
+            # Before it has its name: no journal has the name without the mark. A link, whose content is in its inode.
+            os.symlink(boot_id(), f"{staged.path}/{_UNSYNCED}")
         if staged.publish(path):
-            if sink is None:
+            if synced:
                 self._sync_names()
         elif not self.has(info.chain_id):
-            # It was noted: its files join its document.
-            with self._trace.step("rename", f"{staged.path}/diff to {path}/diff"):
-                os.rename(f"{staged.path}/diff", f"{path}/diff")
-            with self._trace.step("sync directory", path):
-                sync_directory(path)
+            self._join(staged, path, synced)
+
+    def _join(self, staged: Staged, path: str, synced: bool) -> None:
+        """Put a layer's files beside its document, or init layer: it was noted, or lost."""
+        if not synced:
+            self._sync_layer(staged.path)
+        with self._trace.step("rename", f"{staged.path}/diff to {path}/diff"):
+            if self._is_lost(path):
+                try:
+                    os.rename(f"{path}/diff", f"{staged.path}/lost")
+                except FileNotFoundError:
+                    pass  # another one was killed at this point
+            os.rename(f"{staged.path}/diff", f"{path}/diff")
+        with self._trace.step("sync directory", path):
+            _unlink(f"{path}/{_UNSYNCED}")
+            sync_directory(path)
 
     def _write_info(self, directory: str, info: LayerInfo, sync: bool) -> None:
         with self._trace.step("write", f"{directory}/{_INFO}"):
@@ -475,6 +527,13 @@ def export_layers(top_fd: int, below: Sequence[str], sink: Sink) -> Iterator[Non
     finally:
         layers.close()
         os.close(top_fd)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def _fill(path: str, fill: Callable[[int], LayerInfo]) -> LayerInfo:

@@ -18,7 +18,7 @@ from sampan.store.snapshots import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sampan.steps.trace import Trace
@@ -72,6 +72,9 @@ class VfsSnapshotter:
 
         info = write_archive(sink, newest, fill)
         return self.unpack(parent_chain_ids, sink.reader(), info.diff_id) if info.entries else info
+
+    def sync(self, chain_ids: Iterable[str]) -> int:
+        return self._layers.sync(chain_ids)
 
     def note(self, info: LayerInfo) -> None:
         self._layers.note(info)
@@ -170,7 +173,7 @@ class VfsSnapshotter:
         self,
         container_id: str,
         chain_ids: Sequence[str],
-        sink: FilledSink,
+        sink: LayerSink,
         newest: int,
         ids: int = -1,
     ) -> LayerInfo | None:
