@@ -14,8 +14,8 @@ def nothing() -> None:
     pass
 
 
-@pytest.mark.parametrize("step", [1000, 1 << 19, 700_000])
-@pytest.mark.parametrize("size", [0, 1, (1 << 19) - 1, 1 << 19, (1 << 19) + 1, 3_000_000])
+@pytest.mark.parametrize("step", [1000, 1 << 21, 700_000])
+@pytest.mark.parametrize("size", [0, 1, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, 9_000_000])
 def test_the_bytes_are_the_same(size: int, step: int) -> None:
     data = bytes(size // 2) + b"\1" * (size - size // 2)
     with ReadAhead(io.BytesIO(data), nothing) as ahead:
@@ -81,8 +81,8 @@ def test_what_is_ahead_is_bounded_and_leaving_ends_it() -> None:
     stream = Endless()
     with ReadAhead(stream, nothing) as ahead:
         for _ in range(100):
-            assert ahead.read(1 << 19)
-        assert stream.given <= 100 + 32 + 1
+            assert ahead.read(1 << 21)
+        assert stream.given <= 100 + 8 + 1
     given = stream.given
     assert ahead.read(1) in (b"", b"\0")
     assert stream.given == given

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ACCEPTED = (documents.OCI_MANIFEST, documents.OCI_INDEX, documents.DOCKER_MANIFEST, documents.DOCKER_LIST)
 ACCEPT = ", ".join(_ACCEPTED)
 _UNTYPED = frozenset(("", "application/json", "application/octet-stream", "text/plain"))
-_CHUNK = 1 << 17
+_CHUNK = 1 << 20  # at most: what has come is taken
 _PROGRESS = 1 << 10
 """Bytes that a connection has to bring for its end not to count as a failure."""
 _CONNECTIONS = 100

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from sampan.store.tarstream import Source
 
-_CHUNK = 1 << 19  # as much as is asked for at once behind it (see `tarstream`)
-_AHEAD = 32  # chunks: 16 MiB
+_PIECE = 1 << 21  # Few and large: each one is some moments in which the other thread has to wait for the interpreter.
+_AHEAD = 8  # pieces: 16 MiB
 
 
 class ReadAhead:
@@ -26,12 +26,15 @@ class ReadAhead:
     thing nothing may be read ahead. Reading raises what the thread has met, in its place.
     """
 
+    piece = _PIECE
+    """Bytes to ask for at once: see `tarstream.Source`."""
+
     def __init__(self, source: Source, interrupt: Callable[[], None]) -> None:
         import threading
 
         self._source = source
         self._interrupt = interrupt
-        self._chunks: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._rest = b""
         self._error: BaseException | None = None
         self._ended = False  # The thread puts nothing more there.
@@ -43,11 +46,11 @@ class ReadAhead:
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            while data := self._source.read(_CHUNK):
+            while data := self._source.read(_PIECE):
                 with self._changed:
-                    self._chunks.append(data)
+                    self._pieces.append(data)
                     self._changed.notify()
-                    while len(self._chunks) >= _AHEAD and not self._left:
+                    while len(self._pieces) >= _AHEAD and not self._left:
                         self._changed.wait()
                     if self._left:
                         break
@@ -66,11 +69,11 @@ class ReadAhead:
 
     def _next(self) -> bytes:
         with self._changed:
-            while not self._chunks and not self._ended:
+            while not self._pieces and not self._ended:
                 self._changed.wait()
-            if self._chunks:
+            if self._pieces:
                 self._changed.notify()
-                return self._chunks.pop(0)
+                return self._pieces.pop(0)
             if self._error is not None:
                 raise self._error
             return b""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         def decode(self, data: Buffer, limit: int) -> bytes: ...
 
 
-_INPUT = 1 << 18
+_INPUT = 1 << 20
 _HEAD = 10  # Bytes that tell the formats apart.
 _GZIP = b"\x1f\x8b\x08"  # RFC 1952, with its only compression method
 _ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         """What is read: any binary file. `read` gives at most `size` bytes, none only at the end.
 
         A source that can go on without reading has `skip(size)` too, which gives the bytes that it went, fewer than
-        `size` only at the end.
+        `size` only at the end. One that has its bytes in pieces has `piece`, how many of them are best asked for at once.
         """
 
         def read(self, size: int, /) -> bytes: ...
@@ -54,7 +54,7 @@ KINDS = frozenset((FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, 
 
 XATTR_PREFIX = b"SCHILY.xattr."
 
-_CHUNK = 1 << 19  # Small enough to stay in a core's cache between being hashed and being written.
+_CHUNK = 1 << 18  # Small enough to stay in a core's cache between being hashed and being written.
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")  # POSIX.1-1988, ustar header block
 _ZEROS = bytes(BLOCK)
 _CUT = "unexpected EOF"
@@ -139,6 +139,7 @@ class TarReader:
     def __init__(self, source: Source, limits: Limits | None = None) -> None:
         self._read = source.read
         self._leap: Callable[[int], int] | None = getattr(source, "skip", None)
+        self._piece: int = getattr(source, "piece", _CHUNK)
         self._limits = limits or Limits()
         self._chunk = b""
         self._view = memoryview(b"")
@@ -217,7 +218,7 @@ class TarReader:
         """Read the next chunk; only called when the present one is used up. False at the end of the source."""
         self._base += len(self._chunk)
         self._at = 0
-        self._chunk = self._read(_CHUNK)
+        self._chunk = self._read(self._piece)
         self._view = memoryview(self._chunk)
         return bool(self._chunk)
 
