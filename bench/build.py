@@ -82,6 +82,8 @@ class Builder:
         arguments = (f"BASE={self._engine.image}", f"ROUND={self._engine.name}{self._round}")
         given = [word for argument in arguments for word in ("--build-arg", argument)]
 
+        os.sync()  # what the context, and the engine before, have left to be written is not this one's
+
         def run() -> None:
             self._made.add(self._engine("build", "--network", "none", "-q", "-t", _NAME, *given, *flags, str(place)))
 

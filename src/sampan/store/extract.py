@@ -108,17 +108,23 @@ class Extractor:
             self._device(parent, base, entry)
 
     def begin_file(self, entry: TarEntry) -> int:
-        """The descriptor of a regular file that is new in an overlay's layer; its data and metadata are the caller's to put. Raises as `put`."""
+        """The descriptor of a regular file that is new in an overlay's layer; its data are the caller's to write, then `end_file`. Raises as `put`."""
+        mode = entry.mode & 0o777  # as `_file`
         try:
             parent_path, _, base = clean(entry.name).rpartition(b"/")
             parent = self._tree.directory(parent_path, entry.mtime_ns)
             try:
-                return os.open(base, _NEW_FILE, 0o600, dir_fd=parent.fd)
+                return os.open(base, _NEW_FILE, mode, dir_fd=parent.fd)
             except FileExistsError:
                 self._tree.remove(parent, base)
-                return os.open(base, _NEW_FILE, 0o600, dir_fd=parent.fd)
+                return os.open(base, _NEW_FILE, mode, dir_fd=parent.fd)
         except OSError as e:
             raise System(f"{_place(entry)}: {os.strerror(e.errno or errno.EIO).lower()}") from e
+
+    def end_file(self, fd: int, entry: TarEntry) -> None:
+        """Give it what its entry says. The descriptor stays the caller's. Raises OSError."""
+        self._settle(fd, entry)
+        os.utime(fd, ns=_times(entry))
 
     # Kinds
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan.kernel.files import write_all
-from sampan.store.extract import Extractor, set_metadata
+from sampan.store.extract import Extractor
 from sampan.store.layers import LayerInfo
 from sampan.store.layertree import LayerTree
 from sampan.store.lower import LowerLayers
@@ -125,7 +125,7 @@ class LayerWriter(ArchiveWriter):
         if fd >= 0:
             try:
                 assert self._entry is not None
-                set_metadata(fd, self._entry)
+                self._extractor.end_file(fd, self._entry)
             finally:
                 os.close(fd)
 
