@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -437,6 +438,25 @@ def test_a_failed_start_names_step_system_call_errno_path_and_advice(box: Boxes)
     assert (failed.stage, failed.errno) == ("stage1", 2)
     done = [event for event in one.trace.events if event.finished and not event.errno]
     assert [event.stage for event in done][-1] == "stage1", "the steps before it are recorded too"
+
+
+def test_what_was_done_is_written_down_and_told_to_who_keeps_it(box: Boxes) -> None:
+    """Each step of the plan, in its order, with its time: also those of the list that one process goes on with in other namespaces."""
+    for keeps in (True, False):
+        one = box("true")
+        one.trace.keeps = keeps
+        plan = one.plan()  # before the first start, which makes the groups above its own
+        one.run()
+        lists = plan.lists()
+        named = [("monitor", index) for index in range(len(plan.monitor))]
+        for stage, steps in (("stage1", lists.stage1), ("stage2", lists.stage2)):
+            named += [(stage, index) for index, step in enumerate(steps) if not step.final]
+        done = json.loads((one.start_directory / "trace").read_bytes())
+        assert [(report["stage"], report["index"]) for report in done] == named
+        assert all(0 < report["seconds"] < 30 for report in done)
+        assert {report["pid"] for report in done if report["stage"] == "stage2"} == {one.init}
+        told = [event for event in one.trace.events if event.stage in ("stage1", "stage2")]
+        assert bool(told) is keeps
 
 
 def test_a_step_that_fails_in_the_container_is_told_as_well(box: Boxes) -> None:

@@ -55,7 +55,8 @@ def start(control: Any, plan: protocol.LaunchPlan, descriptors: dict[str, int], 
 def _converse(control: Any, plan: protocol.LaunchPlan, fds: list[int], trace: Trace) -> dict[str, Any]:
     lists: protocol.Stages | None = None
     try:
-        _send(control, protocol.frame(protocol.PLAN, protocol.dumps(plan.to_json())), fds)
+        document = {**plan.to_json(), "traced": trace.keeps or trace.observer is not None}
+        _send(control, protocol.frame(protocol.PLAN, protocol.dumps(document)), fds)
         if not plan.watched:
             _await_answer(control, f"{plan.directory}/monitor.lock")
         for kind, body in frames_of(control):

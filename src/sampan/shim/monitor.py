@@ -268,7 +268,6 @@ class Monitor:
             "started": clock.now(),
         }
         write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
-        write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False)
         self._event("start")  # by this process, so that no end can be told before it
         for name in [n for n in self.ctx.fds if n not in ("devpts",)]:
             self.ctx.close(name)  # descriptors of the plan: namespaces to join, sources of mounts
@@ -279,8 +278,10 @@ class Monitor:
             client.settles = True
         for waited in waiting:
             self._client(_socket.socket(fileno=waited)).receive()  # its ATTACH was there before the plan
-        self._tell(protocol.STARTED, **started, steps=outcome.done)
+        self._tell(protocol.STARTED, **started, steps=outcome.done if self.plan.traced else ())
         self.control.close()
+        # When the launcher knows that it runs, for it waits, and nobody for this.
+        attempt(lambda: write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False))
         # A shim lives as long as its container: what only the start needed is given back.
         self.plan = self.plan.replace(monitor=(), stages="", health="")
         outcome.done.clear()

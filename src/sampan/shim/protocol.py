@@ -147,8 +147,8 @@ class LaunchPlan(Struct):
     log: see `LogPlan`. terminal: a pty instead of pipes. open_stdin, stdin_once: as in Docker's Config.
     cgroup: where its processes are, for OOM counts and the last kill. shared_pid: init is no pid 1, so that its end kills
     nobody else. reaper: argv of a command that makes a restart, or settles the exit; settles: whether an exit leaves something to
-    do (the client that started the container does it, or else the reaper). temporary: `--rm`, a step of a build. watched: announce every step. health: a
-    `HealthPlan` as text, "" for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the
+    do (the client that started the container does it, or else the reaper). temporary: `--rm`, a step of a build. watched: announce every step. traced: tell
+    the launcher of all when they are done. health: a `HealthPlan` as text, "" for none. journal: where events go and how long it may become (`kernel.appendlog`). events: the
     container's, as a JSON object without action and time, then those of the networks and volumes that its end lets go of, without time; none
     if there is no journal.
     keepers: for each network whose keeper is to be watched the command that starts another; its line is the descriptor "keeper.N".
@@ -172,6 +172,7 @@ class LaunchPlan(Struct):
     settles: bool = False
     temporary: bool = False
     watched: bool = False
+    traced: bool = True
     health: str = ""
     journal: tuple[str, int] = ("", 0)
     events: tuple[str, ...] = ()

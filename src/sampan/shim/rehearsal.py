@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sampan.kernel import mount, process
 from sampan.shim import protocol, stages
-from sampan.steps import cgroups, mounts, namespaces, sources
+from sampan.steps import cgroups, joining, mounts, namespaces, sources, terminal
 from sampan.steps.base import Context, Step, StepError
 
 _TIMES = 12
@@ -21,14 +21,22 @@ def rehearse() -> list[str]:
     failed: list[str] = []
     place = process.make_place()
     try:
-        text = protocol.Stages(_sources(), protocol.NO_CLONE, _mounts()).to_text()
+        plan = protocol.frame(protocol.PLAN, protocol.dumps(_plan().to_json()))
         for _ in range(_TIMES):
-            failed += _take_steps(text, stages.Reporter(-1, False, place))
+            for _, body in protocol.Reader().feed(plan):
+                read = protocol.LaunchPlan.from_json(protocol.loads(body))
+                failed += _take_steps(read.stages, stages.Reporter(-1, False, place))
     except OSError as e:
         failed.append(str(e))
     finally:
         process.drop_place(place)
     return failed
+
+
+def _plan() -> protocol.LaunchPlan:
+    text = protocol.Stages(_sources(), protocol.NO_CLONE, _mounts()).to_text()
+    devpts = terminal.BuildFilesystem("devpts", "devpts", (("mode", "0620"),), 0)
+    return protocol.LaunchPlan(protocol.VERSION, "", "", "", "", (devpts, joining.CloneInit(0)), text)
 
 
 def _take_steps(text: str, report: stages.Reporter) -> list[str]:
