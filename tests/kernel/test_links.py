@@ -185,9 +185,11 @@ def test_ipvlan_works_or_the_kernel_says_that_it_has_none(here: Namespace, there
 def test_what_is_gone_can_be_deleted_and_is_not_found(here: Namespace) -> None:
     links.add_bridge(here.socket, "d0")
     d0 = index(here, "d0")
+    assert links.name_of(here.socket, d0) == "d0"
     links.delete(here.socket, d0, "d0")
     links.delete(here.socket, d0, "d0")
     assert links.find(here.socket, "d0") is None
+    assert links.name_of(here.socket, d0) == ""
 
 
 def test_a_veth_ends_with_the_namespace_of_its_peer(here: Namespace) -> None:

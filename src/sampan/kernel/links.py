@@ -116,6 +116,17 @@ def list_links(socket: Socket) -> list[Link]:
     return [_link(body) for body in socket.dump("netlink(RTM_GETLINK)", GETLINK, _LINK.pack(0, 0, 0, 0, 0))]
 
 
+def name_of(socket: Socket, index: int) -> str:
+    """The name of a link, "" if there is none with this index."""
+    try:
+        body = _LINK.pack(0, 0, index, 0, 0)
+        return _link(socket.request("netlink(RTM_GETLINK)", GETLINK, body, subject=str(index))[0]).name
+    except KernelError as e:
+        if e.errno == errno.ENODEV:
+            return ""
+        raise
+
+
 def find(socket: Socket, name: str) -> Link | None:
     """A link by its name, None if there is none."""
     body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
@@ -345,8 +356,10 @@ def list_routes(socket: Socket) -> list[Route]:
     found = []
     for body in socket.dump("netlink(RTM_GETROUTE)", GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
         _, prefix, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+        if kind != _RTN_UNICAST:
+            continue  # most are the kernel's, of the host's own addresses
         attributes = netlink.attributes(body, _ROUTE.size)
-        if kind != _RTN_UNICAST or (_number(attributes.get(_RTA_TABLE)) or table) != _RT_TABLE_MAIN:
+        if (_number(attributes.get(_RTA_TABLE)) or table) != _RT_TABLE_MAIN:
             continue
         destination, gateway = attributes.get(_RTA_DST), attributes.get(_RTA_GATEWAY)
         found.append(

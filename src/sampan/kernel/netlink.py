@@ -82,7 +82,17 @@ def big_u32(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
     """The attributes from `start` on by type; of several of one type the last one counts."""
-    return dict(each_attribute(data, start))
+    # By hand, for a look at a host's links and routes takes hundreds of them apart, and not by `each_attribute`.
+    found: dict[int, bytes] = {}
+    size, unpack = _ATTRIBUTE.size, _ATTRIBUTE.unpack_from
+    last = len(data) - size
+    while start <= last:
+        length, kind = unpack(data, start)
+        if length < size:
+            break
+        found[kind & _TYPE_MASK] = data[start + size : start + length]
+        start += length + (-length & 3)
+    return found
 
 
 def each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:

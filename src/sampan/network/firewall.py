@@ -137,7 +137,9 @@ def forget_datagrams(endpoints: Iterable[Endpoint]) -> None:
 def find_uplinks(host: netlink.Socket) -> list[str]:
     """The links behind which gateways of this host are. `host`: a socket of rtnetlink."""
     indexes = {route.index for route in links.list_routes(host) if route.gateway}
-    return [link.name for link in links.list_links(host) if link.index in indexes] if indexes else []
+    # One by one: there are one or two, and of all links there may be hundreds.
+    names = [links.name_of(host, index) for index in sorted(indexes)]
+    return [name for name in names if name]
 
 
 def has_table(chains: Iterable[Chain], network: Network) -> bool:
