@@ -4,7 +4,8 @@ What is compared is the whole command: bytes fetched, verified, unpacked, and as
 disk when it ends; Podman's are in memory still). Ratios are of first quartiles; of Podman, which is no daemon either, the
 processor time is compared as well. Each engine has a file system of its own, all made alike (`bench.disks`), and what is in memory
 is written before each pull. Each round pulls a tag with a layer of its own, so that nobody has it already, and nothing is removed
-before the end. The goals: half of podman's time, a third of Docker's, 100 MiB of memory; and for a push Docker's time.
+before the end. The wall clock is for a machine that does nothing else: one thread of ours makes all files, and if it waits for its
+turn everything does, while Podman's many have one of them running somewhere. The goals: half of podman's time, a third of Docker's, 100 MiB of memory; and for a push Docker's time.
 """
 
 from __future__ import annotations
