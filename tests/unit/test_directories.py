@@ -1,19 +1,16 @@
-"""Directories of run time files, which several commands or shims make at the same time."""
+"""Directories of the engine's own, which several commands or shims make at the same time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sampan.network import keeperlink
-from sampan.shim import documents
+from sampan.kernel.directories import make_private
 
 
-@pytest.mark.parametrize("make_private", [keeperlink._make_private, documents.make_private])
-def test_many_make_the_same_directories_at_once(tmp_path: Path, make_private: Callable[[str], None]) -> None:
+def test_many_make_the_same_directories_at_once(tmp_path: Path) -> None:
     failures: list[OSError] = []
 
     def make(directory: Path, together: threading.Barrier) -> None:
@@ -37,4 +34,4 @@ def test_many_make_the_same_directories_at_once(tmp_path: Path, make_private: Ca
 
 def test_where_nothing_can_be_made_is_an_error_and_no_recursion() -> None:
     with pytest.raises(FileNotFoundError):
-        keeperlink._make_private("/proc/no-place/networks")
+        make_private("/proc/no-place/networks")
