@@ -201,6 +201,8 @@ class MatchUser(Step):
     All other owners are shown as nobody, and nobody else can make files there (mount_setattr(2), MOUNT_ATTR_IDMAP).
     """
 
+    forks = True
+
     name: str
     source: str
     uid: int
