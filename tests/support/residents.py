@@ -81,7 +81,7 @@ def measure(root: Root) -> dict[str, object]:
 def _fewest_strangers(root: Root) -> int:
     """0 as soon as there is none. A probe may begin or end between a look at the processes and one at their parents."""
     fewest = len(_strangers(root))
-    deadline = time.monotonic() + patience(5)
+    deadline = time.monotonic() + patience(60)
     while fewest and time.monotonic() < deadline:
         time.sleep(0.02)
         fewest = min(fewest, len(_strangers(root)))
