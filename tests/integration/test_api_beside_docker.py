@@ -174,7 +174,7 @@ STATUSES = {
     # It was answered as if no condition had been named; later ones refuse it, too.
     "POST /containers/box/wait?condition=nosuch None": (200, 400),
     # Whose namespace it shares is looked for when it is made; Docker looks when it is started.
-    "POST /containers/create {'Image': 'img', 'HostConfig': {'NetworkMode': 'container:nosuch'}}": (201, 404),
+    "POST /containers/create {'Image': 'img', 'HostConfig': {'NetworkMode': 'container:nosuch'}}": (201, 400),
 }
 MEMBERS = (
     "RepoDigests[]",  # an image has a digest here before it is pushed, as in Docker's store with containerd

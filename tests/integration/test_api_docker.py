@@ -9,6 +9,7 @@ import pytest
 
 from support.apiserver import Server, home, server
 from support.command import Command, Result
+from support.patience import eventually
 from support.terminal import Terminal
 
 __all__ = ["home", "server"]
@@ -72,8 +73,9 @@ def test_the_verbs(docker: Command, tmp_path: Path) -> None:
         docker("start", "other").ok()
         assert docker("inspect", "-f", "{{.State.Status}} {{.Name}}", "other").ok().out == "running /other\n"
         assert docker("export", "other").ok().out_bytes[257:262] == b"ustar"
-        told = docker("events", "--since", "5m", "--until", "0s", "--filter", "event=rename").ok().out
-        assert "oldName=/web" in told
+        # The client sends whole seconds: of the one that it is now nothing is told.
+        told = ("events", "--since", "5m", "--until", "0s", "--filter", "event=rename")
+        eventually(lambda: "oldName=/web" in docker(*told).ok().out)
         docker("kill", "other").ok()
     finally:
         docker("rm", "-f", "web", "other")
@@ -112,3 +114,40 @@ def test_logs_are_followed_to_the_end(docker: Command) -> None:
         assert docker("logs", "-f", "talks").ok().out == "1\n2\n3\n"
     finally:
         docker("rm", "-f", "talks").ok()
+
+
+def test_what_is_not_there_is_named(docker: Command) -> None:
+    """And not taken for an image that has to be pulled, which is what 404 says to this client."""
+    for network, message in (("nosuch", "network nosuch not found"), ("container:nosuch", "No such container: nosuch")):
+        refused = docker("run", "--rm", "--network", network, "base", "true")
+        assert (refused.code, refused.err.splitlines()[0]) == (125, f"docker: Error response from daemon: {message}")
+    missing = docker("run", "--rm", "--pull", "never", "nosuch", "true")
+    assert (missing.code, missing.err.splitlines()[0]) == (
+        125,
+        "docker: Error response from daemon: No such image: nosuch:latest",
+    )
+    killed = docker("kill", "nosuch").err
+    assert killed == "Error response from daemon: cannot kill container: nosuch: No such container: nosuch\n"
+    assert docker("rm", "-l", "nosuch").err == "Error response from daemon: No such container: nosuch\n"
+    pulled = docker("pull", "--platform", "nosuch", "localhost:1/x").err
+    assert (
+        pulled == 'Error response from daemon: "nosuch": unknown operating system or architecture: invalid argument\n'
+    )
+    docker(*RUN, "-d", "--name", "there", "base", "sleep", "300").ok()
+    try:
+        assert docker("exec", "-u", "nosuch", "there", "id").code == 126
+        assert docker("exec", "-w", "/nosuch", "there", "pwd").code == 127
+    finally:
+        docker("rm", "-f", "there").ok()
+
+
+def test_prunes_take_a_label(docker: Command) -> None:
+    """All of them do, and what has no labels stays."""
+    docker("build", "-q", "-", input="FROM base\nRUN --network=none true\nLABEL kept=1\n").ok()
+    docker("create", "--name", "pruned", "--label", "gone=1", "base").ok()
+    before = docker("system", "df", "--format", "{{.Type}} {{.TotalCount}}").ok().out
+    assert docker("system", "prune", "-f", "--filter", "label=nosuch").ok().out == "Total reclaimed space: 0B\n"
+    assert docker("system", "df", "--format", "{{.Type}} {{.TotalCount}}").ok().out == before
+    assert "Deleted Containers:" in docker("system", "prune", "-f", "--filter", "label=gone").ok().out
+    assert docker("ps", "-aq").ok().out == ""
+    docker("system", "prune", "-a", "-f", "--filter", "label=kept").ok()

@@ -198,10 +198,10 @@ def test_a_terminal_where_there_is_no_devpts_is_refused(box: Boxes) -> None:
         (
             ("true",),
             {"cwd": "/nosuch"},
-            "chdir to cwd ('/nosuch') set in config.json failed: no such file or directory",
-            128,
+            'chdir to cwd ("/nosuch") set in config.json failed: no such file or directory',
+            127,
         ),
-        (("true",), {"user": {"username": "nosuch", "additionalGroups": []}}, "unable to find user nosuch", 128),
+        (("true",), {"user": {"username": "nosuch", "additionalGroups": []}}, "unable to find user nosuch", 126),
     ],
 )
 def test_what_cannot_be_executed_is_told_in_dockers_words(

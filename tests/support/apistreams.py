@@ -61,3 +61,12 @@ def start_request(identifier: str, upgrade: bool = True) -> bytes:
     body = '{"Detach":false,"Tty":false}'
     head = [f"POST /v1.44/exec/{identifier}/start HTTP/1.1", "Host: x", "Content-Type: application/json"]
     return "\r\n".join([*head, *lines, f"Content-Length: {len(body)}", "", body]).encode()
+
+
+def comes_to_its_end(sock: socket.socket) -> bytes:
+    """What still comes of a server that was killed; a TimeoutError if the connection's end does not."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := sock.recv(65536):
+            data += part
+    return data

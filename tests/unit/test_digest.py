@@ -59,6 +59,8 @@ def test_small_and_large_data_are_hashed_alike(size: int) -> None:
         ("linux/aarch64", "linux/arm64"),
         ("armhf", "linux/arm/v7"),
         ("Linux/AMD64", "linux/amd64"),
+        ("s390x", "linux/s390x"),
+        ("windows", f"windows/{platform.here().architecture}"),
     ],
 )
 def test_platforms_are_named_as_go_names_them(text: str, shown: str) -> None:
@@ -69,6 +71,11 @@ def test_platforms_are_named_as_go_names_them(text: str, shown: str) -> None:
 def test_what_is_no_platform_is_refused(text: str) -> None:
     with pytest.raises(InvalidParameter, match="platform"):
         platform.parse(text)
+
+
+def test_one_word_is_a_system_or_an_architecture() -> None:
+    with pytest.raises(InvalidParameter, match='"nosuch": unknown operating system or architecture'):
+        platform.parse("nosuch")
 
 
 def test_newer_arm_runs_older() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sampan.api import containerview
-from sampan.errors import InvalidParameter
+from sampan.api.failures import KIND, kind
+from sampan.errors import ImageNotFound, InvalidParameter, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,14 @@ def create(engine: Engine, exchange: Exchange) -> None:
         raise InvalidParameter("config cannot be empty in order to create a container")
     body = containerview.request(body, exchange.version)
     request = {**body, "Name": exchange.query.text("name"), "Platform": exchange.query.text("platform")}
-    container, warnings = engine.containers.create_from(request)
+    try:
+        container, warnings = engine.containers.create_from(request)
+    except ImageNotFound:
+        raise
+    except NotFound as e:
+        # A network, a container, a driver: to 404 the docker command line would pull the image, and say that it is missing.
+        exchange.reply(400, {"message": str(e)}, {KIND: kind(e)})
+        return
     exchange.reply(201, {"Id": container.id, "Warnings": warnings})
 
 
@@ -50,7 +58,11 @@ def restart(engine: Engine, exchange: Exchange, name: str) -> None:
 
 
 def kill(engine: Engine, exchange: Exchange, name: str) -> None:
-    engine.containers.get(name).kill(exchange.query.text("signal") or "KILL")
+    try:
+        container = engine.containers.get(name)
+    except NotFound as e:
+        raise NotFound(f"cannot kill container: {name}: {e}") from None
+    container.kill(exchange.query.text("signal") or "KILL")
     exchange.reply(204)
 
 
@@ -76,9 +88,10 @@ def update(engine: Engine, exchange: Exchange, name: str) -> None:
 
 def remove(engine: Engine, exchange: Exchange, name: str) -> None:
     query = exchange.query
+    container = engine.containers.get(name)
     if query.flag("link"):
         raise InvalidParameter("links are taken away with their container: there is no other way")
-    engine.containers.get(name).remove(force=query.flag("force"), volumes=query.flag("v"))
+    container.remove(force=query.flag("force"), volumes=query.flag("v"))
     exchange.reply(204)
 
 

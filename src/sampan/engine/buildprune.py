@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Filters = Mapping[str, str | Sequence[str]]
 
 
-_FILTERS = ("id", "inuse", "private", "shared", "type", "until", "unused-for")
+_FILTERS = ("id", "inuse", "label", "label!", "private", "shared", "type", "until", "unused-for")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 _TYPE, _MOUNT = "regular", "exec.cachemount"
 """Of BuildKit's kinds of records those that there are here: what steps came to, and what RUN --mount=type=cache keeps."""
@@ -168,12 +168,17 @@ class _Wanted:
         for name in self._values:
             if name not in _FILTERS:
                 raise InvalidParameter(f"invalid filter '{name}'")
+        # What `system prune --filter label=...` says of everything: steps have no labels.
+        self._labelled = bool(self._values.pop("label", []))
+        self._values.pop("label!", None)
         until = [value for name in ("until", "unused-for") for value in self._values.pop(name, [])]
         if len(until) > 1:
             raise InvalidParameter("more than one until filter specified")
         self._until = times.moment(until[0]) if until else None
 
     def fits(self, item: Mapping[str, Any]) -> bool:
+        if self._labelled:
+            return False
         if self._until is not None and times.parse(item["LastUsedAt"]) > self._until:
             return False
         if "type" in self._values and item["Type"] not in self._values["type"]:

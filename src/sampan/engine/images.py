@@ -404,15 +404,18 @@ class Images:
 
         assert self._registries is not None
         pusher = Pusher(self._content, self._names, self._lock, self)
-        sent = []
+        sent, exchanged = [], False
         for record, pushed in pusher.push(
             registries or self._registries(), name, platform, report or (lambda *_: None), all_tags, compression
         ):
             familiar = reference.parse(record.reference).familiar
             self._events.image(familiar, "push", familiar, self._labels(record.image))
             sent.append(pushed)
+            exchanged = exchanged or pushed.digest != record.target.digest
             if done is not None:
                 done(pushed)
+        if exchanged:
+            self.collect_now()  # the plain layers, for which the image now has what was pushed
         return sent
 
     def _pulled(self, found: Pulled) -> None:

@@ -2,8 +2,8 @@
 
 A layer that was pulled is sent as it came, and so has the digest that it had. One that was made here is a plain archive: it
 is compressed while it is sent, and the compressed blob is kept. When all is there, the image's record leads to the
-manifest that was pushed, so that nothing is compressed twice, the digest is the registry's, and the plain blob goes with
-the next collection if no other image needs it.
+manifest that was pushed, so that nothing is compressed twice, the digest is the registry's, and the plain blob is collected
+if no other image needs it.
 """
 
 from __future__ import annotations

@@ -33,6 +33,12 @@ _ALIASES = {
     "armel": ("arm", "v6"),
     "i386": ("386", ""),
 }
+# The rest of what one word may be, as there (and in Go's list of systems and architectures).
+_ARCHITECTURES = (
+    "386 amd64 amd64p32 arm armbe arm64 arm64be loong64 mips mips64 mips64le mips64p32 mips64p32le mipsle ppc ppc64 ppc64le "
+    "riscv riscv64 s390 s390x sparc sparc64 wasm"
+)
+_SYSTEMS = "aix android darwin dragonfly freebsd hurd illumos ios js nacl netbsd openbsd plan9 solaris windows zos"
 
 
 class Platform(Struct):
@@ -88,6 +94,10 @@ def parse(text: str) -> Platform:
     if len(parts) == 1:
         if parts[0] == "linux":
             return here()
+        if parts[0] in _SYSTEMS.split():
+            return Platform(parts[0], here().architecture)
+        if parts[0] not in _ALIASES and parts[0] not in _ARCHITECTURES.split():
+            raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
         parts.insert(0, "linux")
     architecture, variant = _ALIASES.get(parts[1], (parts[1], ""))
     if len(parts) == 3:

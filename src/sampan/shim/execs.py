@@ -120,6 +120,9 @@ class Execs:
     def _fail(self, making: Making, failed: dict[str, Any]) -> None:
         making.session.close_program_ends(making.ctx)
         making.session.close()
+        # A start that fails leaves 128, an exec 126, as with Docker.
+        if failed["exit_code"] == 128:
+            failed["exit_code"] = 126
         making.client.send(protocol.message(protocol.FAILED, **failed, error=launch.explain(failed)))
         making.client.finish()
 

@@ -136,9 +136,8 @@ class ChangeDirectory(Step):
         except OSError as e:
             if e.errno in (errno.EACCES, errno.EPERM) and not self.again:
                 return
-            raise StepError(
-                f"chdir to cwd ({self.path!r}) set in config.json failed: {os.strerror(e.errno or 0).lower()}"
-            ) from None
+            words = f'chdir to cwd ("{self.path}") set in config.json failed: {os.strerror(e.errno or 0).lower()}'
+            raise StepError(words, 127 if e.errno == errno.ENOENT else 128) from None
         if not os.getcwd().startswith("/"):
             raise StepError(f"the working directory {self.path!r} is outside of the container's root")
         ctx.working_directory_set = True
