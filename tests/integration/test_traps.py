@@ -131,12 +131,15 @@ done 2> /dev/null
 def test_p1_a_container_with_ptrace_and_the_hosts_pids_during_fifty_starts_and_execs(box: Boxes, image: Path) -> None:
     """Its files are opened for writing at once, and again when their process has ended and they are busy no more.
 
-    Only processes that have to do with us are attacked: others run beside the tests.
+    Only processes that have to do with us are attacked: others run beside the tests. Among them are commands that shims of
+    other tests execute when nobody waits for a container's end; who has become one since it was found is left alone.
     """
     before = checksums()
     attack = ATTACK.replace(
         "in /proc/[0-9]*;", "in $(pidof sampan-shim sleep docker-init | sed 's,[0-9]*,/proc/&,g') /proc/self;"
     )
+    still = "read name < $1/comm && case $name in sampan-shim|sleep|docker-init) ;; *) return ;; esac"
+    attack = attack.replace("  {\n", f"  {{\n    {still}\n", 1)
     script(image / "attack", attack)
     attacker = box("sh", "/attack", rootfs=image, host={"PidMode": "host", "CapAdd": ["CAP_SYS_PTRACE"]})
     attacker.start().close()
