@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gzip
 import os
 import signal
@@ -200,11 +201,18 @@ def test_our_client_hears_of_a_killed_server_and_goes_on_with_the_next(home: Roo
         container.remove(force=True)
 
 
-def test_a_server_ends_by_sigterm_with_clients_at_work(home: Root) -> None:
+@pytest.mark.parametrize("told", ["the process", "another thread"])
+def test_a_server_ends_by_sigterm_with_clients_at_work(home: Root, told: str) -> None:
+    """Whichever of its threads the kernel interrupts: the one that has to end waits in a poll."""
     with serving(home) as server, connect(server) as sock:
         sock.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         until(sock, b"\r\n\r\n")
         assert server.process is not None
-        server.process.send_signal(signal.SIGTERM)
+        pid = server.process.pid
+        if told == "the process":
+            server.process.send_signal(signal.SIGTERM)
+        else:
+            other = next(int(task) for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid)
+            assert ctypes.CDLL(None, use_errno=True).tgkill(pid, other, signal.SIGTERM) == 0
         assert server.process.wait(patience(30)) == 0
         assert not os.path.exists(server.path)
