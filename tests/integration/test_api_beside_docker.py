@@ -20,6 +20,8 @@ from support.tools import Dockerd
 pytestmark = [pytest.mark.root, pytest.mark.long]
 
 REQUESTS: tuple[tuple[str, str, Any], ...] = (
+    ("GET", "/_ping", None),
+    ("HEAD", "/_ping", None),
     ("GET", "/images/img/json", None),
     ("GET", "/images/nosuch/json", None),
     ("GET", "/images/json", None),
@@ -189,6 +191,8 @@ MEMBERS = (
     "Components[].Details.PythonVersion",
     "RegistryConfig.Mirrors[]",
 )
+OF_THE_CONNECTION = {"transfer-encoding", "content-length", "connection", "date"}
+"""Headers that say how an answer is sent, and nothing of it."""
 BELOW = (
     "Networks.none.",
     "blkio_stats.",  # empty where nothing was read from the disk since its group was made
@@ -253,7 +257,11 @@ def compare(both: tuple[Api, Api], requests: tuple[tuple[str, str, Any], ...]) -
             problems.append(
                 f"{method} {target} {body}: {theirs.status} {theirs.data[:200]!r}, here {mine.status} {mine.data[:200]!r}"
             )
-        elif theirs.data and theirs.status < 300:
+        elif missing := [name for name in theirs.headers.keys() - OF_THE_CONNECTION if name not in mine.headers]:
+            problems.append(f"{method} {target}: without the headers {missing}")
+        elif (kinds := [one.headers.get("content-type") for one in (theirs, mine)])[0] != kinds[1]:
+            problems.append(f"{method} {target}: Content-Type {kinds[0]}, here {kinds[1]}")
+        elif theirs.data and theirs.status < 300 and "json" in theirs.headers["content-type"]:
             left, right = shape(theirs.json), shape(mine.json)
             for name in sorted(left.keys() | right.keys()):
                 kinds = {left.get(name, "absent"), right.get(name, "absent")}

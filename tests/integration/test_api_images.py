@@ -14,8 +14,9 @@ import pytest
 from support.apiserver import Answer, Api, serving
 from support.imagestore import archive
 from support.patience import eventually
-from support.registry import PASSWORD, USER, Registry, htpasswd, registry
+from support.registry import PASSWORD, USER, Registry, free_port, htpasswd, registry
 from support.roots import Root
+from support.web import body, web
 
 pytestmark = pytest.mark.root
 
@@ -150,6 +151,22 @@ def test_bodies_refused(api: Api, path: str, body: object, status: int, message:
     assert message in api("POST", path, body).expect(status).message
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "made"),
+    [
+        ("/containers/create?name=newer", {"Image": "base", "HostConfig": {"NetworkMode": "none", "Newer": {"a": [1]}}, "Newest": 1}, "/containers/newer"),
+        ("/networks/create", {"Name": "newer", "Newer": None, "IPAM": {"Newer": 1, "Config": [{"Newer": "x"}]}}, "/networks/newer"),
+        ("/volumes/create", {"Name": "newer", "Newer": {"a": 1}}, "/volumes/newer"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("version", ["v1.24", "v1.51"])
+def test_what_a_newer_client_says_besides_is_ignored(
+    api: Api, path: str, body: object, made: str, version: str
+) -> None:
+    api.at(version)("POST", path, body).expect(201)
+    api("DELETE", made).expect(204)
+
+
 def test_an_image_is_saved_and_loaded(api: Api) -> None:
     api("POST", "/images/base/tag", repo="saved", tag="1").expect(201)
     one, both = api("GET", "/images/saved:1/get"), api("GET", "/images/get", names=["saved:1", "base"])
@@ -262,6 +279,43 @@ def test_a_build_that_fails(api: Api, root: Root) -> None:
     assert "outside of the context" in api("POST", "/build", context(x=""), dockerfile="../x").expect(400).message
     assert "BuildKit" in build(api, "FROM base\n", version="2").expect(400).message
     assert not list((root.root / "build/work").glob(".tmp-*"))
+
+
+def test_a_build_of_what_is_elsewhere(api: Api) -> None:
+    dockerfile = b"FROM base\nLABEL from=afar\n"
+    with web() as site:
+        site.answers["/Dockerfile"] = body(dockerfile)
+        site.answers["/context.tar"] = body(context(Dockerfile="FROM base\nCOPY f /\nLABEL from=archive\n", f="x"))
+        for path, label in (("/Dockerfile", "afar"), ("/context.tar", "archive")):
+            # From a client that has nothing to send, and images that it would have the cache taken from.
+            built = api("POST", "/build", remote=site.url(path), t="afar:1", cachefrom='["base","nosuch"]', version="1")
+            assert "Successfully tagged afar:1" in said(built.expect(200)), built.data
+            assert api("GET", "/images/afar:1/json").json["Config"]["Labels"] == {"from": label}
+        missing = api("POST", "/build", remote=f"http://127.0.0.1:{free_port()}/x")
+        assert "connection refused" in missing.expect(500).message
+    api("DELETE", "/images/afar:1").expect(200)
+
+
+def test_a_build_pulls_with_the_credentials_that_come_with_it(api: Api, private: Registry) -> None:
+    """Those of the registry that the image is in, of all that are sent."""
+    name = f"{private.host}/team/private"
+    api("POST", "/images/base/tag", repo=name, tag="1").expect(201)
+    api("POST", f"/images/{name}/push", tag="1", headers=auth(USER, PASSWORD)).expect(200)
+    api("DELETE", f"/images/{name}:1").expect(200)
+
+    def built(accounts: dict[str, dict[str, str]]) -> str:
+        header = base64.urlsafe_b64encode(json.dumps(accounts).encode()).decode()
+        kind = {"Content-Type": "application/x-tar", "X-Registry-Config": header}
+        answer = api("POST", "/build", context(Dockerfile=f"FROM {name}:1\nLABEL a=b\n"), kind, t="private:1")
+        return answer.message if answer.status != 200 else str(answer.lines[-1])
+
+    account = {"username": USER, "password": PASSWORD}
+    assert "no basic auth credentials" in built({})
+    assert "no basic auth credentials" in built({"elsewhere.example": account})
+    assert "access denied" in built({private.host: {**account, "password": "wrong"}})
+    assert "Successfully tagged private:1" in built({"elsewhere.example": {}, private.host: account})
+    for image in ("private:1", f"{name}:1"):
+        api("DELETE", f"/images/{image}", force="1")
 
 
 def test_a_link_of_a_context_leads_nowhere_else(api: Api, tmp_path: Path) -> None:

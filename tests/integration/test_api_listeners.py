@@ -56,6 +56,30 @@ def test_a_socket_is_its_groups(server: Server, home: Root) -> None:
     assert server("GET", "/_ping").status == 200
 
 
+def test_a_socket_is_of_the_group_sampan_where_there_is_one(home: Root, tmp_path: Path) -> None:
+    """Which this machine need not have: the server sees a file of groups of its own."""
+    groups = tmp_path / "group"
+    groups.write_text(Path("/etc/group").read_text() + "sampan:x:4321:\nothers:x:4322:\n")
+    for options, gid in (((), 4321), (("--group", "others"), 4322), (("--group", "4323"), 4323)):
+        path = tmp_path / f"{gid}.sock"
+        script = 'mount --bind "$1" /etc/group; shift; exec "$@"'
+        command = [home.cli.program, *home.cli.before, "serve", "-H", f"unix://{path}", *options]
+        process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script, "sh", str(groups), *command],
+            env=home.cli.environment,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            # It has its group before it is open to anybody: who sees the mode sees the group.
+            eventually(lambda path=path: path.exists() and path.stat().st_mode & 0o777 == 0o660, 60)  # type: ignore[misc]
+            assert (path.stat().st_uid, path.stat().st_gid) == (0, gid)
+        finally:
+            process.terminate()
+            process.wait(patience(60))
+    refused = home.cli("serve", "-H", f"unix://{tmp_path}/x.sock", "--group", "nosuchgroup")
+    assert (refused.code, "groupadd nosuchgroup" in refused.err) == (1, True)
+
+
 def certificates(directory: Path) -> Path:
     openssl, new = Tool("openssl"), ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     authority = ("-CA", str(directory / "ca.pem"), "-CAkey", str(directory / "ca.key"), "-CAcreateserial")
@@ -148,6 +172,19 @@ def test_tcp_shows_certificates_on_both_sides_and_half_closes(
                 secured.unwrap()
             secured.settimeout(patience(60))
             assert output(everything(secured)) == b"3000000\ndone\n"
+        # One that never stops sending gets all of the output, too.
+        identifier = exec_id(server, box, "sh", "-c", "head -c 100000 /dev/zero; exit 3")
+        with trusting.wrap_socket(
+            socket.create_connection(("127.0.0.1", port), patience(60)), server_hostname="127.0.0.1"
+        ) as secured:
+            secured.sendall(start_request(identifier))
+            until(secured, b"\r\n\r\n")
+            secured.setblocking(False)
+            with contextlib.suppress(ssl.SSLWantWriteError):
+                while True:
+                    secured.send(b"y\n" * 4096)
+            secured.settimeout(patience(60))
+            assert len(output(everything(secured))) == 100000
         # Our own client, too: as a directory of files, and with more input than anybody holds.
         for name, given in (("cert.pem", "client.pem"), ("key.pem", "client.key")):
             (files / name).symlink_to(files / given)

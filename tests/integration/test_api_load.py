@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -37,6 +38,39 @@ def resident(server: Server) -> int:
     assert server.process is not None
     pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def proportional(server: Server) -> float:
+    """What it costs of the machine's memory, in MiB: what is shared counts in parts (proc(5), smaps_rollup)."""
+    assert server.process is not None
+    lines = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
+
+
+def test_a_server_at_rest_takes_30_mib_and_35_with_a_thousand_idle_connections(server: Server) -> None:
+    """Also one that has served, and has all in memory that this takes."""
+    assert proportional(server) < 30
+    server.warm_up()
+    for path in ("/version", "/info", "/containers/json", "/images/json", "/networks", "/volumes", "/system/df"):
+        server("GET", path).expect(200)
+    assert proportional(server) < 30
+    with contextlib.ExitStack() as stack:
+        idle = []
+        for _ in range(1000):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(patience(60))
+            sock.connect(server.path)
+            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.append(sock)
+        for sock in idle:
+            assert sock.recv(1 << 16).endswith(b"OK")
+        assert server.process is not None
+        tasks = f"/proc/{server.process.pid}/task"
+        eventually(lambda: len(os.listdir(tasks)) < 5, 60, "that all are parked")
+        assert proportional(server) < 35
+        for sock in (idle[0], idle[-1]):
+            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(1 << 16).endswith(b"OK")
 
 
 def drained(server: Server, request: str, body: str = "") -> tuple[int, int]:

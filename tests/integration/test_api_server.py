@@ -7,10 +7,16 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from support.apiserver import Server, box, home, server, serving
+from sampan.api.listeners import Security, open_listener
+from sampan.api.log import Log
+from sampan.api.server import Server as HttpServer
+from sampan.api.workers import Workers
+
+from support.apiserver import Api, Server, box, home, server
 from support.apistreams import connect, everything, exec_id, output, start_request, until
 from support.patience import eventually, patience
 from support.roots import Root
@@ -81,6 +87,28 @@ def test_bodies_that_cannot_be_are_refused(server: Server, body: bytes, headers:
     assert "Traceback" not in answer.message
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"1" * 100_000, 400, "malformed request body: Receive buffer too long"),
+        (b"f" * 22 + b"\r\n{}", 400, "malformed request body: illegal chunk header"),
+        (b"zz\r\n{}\r\n0\r\n\r\n", 400, "malformed request body: illegal chunk header"),
+        (b"2\r\n{}xx0\r\n\r\n", 400, "malformed request body: malformed chunk footer"),
+        (b"0\r\n" + b"A: b\r\n" * 100_000, 400, "malformed request body: Receive buffer too long"),
+        (b"100000\r\n" + b" " * (1 << 20) + b"\r\n", 413, "the request's body has more than 16777216 bytes"),
+    ],
+)
+def test_chunks_are_bounded_in_each_of_their_parts(server: Server, body: bytes, status: int, message: str) -> None:
+    """Lines, trailers, and what they come to together."""
+    head = b"POST /containers/create HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(server) as sock:
+        sock.sendall(head + (body * 17 if status == 413 else body))
+        answer = everything(sock)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert message in answer.decode()
+    assert "bytearray" not in answer.decode()
+
+
 def test_an_answer_says_which_request_of_the_log_it_is(server: Server) -> None:
     answer = server("GET", "/containers/nosuch/json").expect(404)
     assert answer.message == "No such container: nosuch"
@@ -117,10 +145,21 @@ def test_an_exec_starts_once(server: Server, box: str) -> None:
         server(method, f"/exec/{'0' * 64}/{path}", {} if method == "POST" else None).expect(404)
 
 
+@contextlib.contextmanager
+def beside(home: Root) -> Iterator[Server]:
+    """A second server of the store; the zygote is the first one's as well, and stays with it."""
+    other = Server(home)
+    try:
+        other.start()
+        yield other
+    finally:
+        other.stop()
+
+
 def test_another_server_resizes_the_terminal_of_an_exec(server: Server, home: Root, box: str) -> None:
     script = "read a; stty size; exec < /dev/null > /dev/null 2>&1; mkfifo /tmp/f; exec < /tmp/f"
     identifier = exec_id(server, box, "sh", "-c", script, Tty=True)
-    with connect(server) as sock, serving(home) as other:
+    with connect(server) as sock, beside(home) as other:
         sock.sendall(start_request(identifier))
         until(sock, b"\r\n\r\n")
         eventually(lambda: server("GET", f"/exec/{identifier}/json").json["Running"], 60)
@@ -239,6 +278,36 @@ def test_idle_connections_have_no_threads(server: Server) -> None:
         for sock in (socks[0], socks[99]):
             sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
             assert until(sock, b"OK")
+
+
+def test_more_requests_than_threads_are_turned_away(home: Root) -> None:
+    """And not the connections that wait for their turn: those have none."""
+    with home.engine() as engine, (home.directory / "few.log").open("wb") as log:
+        path = str(home.directory / "few.sock")
+        few = HttpServer(
+            engine, open_listener(f"unix://{path}", None, Security()), Log("debug", log.fileno()), Workers(2)
+        )
+        thread = threading.Thread(target=few.run)
+        thread.start()
+        try:
+            with contextlib.ExitStack() as stack:
+                idle, *waiting = (stack.enter_context(connect(Api(path))) for _ in range(3))
+                for sock in waiting:
+                    sock.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+                    until(sock, b"\r\n\r\n")
+                with connect(Api(path)) as sock:
+                    sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+                    refused = everything(sock)  # to its end, and no reset
+                assert refused.startswith(b"HTTP/1.1 503 ")
+                assert b"the server has as many requests at work as it takes: try again" in refused
+                waiting[0].close()
+                eventually(lambda: Api(path)("GET", "/_ping").status == 200, 60)
+                idle.setblocking(False)
+                with pytest.raises(BlockingIOError):  # it is open all the time, and has not been answered
+                    idle.recv(1)
+        finally:
+            few.stop()
+            thread.join()
 
 
 # 8 is in test_api_listeners, 7 in tests/unit/test_api_http.

@@ -72,7 +72,8 @@ class Body:
         try:
             event = self._connection.next_event()
         except h11.RemoteProtocolError as e:
-            raise Refused(400, f"malformed request body: {e}") from None
+            # Without what it was that cannot be read, which h11 quotes as Python does.
+            raise Refused(400, f"malformed request body: {str(e).partition(': bytearray')[0]}") from None
         if event is h11.NEED_DATA:
             if self._connection.they_are_waiting_for_100_continue:
                 go_on = self._connection.send(h11.InformationalResponse(status_code=100, headers=[]))
