@@ -130,7 +130,7 @@ def test_exec_streams(cli: Command) -> None:
         (["no-such-program"], 127, 'exec: "no-such-program": executable file not found in $PATH'),
         (["/etc"], 126, "permission denied"),
         (["-u", "nobody-here", "box", "true"], 126, "unable to find user nobody-here"),
-        (["-w", "/no-such", "box", "true"], 126, "/no-such"),
+        (["-w", "/no-such", "box", "true"], 127, "/no-such"),
         (["-w", "relative", "box", "true"], 126, "the working directory 'relative' is invalid"),
         (["-d", "box", "no-such-program"], 1, "executable file not found in $PATH"),
     ],

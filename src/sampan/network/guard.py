@@ -54,6 +54,7 @@ class Guard:
         self._failed = failed
         self._due = False
         self._refused = ""
+        self._made_once: tuple[Standing, Standing] | None = None
         self._made: tuple[Standing, Standing] | None = None
         self._known: dict[bytes, Meaning] = {}
         self._socket: Any = None
@@ -122,13 +123,18 @@ class Guard:
                 self._known.clear()
             there = firewall.standing(socket, network, self._known)
             wanted = firewall.wanted(host, network, endpoints, self._known)
-            # What we have made is as good as we can make it: it is not made again and again.
+            # What we have made twice is as good as we can make it: it is not made again and again.
             if there == wanted or (there, wanted) == self._made:
                 firewall.open_ways(socket, network, nft.list_chains(socket))
             else:
                 firewall.restore(network, lambda: endpoints)
-                self._made = firewall.standing(socket, network, self._known), wanted
+                self._remember((firewall.standing(socket, network, self._known), wanted))
         self._refused = ""
+
+    def _remember(self, made: tuple[Standing, Standing]) -> None:
+        """What came of a making. Once, it may be somebody's who was at work between the making and the look at it."""
+        self._made = made if made == self._made_once else None
+        self._made_once = made
 
     def close(self) -> None:
         if self._socket is not None:
