@@ -48,6 +48,27 @@ def test_a_program_that_ends_without_reading_gives_its_exit_code(docker: Command
     assert (ended.code, ended.err) == (3, "")
 
 
+@pytest.mark.parametrize("version", ["1.24", "1.25", "1.30", "1.35", "1.41", "1.44", "1.50", "1.51"])
+def test_older_clients(docker: Command, version: str) -> None:
+    """That of 1.24 removes its container itself, as soon as it is told of the end."""
+    env = {"DOCKER_API_VERSION": version}
+    ran = docker(*RUN, "--rm", "base", "sh", "-c", "echo out; exit 4", env=env)
+    assert (ran.out, ran.err, ran.code) == ("out\n", "", 4)
+    assert docker("ps", "-aq", env=env).ok().out == ""
+    assert "base" in docker("images", "--format", "{{.Repository}}", env=env).ok().out
+    assert docker("info", "--format", "{{.Swarm.LocalNodeState}}", env=env).ok().out == "inactive\n"
+    built = docker("build", "-q", "-", input="FROM base\nLABEL old=1\n", env=env).ok().out.strip()
+    assert docker("image", "inspect", "-f", "{{.Config.Labels}}", built, env=env).ok().out == "map[old:1]\n"
+    docker("rmi", built, env=env).ok()
+
+
+@pytest.mark.parametrize(("version", "word"), [("1.23", "old"), ("1.52", "new")])
+def test_clients_that_are_too_old_or_too_new_are_told_so(docker: Command, version: str, word: str) -> None:
+    refused = docker("ps", env={"DOCKER_API_VERSION": version})
+    assert refused.code == 1
+    assert f"client version {version} is too {word}" in refused.err
+
+
 def test_the_verbs(docker: Command, tmp_path: Path) -> None:
     docker(*RUN, "-d", "--name", "web", "base", "sh", "-c", "echo line; exec sleep 300").ok()
     try:

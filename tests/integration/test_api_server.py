@@ -156,6 +156,41 @@ def beside(home: Root) -> Iterator[Server]:
         other.stop()
 
 
+def test_two_servers_of_a_store_are_one(server: Server, home: Root) -> None:
+    """What one is asked for the other carries on with: neither knows anything of its own."""
+    body = {"Image": "base", "Cmd": ["sh", "-c", "read a; echo got $a"], "OpenStdin": True, "StdinOnce": True}
+    with beside(home) as other, connect(other) as events, connect(other) as attached, connect(server) as waiting:
+        events.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(events, b"\r\n\r\n")
+        path = (
+            "/containers/"
+            + server("POST", "/containers/create?name=shared", {**body, "HostConfig": {"NetworkMode": "none"}}).json[
+                "Id"
+            ]
+        )
+        attached.sendall(
+            f"POST {path}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        until(attached, b"\r\n\r\n")
+        waiting.sendall(f"POST {path}/wait?condition=next-exit HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until(waiting, b"\r\n\r\n")
+        server("POST", f"{path}/start").expect(204)
+        assert other("GET", "/containers/shared/json").json["State"]["Running"]
+        attached.sendall(b"it\n")
+        assert output(everything(attached)) == b"got it\n"
+        assert b'{"StatusCode":0}' in until(waiting, b"\r\n0\r\n\r\n")
+        assert output(server("GET", f"{path}/logs", stdout="1").data) == b"got it\n"
+        other("DELETE", path).expect(204)
+        server("GET", f"{path}/json").expect(404)
+        told = re.findall(rb'"Action":"(\w+)', until(events, b'"Action":"destroy"'))
+        assert [action for action in told if action in (b"create", b"start", b"die", b"destroy")] == [
+            b"create",
+            b"start",
+            b"die",
+            b"destroy",
+        ]
+
+
 def test_another_server_resizes_the_terminal_of_an_exec(server: Server, home: Root, box: str) -> None:
     script = "read a; stty size; exec < /dev/null > /dev/null 2>&1; mkfifo /tmp/f; exec < /tmp/f"
     identifier = exec_id(server, box, "sh", "-c", script, Tty=True)

@@ -103,6 +103,18 @@ def test_restarts(engine: sampan.Engine, told: Told) -> None:
     other.kill()
 
 
+def test_who_hears_of_an_end_can_see_it(engine: sampan.Engine) -> None:
+    """And acts on it at once, as older clients do who carry out `--rm` themselves."""
+    with engine.events(filters={"event": "die"}) as events:
+        for code in range(8):
+            container = engine.containers.create("base", ["sh", "-c", f"exit {code}"], network="none")
+            container.start()
+            assert next(events)["Actor"]["ID"] == container.id
+            state = container.inspect()["State"]
+            assert (state["Status"], state["ExitCode"]) == ("exited", code)
+            container.remove()
+
+
 def test_a_kill_has_no_stop(engine: sampan.Engine, told: Told) -> None:
     box = engine.containers.create("base", ["sleep", "600"], name="box")
     box.start()

@@ -8,6 +8,8 @@ import time
 from sampan.engine import times
 from sampan.engine.eventfilters import EventFilter
 from sampan.errors import InvalidParameter
+from sampan.oci import lifecycle
+from sampan.store import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,18 +18,27 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, Self
 
     from sampan.store.journal import Entry, Tail
+    from sampan.store.layout import ContainerPaths
 
     class Journal(Protocol):
         def follow(self, backlog: bool) -> Tail: ...
 
+    class Records(Protocol):
+        def paths(self, container_id: str) -> ContainerPaths: ...
+
     Filters = Mapping[str, str | Sequence[str]]
 
 
-class EventReader:
-    """Opens streams of events. `journal` is that of one root."""
+_SEEN_NANOSECONDS = 2_000_000_000
+_LOOK_AGAIN = 0.002
 
-    def __init__(self, journal: Journal) -> None:
+
+class EventReader:
+    """Opens streams of events. `journal` and `records` are those of one root."""
+
+    def __init__(self, journal: Journal, records: Records) -> None:
         self._journal = journal
+        self._records = records
 
     def open(
         self, since: str | float | None = None, until: str | float | None = None, filters: Filters | None = None
@@ -41,16 +52,18 @@ class EventReader:
         last = times.moment(str(until)) if until not in (None, "") else None
         if first is not None and last is not None and last < first:
             raise InvalidParameter(f"`since` time ({since}) cannot be after `until` time ({until})")
-        return EventStream(self._journal.follow(backlog=(first, last) != (None, None)), wanted, first, last)
+        tail = self._journal.follow(backlog=(first, last) != (None, None))
+        return EventStream(tail, wanted, first, last, self._records)
 
 
 class EventStream:
     """Messages of Docker's Engine API, one after the other. Waits for the next one unless its end is in the past."""
 
-    def __init__(self, tail: Tail, wanted: EventFilter, first: int | None, last: int | None) -> None:
+    def __init__(self, tail: Tail, wanted: EventFilter, first: int | None, last: int | None, records: Records) -> None:
         """`first` and `last`: nanoseconds since the epoch that bound what is told of the past; `last` also when to end."""
         self._tail = tail
         self._wanted = wanted
+        self._records = records
         self._first = first or 0
         self._last = last
         # By the clock that nobody sets: one that goes backwards would never come to the end.
@@ -69,6 +82,8 @@ class EventStream:
         if entry is None or self._ended:
             self.close()
             raise StopIteration
+        if entry.action == "die" and entry.type == "container":
+            _see_the_end(self._records.paths(entry.id), entry.time)
         return message(entry)
 
     def _next(self) -> Entry | None:
@@ -107,6 +122,22 @@ class EventStream:
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self.close()
+
+
+def _see_the_end(paths: ContainerPaths, told: int) -> None:
+    """Hold the news of an end back until the end can be seen: who hears of it removes the container, or asks for its exit code.
+
+    The shim tells of it right before it writes the exit file, so that a shim that is killed in between has told it.
+    """
+    until = told + _SEEN_NANOSECONDS
+    while time.time_ns() < until:
+        try:
+            seen = states.observe(paths)
+        except FileNotFoundError:
+            return  # it is gone
+        if seen.status != lifecycle.RUNNING or times.parse((seen.started or {}).get("started", "")) > told:
+            return
+        time.sleep(_LOOK_AGAIN)
 
 
 def message(entry: Entry) -> dict[str, Any]:

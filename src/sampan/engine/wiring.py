@@ -57,7 +57,7 @@ class Wiring:
         from sampan.engine.eventreader import EventReader
         from sampan.store.journal import Journal
 
-        return EventReader(Journal(self.layout.journal))
+        return EventReader(Journal(self.layout.journal), self.records)
 
     def _cgroups(self) -> Any:
         from sampan.kernel.cgroup import detect
