@@ -8,13 +8,19 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sampan.network import bridge
+from sampan.kernel import namespaces
+from sampan.network import bridge, firewall
+from sampan.network.guard import Guard
+from sampan.network.loop import Loop
+from sampan.network.members import Members
 
 from support import host as machine
 from support import subordinate
+from support.child import in_child
 from support.command import Command, Result
 from support.netns import Host, connect
 from support.patience import eventually
@@ -301,3 +307,44 @@ def test_forwarding_that_was_off_is_told(here: Machine) -> None:
     done = here("run", "--rm", "base", "true").ok()
     assert "IPv4 forwarding was off on this host and is on now" in done.err
     assert here("run", "--rm", "base", "true").ok().err == ""
+
+
+def test_a_rule_that_was_put_in_while_others_were_made_goes(here: Machine) -> None:
+    """Between the making and the look at what came of it somebody had put in another, and it was taken for the best that can be had."""
+    here.web("-p", "8080:80")
+    whole = here.host.ruleset()
+    table = next(line.split()[2] for line in whole.splitlines() if line.startswith("table inet sampan-"))
+    network = json.loads(here("network", "inspect", "bridge").ok().out)[0]["Id"]
+    (keeper,) = (pid for pid, why in machine.processes(str(here.root.directory)).items() if "network/__main__" in why)
+
+    def inside() -> None:
+        namespaces.setns(here.host.fd, namespaces.CLONE_NEWNET)
+        failures: list[BaseException] = []
+        paths = f"{here.root.root}/networks/{network}"
+        lock = f"{here.root.root}/locks/keeper-test.lock"
+        Path(lock).touch()
+        guard = Guard(Loop(failures.append), network, Members(paths), lock, failures.append)
+        make = firewall.restore
+
+        def make_beside_another(*args: Any) -> None:
+            make(*args)
+            insert()
+
+        def insert() -> None:
+            subprocess.run(["nft", "insert", "rule", "inet", table, "forward", "drop"], check=True)
+
+        insert()
+        firewall.restore = make_beside_another
+        guard.look()
+        firewall.restore = make
+        assert here.host.ruleset() != whole
+        guard.look()
+        Path(lock).unlink()
+        assert failures == []
+
+    os.kill(keeper, signal.SIGSTOP)  # it would do the same, and first
+    try:
+        in_child(inside)
+        assert here.host.ruleset() == whole
+    finally:
+        os.kill(keeper, signal.SIGCONT)
