@@ -117,6 +117,19 @@ def test_an_answer_says_which_request_of_the_log_it_is(server: Server) -> None:
     assert "/containers/nosuch/json 404" in line[0]
 
 
+@pytest.mark.parametrize(
+    ("level", "refused", "answered"), [("warn", False, False), ("info", True, False), ("debug", True, True)]
+)
+def test_the_log_has_as_much_as_is_asked_for(home: Root, level: str, refused: bool, answered: bool) -> None:
+    with beside(home, "--log-level", level) as other:
+        good, bad = (other("GET", path).headers["x-request-id"] for path in ("/version", "/containers/nosuch/json"))
+        other.stop()
+    assert (bad in other.log, good in other.log) == (refused, answered), other.log
+    assert ("listening on" in other.log) is refused
+    wrong = home.cli("serve", "-H", f"unix://{home.directory}/x.sock", "--log-level", "nosuch")
+    assert (wrong.code, wrong.err) == (1, "Error: --log-level is one of debug, info, warn, error, not 'nosuch'\n")
+
+
 # 2
 
 
@@ -146,9 +159,9 @@ def test_an_exec_starts_once(server: Server, box: str) -> None:
 
 
 @contextlib.contextmanager
-def beside(home: Root) -> Iterator[Server]:
+def beside(home: Root, *options: str) -> Iterator[Server]:
     """A second server of the store; the zygote is the first one's as well, and stays with it."""
-    other = Server(home)
+    other = Server(home, *options)
     try:
         other.start()
         yield other
