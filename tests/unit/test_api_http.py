@@ -6,6 +6,8 @@ import re
 import socket
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -217,16 +219,37 @@ def test_kinds_of_failures_have_their_status_in_one_place() -> None:
     assert "ab12" in fault.message
 
 
-def test_a_thread_that_computes_makes_way_ten_times_as_often_as_it_would() -> None:
-    """What that is worth is measured by `make bench BENCH=api`: pings while a hundred containers start."""
+@pytest.fixture
+def switch_seconds() -> Iterator[float]:
+    """How long a thread may compute before a server says otherwise; and again after the test."""
     before = sys.getswitchinterval()
+    yield before
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("switch_seconds")
+def test_a_server_is_stopped_at_any_moment() -> None:
+    """Also when it has not begun, in the moment in which it looks for the last time, and when it has ended."""
+    for seconds in (0.0, 0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005):
+        server = Server(cast("Engine", None), [], Log("error"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        time.sleep(seconds)
+        server.stop()
+        server.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+        server.stop()
+
+
+def test_a_thread_that_computes_makes_way_ten_times_as_often_as_it_would(switch_seconds: float) -> None:
+    """What that is worth is measured by `make bench BENCH=api`: pings while a hundred containers start."""
     server = Server(cast("Engine", None), [], Log("error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        eventually(lambda: sys.getswitchinterval() <= before / 10 or not thread.is_alive(), 60)
+        eventually(lambda: sys.getswitchinterval() <= switch_seconds / 10 or not thread.is_alive(), 60)
         assert sys.getswitchinterval() == pytest.approx(0.0005)
     finally:
         server.stop()
         thread.join()
-        sys.setswitchinterval(before)

@@ -46,6 +46,7 @@ class Server:
         self._workers = workers or Workers()
         self._epoll = select.epoll()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waking = threading.Lock()
         self._stopping = False
         self._listeners = {listener.socket.fileno(): listener for listener in listeners}
         self._lock = threading.Lock()
@@ -72,15 +73,18 @@ class Server:
         self._close()
 
     def stop(self) -> None:
-        """End `run`, from any thread and from a signal handler."""
-        self._stopping = True
-        try:
-            os.write(self._wake, b"\0")
-        except BlockingIOError:
-            pass  # it is full of what wakes us
+        """End `run`, from any thread."""
+        with self._waking:
+            self._stopping = True
+            # From here on `run` may end by itself, and the number of what it has closed be somebody else's.
+            if self._wake >= 0:
+                try:
+                    os.write(self._wake, b"\0")
+                except BlockingIOError:
+                    pass  # it is full of what wakes us
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop()
+        self._stopping = True  # the signal has woken us by itself
 
     def _event(self, fd: int, _events: int) -> None:
         if fd == self._woken:
@@ -184,8 +188,10 @@ class Server:
         self._epoll.close()
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
+        with self._waking:
+            os.close(self._wake)
+            self._wake = -1
         os.close(self._woken)
-        os.close(self._wake)
         self._log.info("ended")
 
 
