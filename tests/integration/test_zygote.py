@@ -22,7 +22,7 @@ from sampan.steps.trace import Trace
 from support.box import Boxes, collect
 from support.boxes import box, directory
 from support.child import in_child
-from support.patience import eventually
+from support.patience import eventually, patience
 from support.roots import Root
 
 __all__ = ["box", "directory"]
@@ -155,6 +155,7 @@ def test_a_start_is_not_lost_when_it_is(
 ) -> None:
     """Asked for, and not forked yet: the other launcher takes over, with the same plan."""
     monkeypatch.setattr(zygotes, "_READY_SECONDS", 0.5)
+    monkeypatch.setattr(zygotes, "_DISTRUST_SECONDS", patience(60))  # longer than the other launcher takes
     zygote = Zygotes(place).keep(60)
     asks = launcher(place)
     os.kill(zygote, signal.SIGSTOP)  # so that the question lies there
@@ -162,12 +163,14 @@ def test_a_start_is_not_lost_when_it_is(
     assert isinstance(launch, ZygoteLaunch)
     os.kill(zygote, how)
     one = box("echo", "hello")
-    attachment = launch.start(one.plan(), {})
-    assert attachment is not None
-    assert collect(attachment).ok() == b"hello\n"
-    assert opened(asks) is ExecLaunch, "and it is not asked again at once"
-    if how == signal.SIGSTOP:
-        os.kill(zygote, signal.SIGCONT)
+    try:
+        attachment = launch.start(one.plan(), {})
+        assert attachment is not None
+        assert collect(attachment).ok() == b"hello\n"
+        assert opened(asks) is ExecLaunch, "and it is not asked again at once"
+    finally:
+        if how == signal.SIGSTOP:
+            os.kill(zygote, signal.SIGCONT)
     assert one.handle.wait_monitor(10)
     assert (one.start_directory / "exit.json").exists()
 
