@@ -20,6 +20,8 @@ from sampan.kernel import inotify
 from sampan.kernel.inotify import DirectoryWatch
 from sampan.steps.trace import Trace
 from sampan.store.journal import Journal, Tail
+from sampan.store.layout import Layout
+from sampan.store.records import Records
 
 from support.patience import eventually, patience
 
@@ -50,8 +52,13 @@ def events(path: Path, limit: int = 1 << 20, notes: list[str] | None = None) -> 
     return Events("/", str(path), limit, Trace(), ([] if notes is None else notes).append)
 
 
+def no_records(path: Path) -> Records:
+    """Of a root without containers: nobody waits here for an end to be seen."""
+    return Records(Layout(str(path.parent / "root"), str(path.parent / "run")), Trace())
+
+
 def stream(path: Path, **options: Any) -> EventStream:
-    return EventReader(Journal(str(path))).open(**options)
+    return EventReader(Journal(str(path)), no_records(path)).open(**options)
 
 
 def test_twenty_processes_at_once_lose_nothing(path: Path) -> None:
@@ -238,7 +245,9 @@ def test_a_follower_does_not_look_again_and_again(path: Path) -> None:
     """It sleeps in poll(2) until something is written: no processor time."""
     code = (
         "import sys\nfrom sampan.store.journal import Journal\nfrom sampan.engine.eventreader import EventReader\n"
-        "print('ready', flush=True)\nnext(EventReader(Journal(sys.argv[1])).open())\n"
+        "from sampan.steps.trace import Trace\nfrom sampan.store.layout import Layout\nfrom sampan.store.records import Records\n"
+        "records = Records(Layout(sys.argv[1] + '.root', sys.argv[1] + '.run'), Trace())\n"
+        "print('ready', flush=True)\nnext(EventReader(Journal(sys.argv[1]), records).open())\n"
     )
     reader = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
     assert reader.stdout is not None
