@@ -77,12 +77,7 @@ class NetworkCheck:
                 yield from self._unneeded(network)
 
     def _dead_endpoints(self, network: Network) -> Iterator[Found]:
-        dead = self._dead(network)
-        deadline = time.monotonic() + _GIVEN_BACK_SECONDS
-        while dead and time.monotonic() < deadline:
-            time.sleep(0.05)
-            dead &= self._dead(network)
-        for path in sorted(dead):
+        for path in _staying(lambda: self._dead(network)):
             what = f"an address in network {network.name} of a container that does not run"
             yield found(GARBAGE, "endpoint", path, what, "give it back", self._wires().tidy, network)
 
@@ -109,12 +104,7 @@ class NetworkCheck:
 
     def _unneeded(self, network: Network) -> Iterator[Found]:
         """Bridges and tables of networks that nobody is in: what a killed command left."""
-        left = self._left(network)
-        deadline = time.monotonic() + _GIVEN_BACK_SECONDS
-        while left and time.monotonic() < deadline:
-            time.sleep(0.05)
-            left &= self._left(network)
-        for what in sorted(left):
+        for what in _staying(lambda: self._left(network)):
             text = f"it is of network {network.name}, which no container is in"
             yield found(GARBAGE, "link", what, text, "remove it", self._wires().tidy, network)
 
@@ -145,3 +135,13 @@ def remains(network: Network) -> list[str]:
 def _overlap(network: Network, other: Network) -> bool:
     mine = [parse_subnet(pool.subnet) for pool in network.pools]
     return any(parse_subnet(pool.subnet).overlaps(subnet) for pool in other.pools for subnet in mine)
+
+
+def _staying(look: Callable[[], set[str]]) -> list[str]:
+    """What is there at each look: what an end that is on its way gives back, it gives back meanwhile."""
+    there = look()
+    deadline = time.monotonic() + _GIVEN_BACK_SECONDS
+    while there and time.monotonic() < deadline:
+        time.sleep(0.05)
+        there &= look()
+    return sorted(there)
