@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import zstandard
 
 from sampan.errors import InvalidParameter, System
 from sampan.oci.digest import of_bytes
+from sampan.steps.trace import Event
 from sampan.store.vfs import VfsSnapshotter
 
 from support.imagestore import Store, archive, disk
@@ -263,6 +265,29 @@ def test_many_at_once_end_in_one_store_that_holds_together(store: Store) -> None
         thread.join()
     assert failures == []
     assert {tag for item in store.images.list() for tag in item["RepoTags"]} == {"a:latest", "b:latest", "c:latest"}
+    assert store.files() == store.reachable()
+
+
+@pytest.mark.parametrize("when", ["rename", "sync directory"])
+def test_a_layer_that_is_joined_may_be_collected_before_and_after(tmp_path: Path, when: str) -> None:
+    """Its directory is there without its files, as a pull or a cache leaves it, and goes while they are put there."""
+    removals: list[str] = []
+    layer = ""
+
+    def collect(event: Event) -> None:
+        if layer and not removals and event.text.startswith(when) and event.text.endswith(layer):
+            removals.append(event.text)
+            shutil.rmtree(layer.removesuffix("/diff"))
+
+    store = Store(tmp_path, collect)
+    imported(store, TAR, "a")
+    (chain_id,) = store.snapshots.layers()
+    place = f"{store.layout.layers}/{chain_id.removeprefix('sha256:')}"
+    shutil.rmtree(f"{place}/diff")
+    layer = f"{place}/diff" if when == "rename" else place
+    imported(store, TAR, "b")
+    assert len(removals) == 1
+    assert store.images.resolve("b").diff_ids == (of_bytes(TAR),)
     assert store.files() == store.reachable()
 
 

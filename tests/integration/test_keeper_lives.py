@@ -57,12 +57,16 @@ def test_names_and_ports_live_through_kill_9_and_end_with_the_last_container(new
 def test_the_line_costs_a_shim_next_to_nothing(new_root: Root) -> None:
     cli = new_root.cli
     cli("network", "create", "cheap").ok()
-    sizes = {}
-    for name, network in (("warm", "cheap"), ("with", "cheap"), ("without", "none")):
-        container = cli("run", "-d", "--name", name, "--network", network, "base", "sleep", "1000").ok().out.strip()
+    cli("run", "-d", "--name", "warm", "--network", "cheap", "base", "sleep", "1000").ok()
+
+    def size(network: str) -> int:
+        """KiB that are a shim's alone."""
+        container = cli("run", "-d", "--network", network, "base", "sleep", "1000").ok().out.strip()
         started = json.loads((Path(new_root.root) / "containers" / container / "starts/1/started").read_text())
         rollup = Path(f"/proc/{started['monitor']}/smaps_rollup").read_text()
-        sizes[name] = int(re.findall(r"Private_Dirty: +(\d+)", rollup)[0])
-    assert sizes["with"] - sizes["without"] < 64  # KiB
-    cli("rm", "-f", "warm", "with", "without").ok()
+        return int(re.findall(r"Private_Dirty: +(\d+)", rollup)[0])
+
+    # The least of some: how the allocator's pages fall differs by a hundred KiB from one start to the next.
+    assert min(size("cheap") for _ in range(4)) - min(size("none") for _ in range(4)) < 64
+    cli("rm", "-f", *cli("ps", "-q").ok().out.split()).ok()
     cli("network", "rm", "cheap").ok()

@@ -381,14 +381,15 @@ class LayerDirectory:
         else:
             # Before it has its name: no journal has the name without the mark. A link, whose content is in its inode.
             os.symlink(boot_id(), f"{staged.path}/{_UNSYNCED}")
-        if staged.publish(path):
-            if synced:
-                self._sync_names()
-        elif not self.has(info.chain_id):
-            self._join(staged, path, synced)
+        while not staged.publish(path):
+            # Until one of the two succeeds: what has the name now may be collected before we join it.
+            if self.has(info.chain_id) or self._join(staged, path, synced):
+                return
+        if synced:
+            self._sync_names()
 
-    def _join(self, staged: Staged, path: str, synced: bool) -> None:
-        """Put a layer's files beside its document, or init layer: it was noted, or lost."""
+    def _join(self, staged: Staged, path: str, synced: bool) -> bool:
+        """Put a layer's files beside its document, or init layer: it was noted, or lost. False if that is not there any more."""
         if not synced:
             self._sync_layer(staged.path)
         with self._trace.step("rename", f"{staged.path}/diff to {path}/diff"):
@@ -397,10 +398,21 @@ class LayerDirectory:
                     os.rename(f"{path}/diff", f"{staged.path}/lost")
                 except FileNotFoundError:
                     pass  # another one was killed at this point
-            os.rename(f"{staged.path}/diff", f"{path}/diff")
+            try:
+                os.rename(f"{staged.path}/diff", f"{path}/diff")
+            except FileNotFoundError:
+                return False
+            except OSError as e:
+                if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                return True  # somebody else was faster
         with self._trace.step("sync directory", path):
             _unlink(f"{path}/{_UNSYNCED}")
-            sync_directory(path)
+            try:
+                sync_directory(path)
+            except FileNotFoundError:
+                pass  # collected with what we put there: as if that had been a moment later
+        return True
 
     def _write_info(self, directory: str, info: LayerInfo, sync: bool) -> None:
         with self._trace.step("write", f"{directory}/{_INFO}"):
