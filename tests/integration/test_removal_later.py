@@ -14,6 +14,7 @@ import pytest
 import sampan
 from sampan.engine.background import Background
 
+from support.apiserver import serving
 from support.imagestore import archive
 from support.patience import eventually
 from support.roots import Root
@@ -101,6 +102,29 @@ def test_a_process_that_is_killed_in_between_leaves_it_to_the_next_command(root:
         .out.count("destroy")
         == 1
     )
+
+
+def test_a_server_that_is_told_to_end_finishes_what_it_has_answered(root: Root) -> None:
+    before = left(root)
+    with serving(root) as server, sampan.connect(server.url) as engine:
+        many = "mkdir /many && cd /many && for n in $(seq 5000); do : > $n; done"  # takes longer to delete than a signal to come
+        container = engine.containers.create("base", ["sh", "-c", many], network="none")
+        container.start()
+        assert container.wait() == 0
+        container.remove()
+        assert server.process is not None
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert left(root) == before
+
+
+def test_who_closes_waits_for_a_while_and_no_longer() -> None:
+    background, go = Background(), threading.Event()
+    assert background.wait(0)
+    background(lambda: go.wait(60) and None)
+    assert not background.wait(0.05)
+    go.set()
+    assert background.wait(60)
 
 
 def test_jobs_are_done_in_their_order_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Nothing depends on it: what is left of a job when the process is killed, the nex
 from __future__ import annotations
 
 import _thread
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _MOST = 256
 """Jobs that wait; whoever comes with one more does it himself, and so does not get ahead of the disk for ever."""
+
+_PAUSE = 0.005
 
 
 class Background:
@@ -36,6 +39,15 @@ class Background:
                 _thread.start_new_thread(self._work, ())
             except RuntimeError:  # the limit of processes
                 self._work()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for all jobs to be done, at most `seconds`. False if some are not: they end with the process."""
+        deadline = time.monotonic() + seconds
+        while self._at_work:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE)
+        return True
 
     def _work(self) -> None:
         while True:

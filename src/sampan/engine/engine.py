@@ -98,7 +98,7 @@ class Engine:
         (docs/performance.md), which leaves with this process; what is deleted is deleted when the call has returned; `trace` keeps nothing.
         To be called before anything else.
         """
-        self._wiring.attended = True
+        self._wiring.attend()
         self.trace.keeps = False
 
     def events(
@@ -121,8 +121,8 @@ class Engine:
     def close(self) -> None:
         """Does nothing, and may be called twice: between calls nothing is held open, no process, no thread, no descriptor.
 
-        It is there for `with`, and for code that also runs on engines that do hold something (one of a server does: `attend`). An engine that was closed
-        can be used again: each call opens what it needs.
+        It is there for `with`, and for code that also runs on engines that do hold something (one of a server does: `attend`): then it waits for what
+        is still being deleted, some seconds at most. An engine that was closed can be used again: each call opens what it needs.
         """
         self._wiring.close()
 

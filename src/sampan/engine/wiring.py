@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sampan.engine.background import Background
     from sampan.engine.config import Config
     from sampan.steps.trace import Trace
     from sampan.store.volumes import VolumeRecord
+
+_LATER_SECONDS = 10.0
+"""How long a process that was told to end goes on with what it has to delete; the next command does the rest."""
 
 
 class Wiring:
@@ -28,6 +32,7 @@ class Wiring:
         self.notify = notify
         self.attended = False
         """Whether this process lives long and starts much: it has a zygote then, and deletes when it has answered."""
+        self.later: Background | None = None  # a command ends, and what it has begun is done by then
         self.layout = Layout(settings.root, settings.run_root)
         self.layout.make(trace)
 
@@ -38,9 +43,20 @@ class Wiring:
         setattr(self, name, service)
         return service
 
+    def attend(self) -> None:
+        """From here on the process is one that lives long. What it does later exists once, whichever thread has the first job."""
+        from sampan.engine.background import Background
+
+        self.attended = True
+        self.later = Background()
+
     def close(self) -> None:
-        """Let go of what only an attended engine holds between calls: the line to its zygote."""
-        if self.attended and "launcher" in vars(self):
+        """Finish what only an attended engine has between calls: what it does later, and the line to its zygote."""
+        if not self.attended:
+            return
+        assert self.later is not None
+        self.later.wait(_LATER_SECONDS)
+        if "launcher" in vars(self):
             self.launcher.close()
 
     def _records(self) -> Any:
@@ -205,13 +221,6 @@ class Wiring:
         from sampan.runtime.zygotes import ZygoteLauncher
 
         return ZygoteLauncher(self.layout.zygote, launcher, self.trace, self.attended)
-
-    def _later(self) -> Any:
-        if not self.attended:
-            return None  # a command ends, and what it has begun is done by then
-        from sampan.engine.background import Background
-
-        return Background()
 
     def _warmth(self) -> Any:
         from sampan.runtime.zygotes import Zygotes
