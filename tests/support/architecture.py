@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,9 @@ FORKS = frozenset({"fork", "forkpty", "vfork", "clone", "clone3", "fork_exec", "
 SPAWNS = frozenset(
     {"posix_spawn", "posix_spawnp", "system", "popen", "spawnl", "spawnle", "spawnlp", "spawnv", "spawnve", "spawnvp"}
 )
+_PROCESS_CALL = re.compile(rf"\b(?:os|posix|libc)\s*\.\s*(?:{'|'.join(FORKS | SPAWNS)})\b|\bfrom\s+os\s+import\b")
+_PRINT_CALL = re.compile(r"\bprint\s*\(")
+_IMPORT_CALL = re.compile(r"\b(?:__import__|import_module)\b")
 PROCESS_MODULES = frozenset({"subprocess", "multiprocessing", "_posixsubprocess", "pty"})
 # Modules that may import one of those, with the reason.
 PROCESS_MODULE_USERS: dict[str, str] = {
@@ -218,9 +222,9 @@ class Module:
         """The part below the package: "kernel", "errors"; "" for the package itself."""
         return self.name.split(".")[1] if "." in self.name else ""
 
-    def names(self, *words: str) -> bool:
-        """Whether its text has one of these words at all: where it has none, no node of its tree need be looked at."""
-        return any(word in self.text for word in words)
+    def has(self, pattern: re.Pattern[str]) -> bool:
+        """Whether its text has such a thing at all: where it has not, no node of its tree need be looked at."""
+        return pattern.search(self.text) is not None
 
 
 class House:
@@ -234,13 +238,15 @@ class House:
             self.modules[name] = Module(name, path, text, ast.parse(text, path))
         gc.enable()
         for module in self.modules.values():
-            module.imports = list(self._imports(module, module.tree.body, "load"))
+            calls = module.has(_IMPORT_CALL)
+            module.imports = list(self._imports(module, module.tree.body, "load", calls))
 
     @classmethod
     def read(cls, src: Path) -> House:
         return cls({str(p.relative_to(src)): p.read_text() for p in src.rglob("*.py")})
 
-    def _imports(self, module: Module, body: list[ast.stmt], when: str) -> Iterator[Import]:
+    def _imports(self, module: Module, body: list[ast.stmt], when: str, calls: bool) -> Iterator[Import]:
+        """calls: whether imports are also to be looked for among the calls."""
         for node in body:
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -248,17 +254,20 @@ class House:
             elif isinstance(node, ast.ImportFrom):
                 yield from self._from(module, node, when)
             elif isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING":
-                yield from self._imports(module, node.body, "check")
-                yield from self._imports(module, node.orelse, when)
+                yield from self._imports(module, node.body, "check", calls)
+                yield from self._imports(module, node.orelse, when, calls)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield from self._imports(module, node.body, when if when == "check" else "call")
-            else:
+                yield from self._imports(module, node.body, when if when == "check" else "call", calls)
+            elif isinstance(node, ast.Match):
+                for case in node.cases:
+                    yield from self._imports(module, case.body, when, calls)
+            elif hasattr(node, "body"):
                 for name in ("body", "orelse", "finalbody"):
-                    yield from self._imports(module, getattr(node, name, None) or [], when)
-                for inner in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-                    yield from self._imports(module, inner.body, when)
-                if module.names("__import__", "import_module"):
-                    yield from self._called(node, when)
+                    yield from self._imports(module, getattr(node, name, None) or [], when, calls)
+                for inner in getattr(node, "handlers", ()):
+                    yield from self._imports(module, inner.body, when, calls)
+            elif calls:
+                yield from self._called(node, when)
 
     def _from(self, module: Module, node: ast.ImportFrom, when: str) -> Iterator[Import]:
         base = node.module or ""
@@ -274,8 +283,6 @@ class House:
     @staticmethod
     def _called(node: ast.stmt, when: str) -> Iterator[Import]:
         """`__import__("name")` and `importlib.import_module("name")` in a simple statement."""
-        if hasattr(node, "body"):
-            return
         for call in ast.walk(node):
             if isinstance(call, ast.Call) and _last_name(call.func) in (
                 "__import__",
@@ -400,7 +407,7 @@ def _processes(module: Module) -> Iterator[Problem]:
         if top in ("threading", "_thread") and module.room in ("shim", "steps") and item.when != "check":
             yield Problem(module.path, item.line, "threads", f"imports {item.target}")
     allowed = SPAWNERS.get(module.name, frozenset())
-    if not module.names(*FORKS, *SPAWNS):
+    if not module.has(_PROCESS_CALL):
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom) and node.module == "os":
@@ -421,7 +428,7 @@ def _processes(module: Module) -> Iterator[Problem]:
 
 
 def _prints(module: Module) -> Iterator[Problem]:
-    if module.room == "cli" or not module.names("print"):
+    if module.room == "cli" or not module.has(_PRINT_CALL):
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":

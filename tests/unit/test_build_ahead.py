@@ -128,6 +128,7 @@ def test_a_source_that_is_missing_is_left_to_its_step(tree: FileTree) -> None:
         reading.close()
 
 
+@pytest.mark.thorough
 def test_it_ends_in_the_middle_when_nobody_wants_it_any_more(tree: FileTree, tmp_path: Path) -> None:
     # Holes of less than what is written sparse, each read whole: 200 GiB of zeros to be hashed.
     for number in range(1000):

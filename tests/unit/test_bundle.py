@@ -155,6 +155,7 @@ def test_what_a_purpose_imports_comes_at_once_when_it_was_seen_once(package: Pac
     assert package.run() == FROM_BUNDLE, "another purpose imports as ever"
 
 
+@pytest.mark.thorough
 def test_a_change_counts_for_what_comes_at_once_too(package: Package) -> None:
     for _ in range(3):
         together(package)
@@ -173,6 +174,7 @@ def test_a_change_counts_for_what_comes_at_once_too(package: Package) -> None:
         together(package)
 
 
+@pytest.mark.thorough
 def test_many_at_once_leave_one_whole_file(package: Package) -> None:
     script = SCRIPT.format(path=str(package.path))
     started = [

@@ -206,6 +206,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @given(st.dictionaries(st.sampled_from(["config", "layers", "manifests", "mediaType", "x"]), JSON))
 def test_no_document_breaks_the_reader(changes: dict[str, Any]) -> None:
     assert _is_refused(lambda: image.parse_manifest(json.dumps({"schemaVersion": 2, **changes}).encode())) in (0, 1)

@@ -103,6 +103,7 @@ def test_a_subnet_that_is_full_of_reserved_addresses_has_no_gateway() -> None:
         subnets.with_gateway(Pool("10.9.0.0/30", "", "", {"a": "10.9.0.1", "b": "10.9.0.2"}))
 
 
+@pytest.mark.thorough
 def test_chosen_subnets_overlap_nothing() -> None:
     seen: list[Subnet] = [parse_subnet("10.201.0.0/18"), parse_subnet("0.0.0.0/32")]
     for _ in range(150):
