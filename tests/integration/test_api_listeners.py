@@ -129,6 +129,12 @@ def answered_without_certificate(port: int, trusting: ssl.SSLContext) -> bool:
         return False
 
 
+def secure(port: int, trusting: ssl.SSLContext) -> ssl.SSLSocket:
+    """A connection to that server."""
+    plain = socket.create_connection(("127.0.0.1", port), patience(60))
+    return trusting.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
 @contextlib.contextmanager
 def on_tcp(home: Root, *options: str) -> Iterator[int]:
     """A server on a port of its own."""
@@ -160,9 +166,7 @@ def test_tcp_shows_certificates_on_both_sides_and_half_closes(
         connection.close()
         identifier = exec_id(server, box, "sh", "-c", "wc -c; sleep 0.2; echo done")
         sent = b"x" * 3_000_000
-        with trusting.wrap_socket(
-            socket.create_connection(("127.0.0.1", port), patience(60)), server_hostname="127.0.0.1"
-        ) as secured:
+        with secure(port, trusting) as secured:
             secured.sendall(start_request(identifier))
             until(secured, b"\r\n\r\n")
             secured.sendall(sent)
@@ -174,9 +178,7 @@ def test_tcp_shows_certificates_on_both_sides_and_half_closes(
             assert output(everything(secured)) == b"3000000\ndone\n"
         # One that never stops sending gets all of the output, too.
         identifier = exec_id(server, box, "sh", "-c", "head -c 100000 /dev/zero; exit 3")
-        with trusting.wrap_socket(
-            socket.create_connection(("127.0.0.1", port), patience(60)), server_hostname="127.0.0.1"
-        ) as secured:
+        with secure(port, trusting) as secured:
             secured.sendall(start_request(identifier))
             until(secured, b"\r\n\r\n")
             secured.setblocking(False)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -89,40 +92,45 @@ def test_a_wrong_command_line(store: Root, context: Path, args: tuple[str, ...],
     assert message in done.err
 
 
+LONG = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
+
+
+@contextmanager
+def begun(root: Root, context: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A build of LONG that is in its last command."""
+    (context / "Dockerfile").write_text(LONG)
+    with root.cli.start("build", "--network", "none", str(context), stderr=-1) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.endswith(b" begun\n"):
+                break
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_nothing_and_keeps_the_cache(new_root: Root, context: Path, number: int) -> None:
-    text = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
-    (context / "Dockerfile").write_text(text)
-    process = new_root.cli.start("build", "--network", "none", str(context), stderr=-1)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.endswith(b" begun\n"):
-            break
-    process.send_signal(number)
-    process.stderr.read()
-    process.stderr.close()
-    assert process.wait() in (130, -number)
+    with begun(new_root, context) as process:
+        process.send_signal(number)
+        assert process.wait() in (130, -number)
     assert new_root.cli("ps", "-aq").ok().out == ""
-    assert steps(Builds(new_root, context)(text.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
+    assert steps(Builds(new_root, context)(LONG.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
     assert new_root.cli("system", "check").ok().out == "nothing found\n"
 
 
 def test_a_killed_build_leaves_a_store_that_is_whole(new_root: Root, context: Path) -> None:
-    text = "FROM base\nRUN echo 1 > /x\nRUN echo begun; sleep 1000\n"
-    (context / "Dockerfile").write_text(text)
-    process = new_root.cli.start("build", "--network", "none", str(context), stderr=-1)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.endswith(b" begun\n"):
-            break
-    # The step before is written while this one runs: the disk is given its moment.
-    eventually(lambda: any(not name.name.endswith(".made-of") for name in (new_root.root / "build/cache").glob("*")))
-    process.kill()
-    process.wait()
-    process.stderr.close()
+    with begun(new_root, context) as process:
+        # The step before is written while this one runs: the disk is given its moment.
+        eventually(
+            lambda: any(not name.name.endswith(".made-of") for name in (new_root.root / "build/cache").glob("*"))
+        )
+        process.kill()
+        process.wait()
     # The container of the step that ran goes with the next look.
     assert new_root.cli("ps", "-a", "-q").ok().out == ""
-    assert steps(Builds(new_root, context)(text.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
+    assert steps(Builds(new_root, context)(LONG.replace("sleep 1000", "true")).ok())[0].endswith("CACHED")
     # What an image stands on is on the disk.
     assert list((new_root.root / "layers").glob("*/unsynced")) == []
     assert new_root.cli("system", "check").ok().out == "nothing found\n"
