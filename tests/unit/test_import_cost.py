@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.imports import imported, unapproved
+from support.imports import imported, imported_by_script, unapproved
 
 SHIM = Path(__file__).parents[2] / "src/sampan/shim/__main__.py"
 
 
 def test_a_shim_imports_what_is_approved() -> None:
     # It ends at once, for nobody gave it a socket; by then it has imported all it ever will.
-    found = imported(["-I", "-S", str(SHIM)])
+    found = imported_by_script(SHIM)
     assert "sampan.shim.monitor" in found
     assert unapproved(found, "shim") == []
 

@@ -95,7 +95,10 @@ def _added(archive: tarfile.TarFile, held: _Held, directory: str, name: str) -> 
         archive.addfile(member)
         return
     with open(path, "rb") as file:
-        archive.addfile(member)
+        # Not by `addfile`: from Python 3.13 on it wants the content with the header, and would read it to its end at once.
+        header = member.tobuf(archive.format, archive.encoding, archive.errors)
+        archive.fileobj.write(header)
+        archive.offset += len(header)
         left = member.size
         while left and (piece := file.read(min(left, _PIECE))):
             archive.fileobj.write(piece)
