@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +15,12 @@ from sampan.store.layerwriter import ArchiveWriter
 from sampan.store.tarstream import TarEntry
 
 from support.archives import member
+from support.failing import failing
 from support.snapshots import Store
 
 pytestmark = pytest.mark.root
+
+__all__ = ["failing"]
 
 _OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
@@ -114,26 +116,6 @@ def test_who_was_killed_while_making_it_anew_keeps_nobody(store: Store, write: C
     assert write("text") == chain_id
     assert store.snapshotter.has(chain_id)
     assert (diff / "file").read_text() == "text"
-
-
-@pytest.fixture
-def failing(tmp_path: Path) -> Iterator[Path]:
-    """A file system on a device that says that it has more room than it has (as of a pool that was promised twice)."""
-    pool, place = tmp_path / "pool", tmp_path / "failing"
-    pool.mkdir()
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "sampan-test", str(pool)], check=True)
-    try:
-        (pool / "image").touch()
-        os.truncate(pool / "image", 64 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", str(pool / "image")], check=True)
-        subprocess.run(["mount", "-o", "loop", str(pool / "image"), str(place)], check=True)
-        try:
-            yield place
-        finally:
-            subprocess.run(["umount", "-l", str(place)], check=True)
-    finally:
-        subprocess.run(["umount", "-l", str(pool)], check=True)
 
 
 def test_what_could_not_be_synced_is_found_by_nobody(failing: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sampan.store.staging import Staged
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
+    from sampan.store.writeback import WriteBack
 
     class Snapshotter(Protocol):
         """Layers and writable parts. `chain_ids` are bottom first everywhere; an image may have none."""
@@ -286,6 +287,7 @@ class LayerDirectory:
         """Add a layer that `fill` unpacks into the directory that it gets. See `Snapshotter.unpack`."""
         from sampan.kernel.spreading import spread_subdirectories
         from sampan.oci.image import chain_ids
+        from sampan.store.writeback import WriteBack
 
         self.require(parents)
         if expected_diff_id is not None:
@@ -293,14 +295,14 @@ class LayerDirectory:
             if self.has(chain_id):
                 return self.info(chain_id)
         spread_subdirectories(self._directory)
-        with self.staging.begin() as staged:
+        with self.staging.begin() as staged, WriteBack(staged.path) as disk:
             with self._trace.step("unpack layer", staged.path):
                 info = _fill(f"{staged.path}/diff", fill)
             if expected_diff_id not in (None, info.diff_id):
                 raise InvalidParameter(f'invalid diffID: expected "{expected_diff_id}", got "{info.diff_id}"')
             info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
             if not self.has(info.chain_id):
-                self._publish(staged, info)
+                self._publish(staged, info, disk)
         return info
 
     def write(self, parents: Sequence[str], fill: Callable[[int], LayerInfo]) -> LayerInfo:
@@ -314,7 +316,7 @@ class LayerDirectory:
             if info.diff_id != EMPTY_LAYER:
                 info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
                 if not self.has(info.chain_id):
-                    self._publish(staged, info, synced=False)
+                    self._publish(staged, info)
         return info
 
     def adopt(self, info: LayerInfo, directory: str) -> None:
@@ -324,7 +326,7 @@ class LayerDirectory:
                 os.rename(directory, f"{staged.path}/diff")
             # One that is there already is not written to the disk, only to be deleted from it.
             if not self.has(info.chain_id):
-                self._publish(staged, info, synced=False)
+                self._publish(staged, info)
 
     def note(self, info: LayerInfo) -> None:
         """Add the document of a layer alone. See `Snapshotter.note`."""
@@ -339,9 +341,10 @@ class LayerDirectory:
     def examine(self, chain_id: str, diff_id: str, fill: Callable[[int], LayerInfo], replace: bool) -> str:
         """Unpack the layer once more, beside itself, and compare. See `Snapshotter.examine`."""
         from sampan.store.treediff import first_difference
+        from sampan.store.writeback import WriteBack
 
         path = self.path(chain_id)
-        with self.staging.begin() as staged:
+        with self.staging.begin() as staged, WriteBack(staged.path, ahead=False) as disk:
             with self._trace.step("unpack layer", staged.path):
                 info = _fill(f"{staged.path}/diff", fill)
             if info.diff_id != diff_id:
@@ -356,10 +359,10 @@ class LayerDirectory:
                 except (NotFound, ValueError, KeyError, TypeError, OSError) as e:
                     difference = f"{_INFO}: {e}"
             if replace:
-                self._exchange(staged, info)
+                self._exchange(staged, info, disk)
             return difference
 
-    def _exchange(self, staged: Staged, info: LayerInfo) -> None:
+    def _exchange(self, staged: Staged, info: LayerInfo, disk: WriteBack) -> None:
         """Put what was unpacked in the place of what is damaged; the init layer beside it stays."""
         path = self.path(info.chain_id)
         self._write_info(path, info, sync=False)
@@ -367,25 +370,27 @@ class LayerDirectory:
             if os.path.lexists(f"{path}/diff"):
                 os.rename(f"{path}/diff", f"{staged.path}/damaged")
             os.rename(f"{staged.path}/diff", f"{path}/diff")
-        self._sync_layer(path)
+        with self._trace.step("sync layer", path):
+            disk.sync()
         _unlink(f"{path}/{_UNSYNCED}")
 
-    def _publish(self, staged: Staged, info: LayerInfo, synced: bool = True) -> None:
-        """Name a layer. What is not `synced` is marked, and to be synced by who needs it to last (`sync`)."""
+    def _publish(self, staged: Staged, info: LayerInfo, disk: WriteBack | None = None) -> None:
+        """Name a layer, once it is on its `disk`. Without one it is marked, and to be synced by who needs it to last (`sync`)."""
         self._write_info(staged.path, info, sync=False)
         path = self.path(info.chain_id)
-        if synced:
+        if disk is not None:
             # A layer that has its name is taken for whole ever after, so its bytes come first; one syncfs instead of
             # an fsync for each of thousands of files.
-            self._sync_layer(staged.path)
+            with self._trace.step("sync layer", staged.path):
+                disk.sync()
         else:
             # Before it has its name: no journal has the name without the mark. A link, whose content is in its inode.
             os.symlink(boot_id(), f"{staged.path}/{_UNSYNCED}")
         while not staged.publish(path):
             # Until one of the two succeeds: what has the name now may be collected before we join it.
-            if self.has(info.chain_id) or self._join(staged, path, synced):
+            if self.has(info.chain_id) or self._join(staged, path, disk is not None):
                 return
-        if synced:
+        if disk is not None:
             self._sync_names()
 
     def _join(self, staged: Staged, path: str, synced: bool) -> bool:
