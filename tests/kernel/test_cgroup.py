@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,11 @@ def test_an_empty_cpuset_gets_what_the_nearest_group_above_has(tmp_path: Path) -
     driver = cgroup.detect(plant(tmp_path, "cpuset"))
     top = f"{tmp_path}/cpuset"
     assert [(w.path, w.value) for w in driver.prepare("a/b")] == [
-        (f"{top}/{level}/{knob}", "0-3") for knob in ("cpuset.cpus", "cpuset.mems") for level in ("a", "a/b")
+        *((f"{top}/{level}/{knob}", "0-3") for knob in ("cpuset.cpus", "cpuset.mems") for level in ("a", "a/b")),
+        (f"{top}/a/cgroup.clone_children", "1"),
     ]
     (tmp_path / "cpuset/a").mkdir()
+    (tmp_path / "cpuset/a/cgroup.clone_children").write_text("0\n")
     (tmp_path / "cpuset/a/cpuset.cpus").write_text("2\n")
     (tmp_path / "cpuset/a/cpuset.mems").write_text("\n")
     assert [(w.path, w.value) for w in driver.prepare("a/b")] == [
@@ -181,6 +184,51 @@ def test_an_empty_cpuset_gets_what_the_nearest_group_above_has(tmp_path: Path) -
         (f"{top}/a/cpuset.mems", "0-3"),
         (f"{top}/a/b/cpuset.mems", "0-3"),
     ]
+
+
+def test_groups_of_others_are_not_told_to_hand_their_cpuset_down(tmp_path: Path) -> None:
+    driver = cgroup.detect(plant(tmp_path, "cpuset"))
+    for parent, told in (("sampan", True), ("theirs", False)):
+        directory = tmp_path / "cpuset" / parent
+        directory.mkdir()
+        (directory / "cgroup.clone_children").write_text("0\n")
+        paths = [w.path for w in driver.prepare(f"{parent}/x")]
+        assert (f"{directory}/cgroup.clone_children" in paths) is told
+        (directory / "cgroup.clone_children").write_text("1\n")
+        assert f"{directory}/cgroup.clone_children" not in [w.path for w in driver.prepare(f"{parent}/x")]
+
+
+@pytest.mark.root
+def test_a_cpuset_is_filled_by_the_kernel_and_else_by_us_and_never_over_what_it_has() -> None:
+    driver = cgroup.mounted()
+    parent = f"sampan-test-{os.getpid()}-cpuset"
+    mount = next((h.mount for h in driver.hierarchies("") if "cpuset" in h.name.split(",")), "")
+    if not mount:
+        assert not [w for w in driver.prepare(f"{parent}/first") if "cpuset." in w.path], "v2 hands down by itself"
+        return
+
+    def filled(name: str, by_us: str) -> str:
+        writes = [w for w in driver.prepare(f"{parent}/{name}") if w.path.startswith(f"{mount}/")]
+        leaf = Path(mount, parent, name)
+        cgroup.make_directory(str(leaf))
+        empty = not (leaf / "cpuset.cpus").read_text().strip()
+        assert empty is bool(by_us), name
+        if name == "narrow":
+            (leaf / "cpuset.cpus").write_text("0")
+        for write in writes:
+            cgroup.apply(write)
+        assert (leaf / "cpuset.mems").read_text() == Path(mount, "cpuset.mems").read_text()
+        return (leaf / "cpuset.cpus").read_text()
+
+    everything = Path(mount, "cpuset.cpus").read_text()
+    try:
+        assert filled("first", by_us="its parent is new") == everything
+        assert filled("second", by_us="") == everything
+        Path(mount, parent, "cgroup.clone_children").write_text("0")
+        assert filled("third", by_us="somebody has changed it") == everything
+        assert filled("narrow", by_us="before us") == "0\n"
+    finally:
+        cgroupfs.remove_tree(f"{mount}/{parent}", time.monotonic() + patience(5))
 
 
 def test_controllers_are_enabled_from_the_root_down_where_they_are_not(tmp_path: Path) -> None:

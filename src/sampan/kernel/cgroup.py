@@ -83,6 +83,8 @@ def container_group(container_id: str, host_config: dict[str, Any]) -> str:
 
 def apply(write: Write) -> int:
     """Do one write. Returns 0, or the errno that was passed over; raises `CgroupError` when it was required."""
+    if write.unless_set and cgroupfs.get(write.path):
+        return 0
     return cgroupfs.write(write.path, write.value, write.required)
 
 

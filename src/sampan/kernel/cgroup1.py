@@ -12,7 +12,7 @@ import errno
 import os
 
 from sampan.kernel import cgroupfs
-from sampan.kernel.cgroupmodel import ANY, CONTROLLERS, DeviceRule, Hierarchy, Limits, Write
+from sampan.kernel.cgroupmodel import ANY, CONTROLLERS, DEFAULT_PARENT, DeviceRule, Hierarchy, Limits, Write
 from sampan.kernel.libc import KernelError
 from sampan.kernel.livegroup import GroupVerbs, LiveGroup
 
@@ -78,7 +78,9 @@ class Version1(GroupVerbs):
         return [f"{mount}/{group}" for mount in self._mounts.values()]
 
     def prepare(self, group: str) -> list[Write]:
-        # A new cpuset is empty, and no process can join an empty one (ENOSPC): what the group above has goes down.
+        # A new cpuset is empty, and no process can join an empty one (ENOSPC): what the group above has goes down. Each write of
+        # cpuset.cpus has the kernel rebuild the scheduling domains of the machine (1 ms), so a new group gets it from the kernel
+        # where that does so (cpuset.clone_children, cpuset(7)). It does not beside an exclusive group: written where it is empty.
         mount = self._places.get("cpuset")
         if mount is None:
             return []
@@ -87,9 +89,13 @@ class Version1(GroupVerbs):
         for knob in ("cpuset.cpus", "cpuset.mems"):
             for above in range(len(levels) - 2, -1, -1):
                 if value := cgroupfs.get(f"{levels[above]}/{knob}"):
-                    writes += [Write(f"{level}/{knob}", value) for level in levels[above + 1 :]]
+                    writes += [Write(f"{level}/{knob}", value, unless_set=True) for level in levels[above + 1 :]]
                     break
-        return writes
+        return writes + [
+            Write(f"{level}/cgroup.clone_children", "1", required=False)
+            for level in levels[1:-1]
+            if _could_hand_down(level)
+        ]
 
     def limits(self, group: str, limits: Limits) -> list[Write]:
         return [
@@ -278,6 +284,15 @@ class Hybrid(GroupVerbs):
 
     def usage(self, group: str) -> Usage:
         return self.version1.usage(group).or_else(self.version2.usage(group))
+
+
+def _could_hand_down(level: str) -> bool:
+    """Whether the kernel is yet to be told that it gives new groups below this cpuset what it has: ours are, others' stay as they are.
+
+    Ours: a group that has yet to be made, and all containers' parent.
+    """
+    state = cgroupfs.get(f"{level}/cgroup.clone_children")
+    return state is None or (state == "0" and os.path.basename(level) == DEFAULT_PARENT)
 
 
 def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:

@@ -113,12 +113,13 @@ class Write(Struct):
     """One write into a file of a cgroup.
 
     required: False where the kernel may lack the knob or forbid it, and the container is no worse a container
-    without: `apply` then passes over the errors of `cgroupfs.TOLERATED`.
+    without: `apply` then passes over the errors of `cgroupfs.TOLERATED`. unless_set: only where the file says nothing yet.
     """
 
     path: str
     value: str
     required: bool = True
+    unless_set: bool = False
 
 
 class Hierarchy(Struct):

@@ -23,7 +23,7 @@ def make(group: str, driver: CgroupDriver) -> list[Step]:
 
 
 def _write(write: cgroup.Write) -> Step:
-    return cgroups.WriteCgroup(write.path, write.value, write.required)
+    return cgroups.WriteCgroup(write.path, write.value, write.required, write.unless_set)
 
 
 def limit(spec: dict[str, Any], facts: Launching, driver: CgroupDriver, alone: bool) -> list[Step]:

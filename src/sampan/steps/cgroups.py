@@ -19,16 +19,19 @@ class MakeCgroup(Step):
 
 
 class WriteCgroup(Step):
-    """Write one knob. `required` is False where a kernel may lack it and nobody asked for it by name."""
+    """Write one knob. `required` is False where a kernel may lack it and nobody asked for it by name. `unless_set`: what it says already stays."""
 
     path: str
     value: str
     required: bool = True
+    unless_set: bool = False
 
     def describe(self) -> str:
-        return f"write {self.value!r} to {self.path}"
+        return f"write {self.value!r} to {self.path}" + (" unless it says something" if self.unless_set else "")
 
     def run(self, ctx: Context) -> None:
+        if self.unless_set and cgroupfs.get(self.path):
+            return
         cgroupfs.write(self.path, self.value, self.required)
 
 
