@@ -4,8 +4,9 @@ The file is a cache of the cache: what lies in `__pycache__` of the package's di
 changed since, or which is not in it, is imported as ever, and the file is made anew at the end by whoever noticed (`keep`).
 Where it cannot be written nothing is lost but time.
 
-What one purpose (a verb) imports from its beginning to its end is there once more in one piece, in the order in which it was imported, so that the next
-command of that purpose neither looks for it nor makes the same names sixty times (`together`): a fifth of what is left.
+What one purpose (a command until it knows its verb; a verb) imports from its beginning to its end, or to the next purpose, is there once more in one piece, in
+the order in which it was imported, so that the next command of that purpose neither looks for it nor makes the same names sixty times (`together`): a fifth of
+what is left.
 
     magic number of the byte code | bytes of the index | index | code of each module | code of each purpose's modules
     index: module's name -> (is a package, mtime in ns, size, offset, length), purpose -> (modules' names, offset, length)
@@ -60,8 +61,8 @@ class Finder:
 
     def __init__(self) -> None:
         self.missed = self.lacking = False
-        self.purpose = ""
-        self.since = 0
+        self.purposes: list[tuple[str, int]] = []
+        """What was asked for at once in turn, and how many modules had come from the file then."""
         self.pieces: dict[str, Piece] = {}
         self._index: dict[str, Entry] = {}
         self._base = 0
@@ -98,7 +99,7 @@ class Finder:
 
     def take(self, purpose: str) -> None:
         """Import the modules of a purpose. Those of which one has changed are imported one by one, as ever."""
-        self.purpose, self.since = purpose, len(_imported)
+        self.purposes.append((purpose, len(_imported)))
         names, offset, length = self.pieces.get(purpose, ((), 0, 0))
         data = self._read(offset, length) if names and all(self._is_current(name) for name in names) else None
         try:
@@ -171,7 +172,7 @@ def use() -> None:
 
 
 def together(purpose: str) -> None:
-    """Import now what the last command of this purpose imported after this call; nothing if there was none."""
+    """Import now what the last command of this purpose imported after this call and before the next one; nothing if there was none."""
     if _finder is not None:
         _finder.take(purpose)
 
@@ -215,8 +216,10 @@ def keep(learn: bool = True) -> None:
 def _wanted(finder: Finder, learn: bool) -> dict[str, tuple[str, ...]]:
     """The modules of each purpose. Those of a command that had to look for one elsewhere are not all known: the next one's are."""
     wanted = {} if finder.lacking else {purpose: names for purpose, (names, _, _) in finder.pieces.items()}
-    if finder.purpose and learn and not finder.lacking:
-        wanted[finder.purpose] = tuple(_imported[finder.since :])
+    if learn and not finder.lacking:
+        ends = [since for _, since in finder.purposes[1:]] + [len(_imported)]
+        for (purpose, since), end in zip(finder.purposes, ends, strict=True):
+            wanted[purpose] = tuple(_imported[since:end])
     return wanted
 
 

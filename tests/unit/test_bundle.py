@@ -155,6 +155,37 @@ def test_what_a_purpose_imports_comes_at_once_when_it_was_seen_once(package: Pac
     assert package.run() == FROM_BUNDLE, "another purpose imports as ever"
 
 
+TWO_PURPOSES = """
+import sys
+sys.path.insert(0, {path!r})
+from sampan import bundle
+bundle.use()
+def loaded():
+    return sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("sampan.room."))
+bundle.together("command")
+print("at once:", *loaded())
+from sampan.room import one
+bundle.together("verb")
+print("then:", *loaded())
+from sampan.room import two
+bundle.keep()
+"""
+
+
+def test_a_command_and_its_verb_are_two_purposes_each_with_what_it_imported_itself(package: Package) -> None:
+    def run() -> str:
+        script = TWO_PURPOSES.format(path=str(package.path))
+        done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run() == "at once:\nthen: one\n", "the file is made"
+    assert run() == "at once:\nthen: one\n", "it is learned"
+    for _ in range(2):
+        assert run() == "at once: one\nthen: one two\n"
+    assert together(package)[2] == 0, "a purpose that was not seen yet"
+
+
 @pytest.mark.thorough
 def test_a_change_counts_for_what_comes_at_once_too(package: Package) -> None:
     for _ in range(3):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
-import struct
 
 from sampan.kernel.libc import KernelError, buffer, by_machine, filled, raw
 from sampan.kernel.process import prctl, prctl2
@@ -25,8 +25,8 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 _SYS_SETFSUID, _SYS_SETFSGID = by_machine(122, 151), by_machine(123, 152)
 _VERSION_3 = 0x20080522
 _SYS_CAPGET, _SYS_CAPSET = by_machine(125, 90), by_machine(126, 91)
-_HEADER = struct.Struct("=Ii")  # version, pid
-_SETS = struct.Struct("=6I")  # effective, permitted, inheritable: the lower halves, then the upper ones
+_HEADER = _struct.Struct("=Ii")  # version, pid
+_SETS = _struct.Struct("=6I")  # effective, permitted, inheritable: the lower halves, then the upper ones
 
 
 def mask(names: list[str] | tuple[str, ...]) -> int:

@@ -5,11 +5,11 @@ Descriptors are taken instead of paths wherever the name may come from an image.
 
 from __future__ import annotations
 
+import _struct
 import errno
 import fcntl
 import os
 import stat
-import struct
 import time
 
 from sampan.kernel.libc import KernelError, by_machine, raw
@@ -26,7 +26,7 @@ _FICLONE = 0x40049409  # _IOW(0x94, 9, int), ioctl_ficlone(2); the same number o
 _CHUNK = 1 << 20
 _SMALL = 1 << 14
 _LARGEST = 1 << 26
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64 bits: l_type, l_whence, l_start, l_len, l_pid
+_FLOCK = _struct.Struct("hhqqi4x")  # struct flock on 64 bits: l_type, l_whence, l_start, l_len, l_pid
 _OPAQUE = "trusted.overlay.opaque"
 
 WHITEOUT_DEVICE = 0

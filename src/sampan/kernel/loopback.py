@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _socket
-import struct
+import _struct
 
 from sampan.kernel.libc import KernelError
 
@@ -18,7 +18,7 @@ _LOOPBACK = 1
 
 def bring_up() -> None:
     """Bring up `lo` in this process' network namespace. Raises `KernelError`."""
-    message = struct.pack(
+    message = _struct.pack(
         "=IHHIIBBHiII", 32, _RTM_NEWLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0, 0, 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP
     )
     s = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
@@ -27,7 +27,7 @@ def bring_up() -> None:
         reply = s.recv(4096)
     finally:
         s.close()
-    (kind,) = struct.unpack_from("=H", reply, 4)
-    (number,) = struct.unpack_from("=i", reply, 16) if kind == _NLMSG_ERROR else (0,)
+    (kind,) = _struct.unpack_from("=H", reply, 4)
+    (number,) = _struct.unpack_from("=i", reply, 16) if kind == _NLMSG_ERROR else (0,)
     if number:
         raise KernelError(-number, "netlink(RTM_NEWLINK)", "lo")

@@ -7,9 +7,9 @@ so, and attaches them inside the container's own mount namespace.
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
-import struct
 
 from sampan.kernel.libc import (
     SYS_FSCONFIG,
@@ -58,7 +58,7 @@ _SYS_MOUNT = by_machine(165, 40)
 _SYS_PIVOT_ROOT = by_machine(155, 41)
 _SYS_UMOUNT2 = by_machine(166, 39)
 
-_MOUNT_ATTR = struct.Struct(
+_MOUNT_ATTR = _struct.Struct(
     "=QQQQ"
 )  # struct mount_attr of mount_setattr(2): attr_set, attr_clr, propagation, userns_fd
 

@@ -9,9 +9,9 @@ Used by stage2 inside a container's namespaces too, so it imports nothing but os
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
-import struct
 
 from sampan.kernel.libc import SYS_OPENAT2, KernelError, last_errno, syscall
 
@@ -28,7 +28,7 @@ PATH_MAX = 4096
 
 _SYMLINK_LIMIT = 40  # The kernel's own limit (path_resolution(7)).
 _RACE_LIMIT = 256
-_OPEN_HOW = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
+_OPEN_HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 
 
 def open_in_root(

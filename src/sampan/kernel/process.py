@@ -6,10 +6,10 @@ program; see "Laws of the child side" in docs/tour.md.
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
 import select
-import struct
 
 from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, buffer, by_machine, fork_by, pointers, raw
 
@@ -42,7 +42,7 @@ _PLACE_SIZE = 8192
 
 # struct clone_args of clone3(2), up to `cgroup` (Linux 5.7): flags, pidfd, child_tid, parent_tid, exit_signal, stack,
 # stack_size, tls, set_tid, set_tid_size, cgroup
-_CLONE_ARGS = struct.Struct("=11Q")
+_CLONE_ARGS = _struct.Struct("=11Q")
 
 
 def fork() -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _struct
 import os
-import struct
 
 from sampan.kernel.libc import by_machine, raw
 
@@ -39,7 +39,7 @@ IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3
 PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
 # struct sched_attr of sched_setattr(2), as of Linux 3.14: size, policy, flags, nice, priority, runtime, deadline, period
-_SCHED_ATTR = struct.Struct("=IIQiIQQQ")
+_SCHED_ATTR = _struct.Struct("=IIQiIQQQ")
 
 
 def set_scheduler(policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int) -> None:

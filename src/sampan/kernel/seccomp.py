@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import _struct
 
 from sampan.kernel.libc import address, by_machine, filled, raw
 
@@ -20,5 +20,5 @@ def load_filter(program: bytes, flags: int) -> int:
     """
     code = filled(program)
     # struct sock_fprog: an unsigned short, padding up to the pointer
-    fprog = struct.pack("=H6xQ", len(program) // _INSTRUCTION, address(code))
+    fprog = _struct.pack("=H6xQ", len(program) // _INSTRUCTION, address(code))
     return raw(_SYS_SECCOMP, "seccomp(SECCOMP_SET_MODE_FILTER)", "", _SET_MODE_FILTER, flags, fprog)

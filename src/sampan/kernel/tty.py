@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _struct
 import fcntl
 import os
-import struct
 
 _TIOCSCTTY = 0x540E
 _TIOCGWINSZ, _TIOCSWINSZ = 0x5413, 0x5414
@@ -20,7 +20,7 @@ def open_pair(devpts_fd: int) -> tuple[int, int]:
     """
     master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=devpts_fd)
     try:
-        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        fcntl.ioctl(master, _TIOCSPTLCK, _struct.pack("i", 0))
         peer = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except BaseException:
         os.close(master)
@@ -35,10 +35,10 @@ def make_controlling(fd: int) -> None:
 
 def set_size(fd: int, rows: int, columns: int) -> None:
     """Set the window size; the foreground process group gets SIGWINCH."""
-    fcntl.ioctl(fd, _TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    fcntl.ioctl(fd, _TIOCSWINSZ, _struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def get_size(fd: int) -> tuple[int, int]:
     """Rows and columns of the terminal."""
-    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, _TIOCGWINSZ, b"\0" * 8))
+    rows, columns, _, _ = _struct.unpack("HHHH", fcntl.ioctl(fd, _TIOCGWINSZ, b"\0" * 8))
     return rows, columns

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
 import select
-import struct
 
 from sampan.kernel import process, tty
 
@@ -86,7 +86,7 @@ class Session:
     def _take_master(self) -> int:
         _, ancillary, _, _ = self._receiver.recvmsg(64, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
         for _, _, packed in ancillary:
-            return int(struct.unpack("i", packed[:4])[0])
+            return int(_struct.unpack("i", packed[:4])[0])
         return -1
 
     def close(self) -> None:

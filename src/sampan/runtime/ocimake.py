@@ -94,7 +94,7 @@ class Maker:
             "owner": os.geteuid(),
             "config": config,
         }
-        self.container, lock = ocistate.new(self.wish.root, self.wish.identifier, record)
+        self.container, lock = ocistate.new(self.wish.root, self.wish.identifier, record, self._driver)
         try:
             self._make(console)
         except BaseException as e:
@@ -255,14 +255,30 @@ def undo(container: Container, log: Log) -> None:
     What cannot be taken away is told, and the rest goes on.
     """
     try:
-        container.driver.kill(container.group)
-        container.driver.remove(container.group)
+        if not _removed_at_once(container):
+            container.driver.kill(container.group)
+            container.driver.remove(container.group)
     except OSError as e:
         log.warning(f"container {container.id}: {e}")
     hooks = (container.config.get("hooks") or {}).get("poststop") or ()
     state = jsontext.dumps(container.state(ocistate.STOPPED)) if hooks else b""
     container.remove()
     try_hooks("poststop", hooks, state, log)
+
+
+def _removed_at_once(container: Container) -> bool:
+    """Whether its cgroups could be removed as they are, because there is nobody in them (any more): who is there need not be asked."""
+    live = container.driver.live(container.group)
+    # What kills those who are there is the first: where these two can be removed, they would have reached nobody.
+    for directory in (live.freezer, live.unified, *live.version1):
+        try:
+            if directory:
+                os.rmdir(directory)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False  # somebody is there, or a group of the container's own: EBUSY
+    return True
 
 
 def try_hooks(kind: str, entries: Sequence[dict[str, Any]], state: bytes, log: Log) -> None:

@@ -35,11 +35,12 @@ CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", 
 class Container:
     """One container's directory. `record` is its state.json."""
 
-    def __init__(self, root: str, identifier: str, record: dict[str, Any]) -> None:
+    def __init__(self, root: str, identifier: str, record: dict[str, Any], driver: CgroupDriver | None = None) -> None:
+        """driver: of the cgroups here, found out when it is needed without one."""
         self.id = identifier
         self.directory = f"{root}/{identifier}"
         self.record = record
-        self._driver: CgroupDriver | None = None
+        self._driver = driver
 
     @property
     def pid(self) -> int:
@@ -137,8 +138,8 @@ def check_id(identifier: str) -> None:
         raise InvalidParameter(f"invalid container ID format: {identifier!r}")
 
 
-def new(root: str, identifier: str, record: dict[str, Any]) -> tuple[Container, files.FileLock]:
-    """Make a container's directory, and lock it. Raises `Conflict` if there is one of that id, on all roots alike `System`."""
+def new(root: str, identifier: str, record: dict[str, Any], driver: CgroupDriver) -> tuple[Container, files.FileLock]:
+    """Make a container's directory, and lock it. driver: of the cgroups here. Raises `Conflict` if there is one of that id, on all roots alike `System`."""
     check_id(identifier)
     try:
         os.makedirs(root, 0o711, exist_ok=True)
@@ -147,7 +148,7 @@ def new(root: str, identifier: str, record: dict[str, Any]) -> tuple[Container, 
         raise Conflict(f"container with given ID already exists: {identifier}") from None
     except OSError as e:
         raise System(f"mkdir {root}/{identifier}: {os.strerror(e.errno or 0).lower()}") from e
-    made = Container(root, identifier, {})
+    made = Container(root, identifier, {}, driver)
     lock = files.FileLock.acquire(f"{made.directory}/lock", 0)
     made.write(
         version=VERSION, id=identifier, created=time.time(), pid=0, pid_start=0, boot="", creating=True, **record
