@@ -23,7 +23,9 @@ from support.archives import (
     directory,
     fingerprint,
     member,
+    opaque,
     symlink,
+    whiteout,
 )
 from support.snapshots import BASE, BELOW, ID, KINDS, Store, mounted, store, tree, without
 
@@ -77,6 +79,72 @@ def test_directories_where_files_belong_stay_as_with_docker(store: Store) -> Non
         assert (top / "etc/hosts/inside").read_text() == "x"
         assert (top / ".dockerenv").is_dir()
         assert os.readlink(top / "etc/mtab") == "/proc/mounts"
+
+
+_ETC = directory(b"etc", mode=0o701, uid=4, mtime=8) + member(b"etc/passwd", b"root") + directory(b"dev", mode=0o711)
+
+
+@pytest.mark.parametrize(
+    ("layers", "made"),
+    [
+        ([_ETC, member(b"x", b"1"), directory(b"d") + member(b"d/etc", b"2")], 1),
+        ([member(b"x", b"1"), member(b"y", b"2")], 1),
+        ([_ETC, member(b"x", b"1"), member(b"etc/shadow", b"s"), member(b"y", b"2")], 2),
+        ([_ETC, whiteout(b"etc"), member(b"x", b"1")], 2),
+        ([_ETC, opaque(b""), member(b"x", b"1")], 2),
+        ([_ETC, whiteout(b"etc") + symlink(b"etc", b"/d"), directory(b"d")], 2),
+        ([_ETC, member(b".dockerenv", b"x"), directory(b"sys", mode=0o700), directory(b"proc")], 4),
+        ([directory(b"./", mode=0o750) + _ETC, directory(b"./", mode=0o710, uid=3) + member(b"x", b"1")], 1),
+    ],
+    ids=["plain", "without any", "a name", "deleted", "covered", "a link", "each", "root"],
+)
+def test_an_init_layer_serves_all_layers_that_leave_its_names_alone(
+    tmp_path: Path, layers: list[bytes], made: int
+) -> None:
+    """Also where a name in it is deleted, covered or another thing above: what a container finds is what a copy of everything has."""
+    shown = {}
+    for kind in KINDS:
+        store = Store(tmp_path / kind, kind)
+        for number in range(1, len(layers) + 1):
+            with store.container(*layers[:number]) as top:
+                shown[kind, number] = {str(path.relative_to(top)): _seen(path.lstat()) for path in top.rglob("?*")}
+                shown[kind, number]["/"] = _seen(top.stat())
+                assert os.readlink(top / "etc/mtab") == "/proc/mounts"
+        assert store.leftovers() == []
+    for number in range(1, len(layers) + 1):
+        assert shown["overlay", number] == shown["vfs", number]
+    assert sum(path.is_dir() and not path.is_symlink() for path in (tmp_path / "overlay/layers").glob("*/init")) == made
+
+
+def _seen(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mode, status.st_uid, status.st_gid
+
+
+def test_an_init_layer_that_went_with_its_layer_is_made_again(tmp_path: Path) -> None:
+    """A cache that keeps the upper layers of a build lets go of the lower ones, which the next build brings back."""
+    store = Store(tmp_path, "overlay")
+    archives = (_ETC, member(b"x", b"1"), member(b"y", b"2"))
+    with store.container(*archives):
+        lowest = store.image(*archives)[0]
+        link = next(path for path in store.layers.glob("*/init") if path.is_symlink())
+    store.snapshotter.remove_layer(lowest)
+    assert not link.exists()
+    chain = store.image(*archives)
+    store.snapshotter.create(ID, chain)
+    assert all(os.path.isdir(place) and not os.path.islink(place) for place in store.snapshotter.root(ID, chain).lower)
+    with mounted(store.snapshotter.root(ID, chain)) as top:
+        (top / "etc/hosts").write_text("changed")
+        (top / "etc/passwd").unlink()
+    changes = {(os.fsdecode(one.path), one.kind) for one in store.snapshotter.changes(ID, chain)}
+    assert changes == {("etc", 0), ("etc/hosts", 0), ("etc/passwd", 2)}
+    store.snapshotter.remove(ID)
+    # What is damaged is exchanged below the link, and neither that nor what it leads to goes.
+    assert (
+        store.snapshotter.examine(chain, io.BytesIO(archives[-1] + END), store.snapshotter.info(chain[-1]).diff_id)
+        == ""
+    )
+    with store.container(*archives) as top:
+        assert (top / "etc/hosts").stat().st_size == 0
 
 
 # Containers

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 
+from sampan.kernel.files import is_opaque
 from sampan.store.layertree import LayerTree
 
 TYPE_CHECKING = False
@@ -43,6 +44,22 @@ def write_init_layer(root_fd: int, lower: LowerLayers | None) -> None:
 
 _CHANGED = frozenset(_FILES) | frozenset(path for path, _ in _LINKS)
 _MADE = frozenset(_DIRECTORIES) | frozenset((b"dev", b"etc"))
+
+
+_TOPS = frozenset(path.split(b"/")[0] for path in (*_CHANGED, *_MADE))
+
+
+def is_below_init_layer(root_fd: int) -> bool:
+    """Whether a layer in overlay form has a say in what the init layer above it is. Raises OSError."""
+    if is_opaque(root_fd):
+        return True
+    for name in _TOPS:
+        try:
+            os.stat(name, dir_fd=root_fd, follow_symlinks=False)  # A whiteout is there as well.
+        except FileNotFoundError:
+            continue
+        return True
+    return False
 
 
 def is_of_init_layer(dir_fd: int, path: bytes, name: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.kernel.tree import copy_metadata, disk_usage
@@ -109,12 +110,13 @@ class OverlaySnapshotter:
     def create(self, container_id: str, chain_ids: Sequence[str], owner: tuple[int, int] | None = None) -> None:
         self._layers.require(chain_ids)
         init = self._init_layer(chain_ids)
+        below = self._layers.diff(chain_ids[-1]) if chain_ids else init
 
         def fill(path: str) -> None:
             with self._trace.step("make directory", f"{path}/upper"):
                 upper = make_directory(f"{path}/upper")
                 try:
-                    _copy_root(init, upper)
+                    _copy_root(below, upper)
                     if owner is not None:
                         # Its own, and of the ids that write into it. What the layers' root has for an owner is root, or lost.
                         os.fchown(upper, *owner)
@@ -127,7 +129,7 @@ class OverlaySnapshotter:
 
     def root(self, container_id: str, chain_ids: Sequence[str]) -> RootMount:
         path = self._parts.path(container_id)
-        lower = (f"{self._layers.top(chain_ids)}/init", *self._diffs(chain_ids))
+        lower = (self._init_of(chain_ids), *self._diffs(chain_ids))
         return RootMount("overlay", lower=lower, upper=f"{path}/upper", work=f"{path}/work")
 
     def image_root(self, chain_ids: Sequence[str]) -> RootMount:
@@ -234,15 +236,57 @@ class OverlaySnapshotter:
         """The layers' directories, topmost first."""
         return tuple(self._layers.diff(chain_id) for chain_id in reversed(chain_ids))
 
+    def _init_of(self, chain_ids: Sequence[str]) -> str:
+        """Where the init layer above a chain of layers is."""
+        init = f"{self._layers.top(chain_ids)}/init"
+        try:
+            return os.path.normpath(f"{init}/../{os.readlink(init)}")
+        except OSError as e:
+            if e.errno in (errno.EINVAL, errno.ENOENT):
+                return init
+            raise
+
     def _init_layer(self, chain_ids: Sequence[str]) -> str:
-        """The init layer above a chain of layers, made when the first container needs it."""
-        top = self._layers.top(chain_ids)
-        init = f"{top}/init"
+        """The init layer above a chain of layers, made when the first container needs it.
+
+        Where the upper ones of them do not change what is below it, it is that of the lower ones, and here is a link to it: each step of a build
+        would make one more that is the same. The link leads to a layer of the chain, which goes with the chain's last image or later; where that
+        was collected, and is back without its init layer, this is made again where the link leads.
+        """
+        init = f"{self._layers.top(chain_ids)}/init"
         if os.path.isdir(init):
             return init
+        decisive = self._decisive(chain_ids)
+        if decisive < len(chain_ids):
+            shared = os.path.dirname(self._init_layer(chain_ids[:decisive]))
+            with self._trace.step("symlink", init):
+                try:
+                    os.symlink(f"../{os.path.basename(shared)}/init", init)
+                except FileExistsError:
+                    pass  # somebody else was faster, or it led to the one that is there again
+            return init
+        return self._make_init_layer(chain_ids)
+
+    def _decisive(self, chain_ids: Sequence[str]) -> int:
+        """How many of the layers, from the bottom, decide what the init layer is: those above them have none of its names."""
+        from sampan.store.initlayer import is_below_init_layer
+
+        number = len(chain_ids)
+        while number > 1:
+            fd = open_directory(self._layers.diff(chain_ids[number - 1]))
+            try:
+                if is_below_init_layer(fd):
+                    break
+            finally:
+                os.close(fd)
+            number -= 1
+        return number
+
+    def _make_init_layer(self, chain_ids: Sequence[str]) -> str:
         from sampan.store.initlayer import write_init_layer
         from sampan.store.lower import LowerLayers
 
+        top = self._layers.top(chain_ids)
         if not chain_ids:
             os.makedirs(top, mode=0o700, exist_ok=True)
         diffs = self._diffs(chain_ids)
@@ -259,8 +303,8 @@ class OverlaySnapshotter:
                 finally:
                     os.close(root)
                     lower.close()
-            staged.publish(init)
-        return init
+            staged.publish(f"{top}/init")
+        return f"{top}/init"
 
 
 def _copy_root(source: str, target_fd: int) -> None:
