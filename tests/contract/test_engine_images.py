@@ -111,6 +111,7 @@ class Watching:
         self.failures.append(message)
 
     def warn(self, findings: object, source: object) -> None: ...
+    def tell(self, text: str) -> None: ...
 
 
 def test_a_build(engine: EngineInterface, tmp_path: Path) -> None:

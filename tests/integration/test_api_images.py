@@ -245,13 +245,14 @@ def test_auth(api: Api, private: Registry) -> None:
 
 def test_a_build(api: Api) -> None:
     dockerfile = "FROM base\nARG X\nRUN echo say $X\nRUN <<E\necho here\nE\nLABEL a=1\n"
-    answer = build(api, dockerfile, t="built:1", buildargs='{"X":"it"}', labels='{"b":"2"}').expect(200)
+    answer = build(api, dockerfile, t="built:1", buildargs='{"X":"it","NOSUCH":"1"}', labels='{"b":"2"}').expect(200)
     text = said(answer)
     assert "Step 2/3 : RUN echo say $X\n" in text
     assert "say it\n" in text
     assert "here\n" in text
     image = next(line["aux"]["ID"] for line in answer.lines if "aux" in line)
-    assert text.endswith(f"Successfully built {image[7:19]}\nSuccessfully tagged built:1\n")
+    warning = "[Warning] One or more build-args [NOSUCH] were not consumed\n"
+    assert text.endswith(f"{warning}Successfully built {image[7:19]}\nSuccessfully tagged built:1\n")
     assert api("GET", "/images/built:1/json").json["Config"]["Labels"] == {"a": "1", "b": "2"}
     again = build(api, dockerfile, buildargs='{"X":"it"}', q="1").expect(200)
     assert [sorted(line) for line in again.lines] == [["stream"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -68,6 +69,34 @@ def test_what_a_user_does(build: Builds, store: Root, context: Path, tmp_path: P
         "WORKDIR /opt",
         "COPY --from=build /src /opt/",
     ]
+
+
+def test_build_args_that_nothing_asked_for_are_told(build: Builds, store: Root) -> None:
+    """Docker's classic builder counts the ARGs of all stages up to the target, and those before the first."""
+    base = build("FROM scratch\nONBUILD ARG TRIGGERED", "-t", "onbuild:1")
+    assert "[Warning]" not in base.ok().err
+    dockerfile = """
+    ARG BEFORE
+    FROM scratch AS unneeded
+    ARG SKIPPED
+    FROM onbuild:1 AS target
+    ARG NAME=MADE
+    ARG $NAME
+    FROM scratch AS later
+    ARG LATER
+    """
+    names = ("ZZ", "BEFORE", "SKIPPED", "TRIGGERED", "MADE", "LATER", "http_proxy")
+    given = [word for name in names for word in ("--build-arg", f"{name}=1")]
+    warning = "[Warning] One or more build-args [LATER ZZ] were not consumed"
+    assert build(dockerfile, "--target", "target", *given).ok().err.count(warning) == 1
+    assert "[Warning]" not in build(dockerfile, "--target", "target", "-q", *given).ok().err
+    told = build(dockerfile, "--target", "target", "--progress", "rawjson", *given).ok().err
+    warnings = [one for line in told.splitlines() for one in json.loads(line).get("warnings", ())]
+    assert [base64.b64decode(one["short"]).decode() for one in warnings] == [warning]
+    assert (
+        "[Warning]"
+        not in build(dockerfile, "--target", "target", "--build-arg", "NAME=ZZ", "--build-arg", "ZZ=1").ok().err
+    )
 
 
 @pytest.mark.parametrize(

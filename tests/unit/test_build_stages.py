@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sampan.build.instructions import Arg
 from sampan.build.reading import read
-from sampan.build.scope import Scope
+from sampan.build.scope import Scope, unconsumed
 from sampan.build.source import Source
 from sampan.build.stages import Plan, plan
 from sampan.errors import InvalidParameter
@@ -95,3 +96,24 @@ def test_arguments_of_a_stage() -> None:
     assert declared("ARG B", {"A": "global"}, {}) == {}
     assert declared("ARG A=1 B=$A-$E-$G", {"G": "global"}, {"E": "env"}) == {"A": "1", "B": "1-env-"}
     assert declared("ARG B=x", {}, {}, C="not declared") == {"B": "x"}
+
+
+def test_the_classic_builders_warning_of_build_args() -> None:
+    given = (
+        "B",
+        "NO",
+        "A",
+        "http_proxy",
+        "ALL_PROXY",
+        "SOURCE_DATE_EPOCH",
+        "TARGETARCH",
+        "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    )
+    assert unconsumed(given, {"B"}) == "[Warning] One or more build-args [A NO] were not consumed"
+    assert unconsumed(given, {"B", "A", "NO", "OTHER"}) == ""
+    scope = Scope({"A": "1", "N": "2"}, {})
+    for stage in read(Source("Dockerfile", "FROM x\nARG A B\nARG ${A:+N}=3"))[0].stages:
+        for arg in stage.body:
+            assert isinstance(arg, Arg)
+            scope.declare(arg, {})
+    assert scope.consumed == {"A", "N"}

@@ -84,6 +84,9 @@ class BuildOutput:
         for one in findings:
             self._say(f"[Warning] {one.rule}: {one.text} (line {one.first})\n")
 
+    def tell(self, text: str) -> None:
+        self._say(f"{text}\n")
+
     def _say(self, text: str) -> None:
         if not self._quiet:
             self._stream.send(stream=text)

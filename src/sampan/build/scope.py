@@ -7,13 +7,13 @@ in a stage              its ARGs from their line on; ENV counts more than ARG; a
 from __future__ import annotations
 
 from sampan.oci import words
+from sampan.oci.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from sampan.build.instructions import Arg
-    from sampan.oci.platform import Platform
 
 # For RUN without an ARG, and no part of the image: who builds behind a proxy shall get the same image.
 PROXIES = frozenset(
@@ -22,6 +22,7 @@ PROXIES = frozenset(
     for name in (word, word.lower())
 )
 EPOCH = "SOURCE_DATE_EPOCH"
+KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 
 def automatic(platform: Platform, target_stage: str) -> dict[str, str]:
@@ -48,7 +49,7 @@ class Used(dict[str, str]):
 
 
 class Scope:
-    """The ARGs of one stage, or those before the first."""
+    """The ARGs of one stage, or those before the first. consumed: the names of what was given that they have asked for."""
 
     def __init__(self, given: Mapping[str, str], above: Mapping[str, str], escape: str = words.ESCAPE) -> None:
         """given: --build-arg. above: what an `ARG name` without a default finds: the global and automatic ones."""
@@ -56,6 +57,7 @@ class Scope:
         self._above = above
         self._escape = escape
         self.values: dict[str, str] = {}
+        self.consumed: set[str] = set()
 
     def declare(self, arg: Arg, environment: Mapping[str, str]) -> None:
         """Carry out an ARG. Raises `InvalidParameter` for a default that cannot be expanded."""
@@ -64,6 +66,7 @@ class Scope:
             name = words.expand(name, variables, self._escape)
             if name in self._given:
                 self.values[name] = self._given[name]
+                self.consumed.add(name)
             elif default is not None:
                 self.values[name] = words.expand(default, variables, self._escape)
             elif name in self._above:
@@ -81,6 +84,16 @@ class GlobalScope(Scope):
         super().__init__(given, platform_variables, escape)
         self.values.update(platform_variables)
         self.values.update({name: given[name] for name in platform_variables if name in given})
+
+
+def unconsumed(given: Iterable[str], consumed: Collection[str]) -> str:
+    """The classic builder's warning of what was given and nothing has asked for, "" if there is nothing.
+
+    What this builder goes by itself needs no ARG: what is a proxy's, the platform variables, the date.
+    """
+    own = {*automatic(Platform("", ""), ""), *PROXIES, EPOCH, KEEP_GIT_DIR}
+    left = sorted(set(given) - own - set(consumed))
+    return f"[Warning] One or more build-args [{' '.join(left)}] were not consumed" if left else ""
 
 
 def declared_names(arguments: Sequence[Arg]) -> Iterator[str]:

@@ -122,6 +122,10 @@ class Plain:
         if self._shown:
             err(warnings(findings))
 
+    def tell(self, text: str) -> None:
+        if self._shown:
+            err(text)
+
     def _say(self, step: int, text: str) -> None:
         if not self._shown:
             return
@@ -185,22 +189,31 @@ class Raw:
             self._tell(vertexes=[{**self._vertexes.pop(step), "completed": _now(), **more}])
 
     def warn(self, findings: Sequence[Finding], source: Source) -> None:
-        import base64
-
-        def encoded(text: str) -> str:
-            return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode("ascii")
-
         told = [
-            {"level": 1, "short": encoded(f"{one.rule}: {one.text} (line {one.first})"), "range": [one.first, one.last]}
+            {
+                "level": 1,
+                "short": _encoded(f"{one.rule}: {one.text} (line {one.first})"),
+                "range": [one.first, one.last],
+            }
             for one in findings
         ]
         with self._lock:
             self._tell(warnings=told)
 
+    def tell(self, text: str) -> None:
+        with self._lock:
+            self._tell(warnings=[{"level": 1, "short": _encoded(text)}])
+
     def _tell(self, **document: Any) -> None:
         import json
 
         err(json.dumps(document))
+
+
+def _encoded(text: str) -> str:
+    import base64
+
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode("ascii")
 
 
 def _now() -> str:

@@ -133,6 +133,10 @@ class Terminal:
         with self._lock:
             self._told.insert(0, "\n" + warnings(findings))
 
+    def tell(self, text: str) -> None:
+        with self._lock:
+            self._told.append(text)
+
     # Drawing
 
     def _tick(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 
 from sampan.engine.archive import Buffer, Looking
 from sampan.engine.buildfiles import Found, Manner
@@ -30,7 +31,7 @@ _FILE_MODE = 0o644
 _HEAD = 512
 
 
-class Where:
+class Where(ABC):
     """Where the sources of one instruction go. path: absolute; it is a directory if it ends in a slash or there are several sources.
 
     seen: what is below the root now.
@@ -43,20 +44,20 @@ class Where:
         self._is_directory = is_directory or path.endswith(("/", "/."))
         self._manner = manner
 
+    @abstractmethod
     def put(self, tree: Tree, found: Found, below: bytes = b"", name: bytes = b"") -> None:
         """Copy a file, or what is in a directory.
 
         below: a path below the destination that it keeps (--parents). name: what a file is called in a directory, if not as it is.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def put_text(self, name: str, content: str) -> None:
         """Make a file of a heredoc."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unpack(self, tree: Tree, found: Found) -> bool:
         """Unpack an archive into the destination, as ADD does; False if the file is none."""
-        raise NotImplementedError
 
     def _target(self, name: bytes, from_directory: bool, below: bytes) -> bytes:
         """Where something goes, below the root. What is missing above it is made."""
@@ -75,9 +76,9 @@ class Where:
         """The path itself, as a directory. Raises InvalidParameter."""
         self._directory(paths.clean(self._path))
 
+    @abstractmethod
     def _directory(self, path: bytes) -> bytes:
         """A directory, made if it is not there; where it is in truth. Raises InvalidParameter if something else is there."""
-        raise NotImplementedError
 
     def _entry(self, path: bytes, kind: bytes, mode: int, size: int) -> TarEntry:
         import time

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 
 from sampan.build import lint, reading, rules, stages
-from sampan.build.instructions import Run
+from sampan.build.instructions import Arg, Run
+from sampan.build.scope import KEEP_GIT_DIR, declared_names, unconsumed
 from sampan.build.source import Source
 from sampan.engine import buildparallel
 from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
@@ -43,14 +44,14 @@ if TYPE_CHECKING:
         def end_builds(self) -> None: ...
 
     class Told(Watcher, Protocol):
-        """Who is told how a build goes, and what the checks found."""
+        """Who is told how a build goes, and what the checks found; `tell`: what is of no step, a line of text."""
 
         def warn(self, findings: Sequence[Finding], source: Source) -> None: ...
+        def tell(self, text: str) -> None: ...
 
 
 _MANY = 3
 """Commands from which on a process that forks their monitors costs less than an interpreter for each."""
-_KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 
 class BuildRequest(Struct):
@@ -189,6 +190,8 @@ class Builder:
         built = build()
         result = built[plan.target.stage.index]
         steps.flush(result.files)
+        if left := self._unconsumed(request, read, plan, built):
+            watcher.tell(left)
         if request.verify:
             self._verify(result, lambda: self._again(build, plan, steps), steps, watcher)
         if request.cache_to:
@@ -196,6 +199,15 @@ class Builder:
 
             buildcacheplaces.export(request.cache_to, result, built.values(), steps.cache, steps.open_layer, watcher)
         return result
+
+    def _unconsumed(self, request: BuildRequest, read: _Read, plan: stages.Plan, built: Mapping[int, Built]) -> str:
+        """As the classic builder, which does all stages up to the target: that one is not needed makes none of its ARGs a mistake."""
+        consumed = set(declared_names(read.dockerfile.arguments))
+        for stage in read.dockerfile.stages[: plan.target.stage.index]:
+            consumed.update(declared_names([one for one in stage.body if isinstance(one, Arg)]))
+        # What was carried out: also names that variables have made, and the ARGs of a base's ONBUILD.
+        consumed.update(*(one.consumed for one in built.values()))
+        return unconsumed(dict(request.arguments), consumed)
 
     def _again(self, build: Callable[[], dict[int, Built]], plan: stages.Plan, steps: Steps) -> Built:
         result = build()[plan.target.stage.index]
@@ -222,7 +234,7 @@ class Builder:
         return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts})
 
     def _read(self, request: BuildRequest, contexts: Contexts) -> _Read:
-        keep_git_dir = dict(request.arguments).get(_KEEP_GIT_DIR, "") in ("1", "true")
+        keep_git_dir = dict(request.arguments).get(KEEP_GIT_DIR, "") in ("1", "true")
         return _Read(request, contexts.fetch(request.context, request.stream, keep_git_dir))
 
     def _plan(self, read: _Read, request: BuildRequest) -> stages.Plan:

@@ -79,12 +79,13 @@ class BuildFailed(SampanError):
 
 
 class Built(Struct):
-    """What a stage came to. history: of the whole image, oldest first."""
+    """What a stage came to. history: of the whole image, oldest first. consumed: which of --build-arg its ARGs have asked for."""
 
     files: FileSystem
     config: dict[str, Any]
     history: tuple[Mapping[str, Any], ...]
     author: str
+    consumed: frozenset[str] = frozenset()
 
 
 class Settings(Struct):
@@ -161,7 +162,8 @@ class StageBuilder:
                     self._carry_out(instruction)
         finally:
             self._ahead.close()
-        return Built(self._files, self._state.config, tuple(self._history), self._author)
+        consumed = frozenset(self._scope.consumed)
+        return Built(self._files, self._state.config, tuple(self._history), self._author, consumed)
 
     def _told(self, node: Node) -> AbstractContextManager[None]:
         return _told(node, self._settings.source)
