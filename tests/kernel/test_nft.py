@@ -205,6 +205,26 @@ def test_a_thousand_changes_in_one_batch(host: Host) -> None:
     assert len(nft.list_rules(host.firewall, "t")) == 1000
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_first_that_is_refused_of_a_batch_is_named_and_nothing_is_changed(host: Host, at: int) -> None:
+    """Wherever it is: at the end it has the answer that was asked for, before it the kernel tells by itself."""
+    batch = nft.Batch()
+    for number in range(3):
+        if number >= at:
+            batch.add_rule(f"missing-{number}", "chain", nft.counter(), comment=f"rule {number}")
+        else:
+            batch.add_table(f"made-{number}")
+    with pytest.raises(KernelError, match=f"NEWRULE.* 'chain rule {at}'") as caught:
+        batch.commit(host.firewall)
+    assert caught.value.errno == errno.ENOENT
+    assert host.ruleset() == ""
+    # Nothing is left on the socket that a later batch might take for its own answer.
+    later = nft.Batch()
+    later.add_table("made")
+    later.commit(host.firewall)
+    assert "table inet made" in host.ruleset()
+
+
 def test_a_published_port_and_masquerading_with_real_packets(host: Host) -> None:
     """outside -- host -- inside: 8080 of the host leads to a web server inside, which sees who asked; outward goes the host's address."""
     outside, inside = Host(), Host()

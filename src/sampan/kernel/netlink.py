@@ -182,13 +182,13 @@ class Socket:
                 return bodies
 
     def answers(self, first: int, last: int) -> list[NetlinkError]:
-        """What was refused of a batch, whose messages have these sequence numbers; each of the last ones asked for an answer.
+        """What was refused of a batch, whose messages have these sequence numbers, of which the last asked for an answer.
 
         `first` is the batch's beginning, which is answered only if all of it is refused.
         """
-        missing = set(range(first + 1, last + 1))
         refusals: dict[int, NetlinkError] = {}
-        while missing:
+        answer = False
+        while not answer:
             for answered, kind, flags, body in self._messages():
                 if kind != _ERROR or not first <= answered <= last:
                     continue
@@ -198,7 +198,7 @@ class Socket:
                     refusals[answered] = refused
                 if answered == first:
                     return [*refusals.values()]
-                missing.discard(answered)
+                answer = answer or answered == last
         return [refusals[number] for number in sorted(refusals)]
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:

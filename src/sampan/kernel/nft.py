@@ -301,9 +301,10 @@ class Batch:
             return
         first = last = socket.next()
         data = netlink.message(_BATCH_BEGIN, netlink.REQUEST, _head(0, _SUBSYSTEM), first)
-        for _, _, kind, flags, body in self._changes:
+        for number, (_, _, kind, flags, body) in enumerate(self._changes, 1):
             last = socket.next()
-            flags |= netlink.REQUEST | netlink.ACK
+            # What is refused is told without being asked for, and before the answer to the last (nfnetlink_rcv_batch).
+            flags |= netlink.REQUEST | (netlink.ACK if number == len(self._changes) else 0)
             data += netlink.message(_SUBSYSTEM << 8 | kind, flags, _head(self._family) + body, last)
         socket.send(data + netlink.message(_BATCH_END, netlink.REQUEST, _head(0, _SUBSYSTEM), socket.next()))
         for refused in socket.answers(first, last):
