@@ -440,7 +440,7 @@ def test_an_exit_on_a_disk_that_is_full_is_kept(box: Boxes, directory: Path) -> 
     assert exited is not None
     assert exited["exit_code"] == 42
     assert exited["failed"] is False
-    assert sorted(os.listdir(one.start_directory)) == ["exit.json", "started", "trace"]
+    assert sorted(os.listdir(one.start_directory)) == ["exit.json", "started"]
 
 
 def test_the_reaper_runs_when_nobody_was_told(box: Boxes, directory: Path) -> None:

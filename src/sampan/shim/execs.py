@@ -113,7 +113,7 @@ class Execs:
         self._running.append(session)
         attempt(lambda: write_whole(self._file(session), _document(plan, outcome.pid), sync=False))
         session.began(outcome.pid, making.ctx, self._ended.append)
-        client.send(protocol.message(protocol.REPLY, pid=outcome.pid, steps=outcome.done))
+        client.send(protocol.message(protocol.REPLY, pid=outcome.pid))
         if plan.detach:
             client.finish()
 

@@ -79,7 +79,7 @@ class Launching:
 
 
 class Outcome:
-    """What came of a launch. `pid` runs the program if `failed` is None; `done` has the executed steps in order."""
+    """What came of a launch. `pid` runs the program if `failed` is None; `done` has the executed steps in order, if it failed or they are wanted."""
 
     def __init__(self) -> None:
         self.pid = 0
@@ -118,7 +118,9 @@ def begin(
     return Launching(child, ours, place, clone is not None)
 
 
-def finish(launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None) -> Outcome:
+def finish(
+    launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None, traced: bool = False
+) -> Outcome:
     """Wait until execve has worked or something has failed, after which no child is left.
 
     `leave` is called with every BEGIN before its step runs, if the start is watched. One that is not has `START_SECONDS`.
@@ -126,15 +128,19 @@ def finish(launching: Launching, leave: Callable[[dict[str, Any]], None] | None 
     late = leave is None and not launching.is_over(START_SECONDS)
     if late:
         launching.kill()
-    return conclude(launching, leave, late)
+    return conclude(launching, leave, late, traced)
 
 
 def conclude(
-    launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None, late: bool = False
+    launching: Launching,
+    leave: Callable[[dict[str, Any]], None] | None = None,
+    late: bool = False,
+    traced: bool = False,
 ) -> Outcome:
     """Wait for the end of the making, and know what came of it.
 
-    `late`: it was killed because it took too long. In uninterruptible sleep it may not die: it is left behind then.
+    `late`: it was killed because it took too long. In uninterruptible sleep it may not die: it is left behind then. `traced`: of a success,
+    too, the steps are wanted, which of a failure are always told.
     """
     outcome = Outcome()
     alone = launching.alone
@@ -145,7 +151,8 @@ def conclude(
         launching.status.setblocking(False)
     _hear(launching.status, outcome, leave, alone)
     outcome.pid = outcome.pid or launching.stage2()
-    outcome.done = launching.done(outcome.pid)
+    if traced or late or outcome.failed is not None or not (outcome.pid and outcome.executing):
+        outcome.done = launching.done(outcome.pid)
     launching.close()
     if not alone:
         os.waitpid(launching.child, os.WNOHANG if stuck else 0)

@@ -156,7 +156,7 @@ class Monitor:
         launching = self._own_step(last, outcome, self._begin) if _clones(plan) else self._begin(None)
         if launching is None:
             return outcome
-        launched = launch.finish(launching, self._ask_leave if plan.watched else None)
+        launched = launch.finish(launching, self._ask_leave if plan.watched else None, plan.traced)
         launched.done = outcome.done + launched.done
         return launched
 
@@ -278,10 +278,8 @@ class Monitor:
             client.settles = True
         for waited in waiting:
             self._client(_socket.socket(fileno=waited)).receive()  # its ATTACH was there before the plan
-        self._tell(protocol.STARTED, **started, steps=outcome.done if self.plan.traced else ())
+        self._tell(protocol.STARTED, **started, steps=outcome.done)
         self.control.close()
-        # When the launcher knows that it runs, for it waits, and nobody for this.
-        attempt(lambda: write_whole(f"{self.plan.start}/trace", protocol.dumps(outcome.done), sync=False))
         # A shim lives as long as its container: what only the start needed is given back.
         self.plan = self.plan.replace(monitor=(), stages="", health="")
         outcome.done.clear()

@@ -64,7 +64,6 @@ class StartPaths:
         "restarted",
         "started",
         "stopping",
-        "trace",
     )
 
     def __init__(self, starts: str, number: int, name: str = "") -> None:
@@ -78,7 +77,6 @@ class StartPaths:
         # The same for what is written by who wants it to end: a full disk is what many a container is removed for.
         self.reserved_stopping = f"{self.directory}/stopping.tmp"
         self.restarted = f"{self.directory}/restarted"
-        self.trace = f"{self.directory}/trace"
         # There if networks were connected or left since: what the end tells instead of the plan's `events`.
         self.events = f"{self.directory}/events"
         # Of a run that has ended; while it runs it is in the run directory (`ContainerPaths.health`).
