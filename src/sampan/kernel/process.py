@@ -223,6 +223,8 @@ def default_signals() -> None:
     blocked outlives execve (signal(7)).
     """
     for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_DFL:
+            continue  # as nearly all are: Python has asked for each when it came up, and knows what changed since
         try:
             _signal.signal(number, _signal.SIG_DFL)
         except (OSError, ValueError):

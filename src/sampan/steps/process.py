@@ -96,9 +96,10 @@ def read_database(ctx: Context, path: str) -> bytes:
             raise StepError(f"{path} of the image is not a regular file")
         if status.st_size > users.FILE_LIMIT:
             raise _too_large(path)
-        # Bounded again: the file may grow under our hands, and one of procfs has no size.
-        text = b""
-        while part := os.read(fd, 1 << 20):
+        # Bounded again: the file may grow under our hands, and one of procfs has no size. A part has room for a small file and not for a
+        # large one, for all of it is asked for, and given back, with each read.
+        text, room = b"", min(status.st_size + 4096, 1 << 20)
+        while part := os.read(fd, room):
             text += part
             if len(text) > users.FILE_LIMIT:
                 raise _too_large(path)
