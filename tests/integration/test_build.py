@@ -71,6 +71,13 @@ def test_what_a_user_does(build: Builds, store: Root, context: Path, tmp_path: P
     ]
 
 
+def test_a_build_that_has_a_zygote_of_its_own_ends_as_any_command(build: Builds, store: Root) -> None:
+    """It let go of what only a server has, and failed after the image was there."""
+    done = build("FROM base\nRUN echo 1 >/one\nRUN echo 2 >/two\nRUN echo 3 >/three").ok()
+    assert "unexpected" not in done.err
+    assert run(store.cli, "cat", "/one", "/two", "/three") == "1\n2\n3\n"
+
+
 def test_build_args_that_nothing_asked_for_are_told(build: Builds, store: Root) -> None:
     """Docker's classic builder counts the ARGs of all stages up to the target, and those before the first."""
     base = build("FROM scratch\nONBUILD ARG TRIGGERED", "-t", "onbuild:1")

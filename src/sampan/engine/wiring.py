@@ -52,11 +52,9 @@ class Wiring:
 
     def close(self) -> None:
         """Finish what only an attended engine has between calls: what it does later, and the line to its zygote."""
-        if not self.attended:
-            return
-        assert self.later is not None
-        self.later.wait(_LATER_SECONDS)
-        if "launcher" in vars(self):
+        if self.later is not None:
+            self.later.wait(_LATER_SECONDS)
+        if self.attended and "launcher" in vars(self):  # also of a build that has a zygote, and is a command otherwise
             self.launcher.close()
 
     def _records(self) -> Any:
