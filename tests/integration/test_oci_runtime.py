@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -321,6 +322,31 @@ def test_what_a_start_imports_is_approved() -> None:
     found = imported(["-O", PROGRAM, "run", "-b", "/nowhere", "box"])
     assert {"sampan.runtime.ocicli", "sampan.runtime.ocimake", "sampan.steps.mounts"} <= found
     assert unapproved(found - imported(["-c", ""]), "oci") == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "home = {home}\nversion = 3.0.0\nmore = x",
+        "implementation = CPython\nversion_info = 3.0.0.final.0\nhome = {home}",
+    ],
+    ids=["venv", "another order"],
+)
+def test_the_script_finds_the_interpreter_of_its_environment(tmp_path: Path, lines: str) -> None:
+    subprocess.run(
+        [PROGRAM, "--version"], check=True, capture_output=True
+    )  # makes the program that executes the others
+    home = os.path.dirname(os.path.realpath(sys.executable))
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin/sampan-oci"
+    shutil.copy(PROGRAM, script)
+    (tmp_path / "bin/python").symlink_to(os.path.realpath(sys.executable))
+    (tmp_path / "bin/sampan").write_text(f"#!{tmp_path}/bin/python\n")
+    (tmp_path / "pyvenv.cfg").write_text(lines.format(home=home) + "\n")
+    traced = subprocess.run(["sh", "-x", str(script), "--version"], capture_output=True, text=True)
+    # There is no python3.0, so that the interpreter is executed as it is; and no package of ours in that environment.
+    assert f"+ exec /run/sampan-oci-exec.1 {home} python3.0 " in traced.stderr, traced.stderr
+    assert "No module named 'sampan'" in traced.stderr, traced.stderr
 
 
 @pytest.mark.parametrize("start", [[PROGRAM], [sys.executable, PROGRAM]], ids=["sealed", "spawned"])

@@ -38,13 +38,16 @@ class Launch:
         birth: tuple[Step, ...],
         descriptors: dict[str, int],
         met: Callable[[str], None],
+        born: Callable[[int], None] | None = None,
     ) -> None:
         """Run the plan until the program is executed, or waits for `start`. `met` is called for each meeting, before leave is given.
 
-        birth: as in `ocispawn.Stage.begin`. Raises `StartFailed`, and what `met` raises; nothing is left of the process then.
+        born: called with the pid, while the process makes itself ready; not where stage1 tells the pid only at its end. birth: as in `ocispawn.Stage.begin`. Raises `StartFailed`, and what `met` raises; nothing is left of the process then.
         """
         try:
             self.pid = self._stage.begin(stages, birth, descriptors, self.debug is not None)
+            if self.pid and born is not None:
+                born(self.pid)
             self._converse(stages, met)
         except BaseException:
             self._control.close()

@@ -73,6 +73,8 @@ class Maker:
         self.spec: dict[str, Any]
         self._driver: CgroupDriver
         self._opened: list[int] = []
+        self._known: dict[str, Any] = {}
+        """What the record says of the process."""
 
     def read(self) -> dict[str, Any]:
         """Read and check the bundle. Raises `InvalidParameter`, `NotFound`; nothing is left then."""
@@ -149,7 +151,7 @@ class Maker:
         for warning in plan.planmore().ignored_limits(self.spec["linux"]["resources"]):
             self.log.warning(warning)
         stages, birth = plan.make_stages(self.spec, facts, self._driver)
-        self.launch.start(stages, birth, descriptors, self._met)
+        self.launch.start(stages, birth, descriptors, self._met, self._note)
 
     def _check_group(self, group: str) -> None:
         found = self._driver.processes(group)
@@ -195,9 +197,14 @@ class Maker:
         self._opened.append(fd)
         return fd
 
+    def _note(self, pid: int) -> None:
+        self._known = {"pid": pid, "pid_start": process.start_time(pid), "boot": clock.boot_id()}
+
     def _met(self, word: str) -> None:
         pid = self.launch.pid
-        known = {"pid": pid, "pid_start": process.start_time(pid), "boot": clock.boot_id()}
+        if not self._known:
+            self._note(pid)
+        known = self._known
         if word == "environment":
             self.container.write(**known)
             for kind in ("prestart", "createRuntime"):
