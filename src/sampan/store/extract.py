@@ -153,7 +153,8 @@ class Extractor:
 
     def _directory(self, parent: Directory, base: bytes, entry: TarEntry) -> None:
         try:
-            self._tree.make_directory(parent, base)
+            # With its mode, as a file; what a parent with the set-group-ID bit hands on `_settle` takes back.
+            os.mkdir(base, entry.mode & 0o777, dir_fd=parent.fd)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(base, dir_fd=parent.fd, follow_symlinks=False).st_mode):
                 self._tree.replace_by_directory(parent, base)

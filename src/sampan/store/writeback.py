@@ -46,13 +46,16 @@ class WriteBack:
         import threading
 
         # No copy of the other descriptor: what was told to one of two copies is not told to the other.
-        own = _open(self._directory)
+        try:
+            own = _open(self._directory)
+        except OSError:
+            return  # No more descriptors for us: it takes longer, that is all.
         thread = threading.Thread(target=self._run, args=(own,), daemon=True)
         try:
             thread.start()
             self._thread = thread
         except RuntimeError:
-            os.close(own)  # No more threads for us: it takes longer, that is all.
+            os.close(own)  # Nor threads.
 
     def _run(self, fd: int) -> None:
         try:
