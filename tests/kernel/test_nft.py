@@ -118,21 +118,26 @@ def test_every_expression_is_read_back_by_nft(host: Host) -> None:
     )
 
 
+def refused(host: Host, batch: nft.Batch, match: str) -> None:
+    """A batch one of whose changes leads to what is not there: nothing is changed. A later one makes the table `made`."""
+    with pytest.raises(KernelError, match=match) as caught:
+        batch.commit(host.firewall)
+    assert caught.value.errno == errno.ENOENT
+    assert host.ruleset() == ""
+    # The socket goes on being of use: nothing is left on it that a later batch might take for its own answer.
+    later = nft.Batch()
+    later.add_table("made")
+    later.commit(host.firewall)
+
+
 def test_all_of_a_batch_or_nothing(host: Host) -> None:
     batch = nft.Batch()
     batch.add_table("t")
     batch.add_chain("t", "a")
     batch.add_rule("t", "a", nft.verdict(nft.JUMP, "nowhere"), comment="leads nowhere")
     batch.add_chain("t", "b")
-    with pytest.raises(KernelError, match=r"NFT_MSG_NEWRULE\) 'a leads nowhere': No such file or directory") as raised:
-        batch.commit(host.firewall)
-    assert raised.value.errno == errno.ENOENT
-    assert host.ruleset() == ""
-    # The socket goes on being of use.
-    other = nft.Batch()
-    other.add_table("t")
-    other.commit(host.firewall)
-    assert nft.has_table(host.firewall, "t")
+    refused(host, batch, r"NFT_MSG_NEWRULE\) 'a leads nowhere': No such file or directory")
+    assert nft.has_table(host.firewall, "made")
     assert not nft.has_table(host.firewall, "u")
 
 
@@ -214,14 +219,7 @@ def test_the_first_that_is_refused_of_a_batch_is_named_and_nothing_is_changed(ho
             batch.add_rule(f"missing-{number}", "chain", nft.counter(), comment=f"rule {number}")
         else:
             batch.add_table(f"made-{number}")
-    with pytest.raises(KernelError, match=f"NEWRULE.* 'chain rule {at}'") as caught:
-        batch.commit(host.firewall)
-    assert caught.value.errno == errno.ENOENT
-    assert host.ruleset() == ""
-    # Nothing is left on the socket that a later batch might take for its own answer.
-    later = nft.Batch()
-    later.add_table("made")
-    later.commit(host.firewall)
+    refused(host, batch, f"NEWRULE.* 'chain rule {at}'")
     assert "table inet made" in host.ruleset()
 
 
