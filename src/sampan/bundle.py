@@ -6,7 +6,8 @@ Where it cannot be written nothing is lost but time.
 
 What one purpose (a command until it knows its verb; a verb) imports from its beginning to its end, or to the next purpose, is there once more in one piece, in
 the order in which it was imported, so that the next command of that purpose neither looks for it nor makes the same names sixty times (`together`): a fifth of
-what is left.
+what is left. The code there has neither docstrings nor line numbers, a quarter of what there is to make (`lean`); who reads a traceback has the lines
+looked up in the module's own code.
 
     magic number of the byte code | bytes of the index | index | code of each module | code of each purpose's modules
     index: module's name -> (is a package, mtime in ns, size, offset, length), purpose -> (modules' names, offset, length)
@@ -23,7 +24,7 @@ from _frozen_importlib_external import MAGIC_NUMBER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import CodeType, ModuleType, TracebackType
     from typing import Any
 
     Entry = tuple[bool, int, int, int, int]
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 else:
     ModuleSpec = type(__spec__)
     ModuleType = type(sys)
+    CodeType = type((lambda: None).__code__)
 
 _ROOT = os.path.dirname(os.path.abspath(__file__))
 _FILE = f"{_ROOT}/__pycache__/all.{sys.implementation.cache_tag}.bundle"
@@ -107,6 +109,7 @@ class Finder:
         except (EOFError, ValueError, TypeError):  # none yet, or a broken one
             self.missed = True
             return
+        sys.excepthook = _tell
         for name, code in zip(names, codes, strict=True):
             if name not in sys.modules:
                 self._execute(name, code)
@@ -129,6 +132,13 @@ class Finder:
             raise
         setattr(sys.modules[parent], last, module)
         _imported.append(name)
+
+    def code_of(self, name: str) -> CodeType | None:
+        """A module's own code, which has its lines; None if it is not there as it is now."""
+        entry = self._index.get(name)
+        data = self._code(name, entry) if entry is not None else None
+        code: CodeType | None = marshal.loads(data) if data else None
+        return code
 
     def _is_current(self, name: str) -> bool:
         package, modified, size, _, _ = self._index[name]
@@ -197,7 +207,7 @@ def keep(learn: bool = True) -> None:
     for purpose, names in _wanted(_finder, learn).items():
         if all(name in index and index[name][4] for name in names):
             found = {name: marshal.loads(codes[at]) for at, name in enumerate(index) if name in names}
-            codes.append(marshal.dumps(tuple(found[name] for name in names)))
+            codes.append(marshal.dumps(tuple(lean(found[name]) for name in names)))
             pieces[purpose] = (names, offset, len(codes[-1]))
             offset += len(codes[-1])
     head = marshal.dumps((index, pieces))
@@ -221,6 +231,63 @@ def _wanted(finder: Finder, learn: bool) -> dict[str, tuple[str, ...]]:
         for (purpose, since), end in zip(finder.purposes, ends, strict=True):
             wanted[purpose] = tuple(_imported[since:end])
     return wanted
+
+
+_HAS_DOCSTRING = 0x4000000
+"""A code's flag from Python 3.14 on (inspect.CO_HAS_DOCSTRING); before, the first constant of a function is its docstring or None."""
+
+
+def lean(code: CodeType) -> CodeType:
+    """The code without the table of its lines, and without the docstrings of its functions."""
+    constants = [lean(constant) if isinstance(constant, CodeType) else constant for constant in code.co_consts]
+    function = code.co_flags & 0x2 and not code.co_name.startswith("<")  # inspect.CO_NEWLOCALS
+    if function and sys.version_info < (3, 14) and constants and isinstance(constants[0], str):
+        constants[0] = None
+    flags = code.co_flags & ~_HAS_DOCSTRING
+    return code.replace(co_consts=tuple(constants), co_flags=flags, co_linetable=_no_lines(len(code.co_code) // 2))
+
+
+_tables: dict[int, bytes] = {}
+
+
+def _no_lines(units: int) -> bytes:
+    """A table that says of each unit of code that it has no line: entries of the kind 15, eight units each (Objects/locations.md of CPython).
+
+    One for all that are as long: it is written into the file once.
+    """
+    count = -(-units // 8)
+    if count not in _tables:
+        _tables[count] = b"\xff" * count
+    return _tables[count]
+
+
+def line_of(whole: CodeType, code: CodeType, at: int) -> int | None:
+    """The line of the instruction `at` of a lean code. whole: its module's own code."""
+    if (whole.co_qualname, whole.co_firstlineno) == (code.co_qualname, code.co_firstlineno):
+        return next((line for start, end, line in whole.co_lines() if start <= at < end), None)
+    inner = (line_of(constant, code, at) for constant in whole.co_consts if isinstance(constant, CodeType))
+    return next((line for line in inner if line is not None), None)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python prints of an error that nobody caught, with the lines that its code is here without (sys.excepthook)."""
+    import traceback
+
+    told = traceback.TracebackException(kind, error, trace)
+    parts: list[tuple[Any, Any]] = [(told, error)]
+    while parts:
+        part, of = parts.pop()
+        entry = of.__traceback__
+        for index, shown in enumerate(part.stack):
+            code = entry.tb_frame.f_code
+            whole = _finder and shown.lineno is None and _finder.code_of(entry.tb_frame.f_globals["__name__"])
+            if whole:
+                line = line_of(whole, code, entry.tb_lasti)
+                part.stack[index] = traceback.FrameSummary(shown.filename, line, shown.name)
+            entry = entry.tb_next
+        chained = ((part.__cause__, of.__cause__), (part.__context__, of.__context__))
+        parts += [pair for pair in chained if pair[0]]
+    sys.stderr.write("".join(told.format()))
 
 
 def _identity(fd: int) -> tuple[int, int, int]:

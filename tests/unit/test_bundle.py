@@ -219,3 +219,68 @@ def test_many_at_once_leave_one_whole_file(package: Package) -> None:
         for name in os.listdir(package.path / "sampan/__pycache__")
         if "bundle" in name and not name.endswith((".bundle", ".pyc"))
     ] == []
+
+
+FAULTY = '''"""Of the module."""
+
+class Thing:
+    """Of the class."""
+
+    def fail(self, number: int) -> str:
+        """Of the function."""
+        try:
+            return "text"[number]
+        except IndexError as e:
+            raise LookupError(
+                "none such"
+            ) from e
+
+def word() -> str:
+    return "first constant"
+
+def words() -> list[str]:
+    return ["first" for _ in range(1)]
+'''
+
+FAULT = """
+import sys
+sys.path.insert(0, {path!r})
+from sampan import bundle
+bundle.use()
+bundle.together("purpose")
+from sampan.room import faulty
+lines = any(line for _, _, line in faulty.word.__code__.co_lines())
+bundle.keep()
+print(faulty.__doc__, faulty.Thing.__doc__, faulty.Thing.fail.__doc__, faulty.word(), faulty.words(), lines, sep="|", flush=True)
+faulty.Thing().fail(9)
+"""
+
+
+def test_code_that_comes_at_once_has_no_lines_and_a_fault_in_it_is_told_with_them(package: Package) -> None:
+    (package.room / "faulty.py").write_text(FAULTY)
+
+    def run() -> tuple[list[str], str]:
+        script = FAULT.format(path=str(package.path))
+        done = subprocess.run([sys.executable, "-I", "-S", "-X", "utf8", "-c", script], capture_output=True, text=True)
+        assert done.returncode == 1
+        # From Python 3.13 on the marks below a line come from the table that is not there.
+        told = [line for line in done.stderr.splitlines() if line.strip("^~ ")]
+        return done.stdout.strip().split("|"), "\n".join(told)
+
+    said, told = run()
+    assert said == ["Of the module.", "Of the class.", "Of the function.", "first constant", "['first']", "True"]
+    assert "line 9, in fail" in told
+    assert "line 11, in fail" in told
+    run()
+    lean, the_same = run()
+    assert [lean[i] for i in (0, 1, 3, 4)] == [said[i] for i in (0, 1, 3, 4)], "only what nobody sees is left out"
+    assert lean[-1] == "False", "without its lines"
+    for line in (
+        "line 9, in fail",
+        'return "text"[number]',
+        "line 11, in fail",
+        "raise LookupError(",
+        "direct cause",
+        "none such",
+    ):
+        assert line in the_same, the_same
