@@ -55,12 +55,7 @@ def test_a_terminal_is_a_terminal() -> None:
 def test_ctrl_c_on_a_terminal_interrupts() -> None:
     # No shell: dash forgets a SIGINT that comes while it forks. No handler either: Python's own does not
     # end a sleep that it comes right before, only one that has begun.
-    program = (
-        "import signal, time\n"
-        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
-        "print('ready')\n"
-        "time.sleep(60)"
-    )
+    program = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nprint('ready')\ntime.sleep(60)"
     with Terminal([sys.executable, "-c", program], os.environ) as terminal:
         terminal.expect("ready\r\n")
         terminal.send("\x03")
