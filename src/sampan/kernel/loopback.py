@@ -1,12 +1,14 @@
-"""The loopback of a new network namespace, brought up without all of `netlink`, which a start does not need."""
+"""The loopback of a new network namespace, brought up without all of `netlink`, and without `_socket` (see `linepair`), which a start does not need."""
 
 from __future__ import annotations
 
-import _socket
 import _struct
+import os
 
-from sampan.kernel.libc import KernelError
+from sampan.kernel.libc import KernelError, by_machine, raw
 
+_SYS_SOCKET = by_machine(41, 198)
+_AF_NETLINK, _SOCK_RAW, _SOCK_CLOEXEC = 16, 3, 0o2000000
 _NETLINK_ROUTE = 0
 _RTM_NEWLINK = 16
 _NLM_F_REQUEST, _NLM_F_ACK = 1, 4
@@ -21,12 +23,12 @@ def bring_up() -> None:
     message = _struct.pack(
         "=IHHIIBBHiII", 32, _RTM_NEWLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0, 0, 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP
     )
-    s = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+    fd = raw(_SYS_SOCKET, "socket(AF_NETLINK)", "", _AF_NETLINK, _SOCK_RAW | _SOCK_CLOEXEC, _NETLINK_ROUTE)
     try:
-        s.send(message)
-        reply = s.recv(4096)
+        os.write(fd, message)
+        reply = os.read(fd, 4096)
     finally:
-        s.close()
+        os.close(fd)
     (kind,) = _struct.unpack_from("=H", reply, 4)
     (number,) = _struct.unpack_from("=i", reply, 16) if kind == _NLMSG_ERROR else (0,)
     if number:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _struct
 import errno
 import os
-import select
 
 from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, buffer, by_machine, fork_by, pointers, raw
 
@@ -296,6 +295,8 @@ def kill_process(pid: int, started: int, patience: float) -> None:
 
     Raises `TimeoutError` if it is there after `patience` seconds (uninterruptible sleep).
     """
+    import select  # whoever starts a container has no use for it
+
     try:
         fd = open_process(pid, started)
     except ProcessLookupError:

@@ -12,14 +12,11 @@ from sampan.shim import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as _socket
     from collections.abc import Callable
     from typing import Any
 
     from sampan.runtime.ocispawn import Stage
     from sampan.steps.base import Step
-else:
-    import _socket
 
 
 class Launch:
@@ -139,6 +136,8 @@ def release(directory: int, name: str) -> None:
 
     Raises `StartFailed`, and `ConnectionRefusedError` or `FileNotFoundError` when nobody waits.
     """
+    import _socket
+
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         # Through a descriptor of the directory: the path may be longer than the 107 bytes of a sun_path.
@@ -154,6 +153,8 @@ def release(directory: int, name: str) -> None:
 
 def listen(directory: int, name: str) -> Any:
     """The socket at which a container waits for `start`."""
+    import _socket
+
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     socket.bind(f"/proc/self/fd/{directory}/{name}")
     os.chmod(f"/proc/self/fd/{directory}/{name}", 0o600)

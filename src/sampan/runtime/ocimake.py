@@ -12,20 +12,16 @@ from sampan.oci import runtime as oci
 from sampan.runtime import ocilaunch, ocispec, ocistate, plan
 from sampan.runtime.ocistate import Container
 from sampan.runtime.resources import make_limits
-from sampan.steps.hooks import HookFailed, run_hook
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as _socket
     from collections.abc import Sequence
     from typing import Any
 
     from sampan.kernel.cgroup import CgroupDriver
     from sampan.runtime.ocilog import Log
     from sampan.runtime.ocispawn import Stage
-else:
-    import _socket
 
 
 class Wish(Struct):
@@ -49,6 +45,8 @@ def listen_environment() -> list[str]:
 
 def connect(path: str, what: str) -> Any:
     """A connection to a socket that the caller named (`what` is how). Raises `InvalidParameter`."""
+    import _socket
+
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -245,14 +243,17 @@ def write_pid(path: str, pid: int) -> None:
 
 def run_hooks(container: Container, kind: str, status: str) -> None:
     """Run the hooks of the runtime's own namespaces. Raises `StartFailed` for the first that fails."""
-    from sampan.runtime import planmore
-
     entries = (container.config.get("hooks") or {}).get(kind) or ()
-    state = jsontext.dumps(container.state(status)) if entries else b""
+    if not entries:
+        return
+    from sampan.runtime import planmore
+    from sampan.steps import hooks
+
+    state = jsontext.dumps(container.state(status))
     for index, entry in enumerate(entries):
         try:
-            run_hook(*planmore.hook(entry), state)
-        except HookFailed as e:
+            hooks.run_hook(*planmore.hook(entry), state)
+        except hooks.HookFailed as e:
             raise StartFailed(f"error running {kind} hook #{index}: {e}") from None
 
 
@@ -290,12 +291,15 @@ def _removed_at_once(container: Container) -> bool:
 
 def try_hooks(kind: str, entries: Sequence[dict[str, Any]], state: bytes, log: Log) -> None:
     """Run hooks whose failure is a warning, after which the remaining ones run (runtime.md, "Lifecycle", steps 9 and 13)."""
+    if not entries:
+        return
     from sampan.runtime import planmore
+    from sampan.steps import hooks
 
     for index, entry in enumerate(entries):
         try:
-            run_hook(*planmore.hook(entry), state)
-        except HookFailed as e:
+            hooks.run_hook(*planmore.hook(entry), state)
+        except hooks.HookFailed as e:
             log.warning(f"error running {kind} hook #{index}: {e}")
 
 

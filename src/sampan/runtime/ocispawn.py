@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 
 from sampan.errors import InvalidParameter, StartFailed, System
+from sampan.kernel import linepair
 from sampan.runtime import sealed
 from sampan.steps.base import Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as _socket
     from types import TracebackType
-    from typing import Any
 
     from sampan.shim.protocol import Stages
     from sampan.steps.base import Step
-else:
-    import _socket
 
 
 class Stage:
@@ -31,8 +28,7 @@ class Stage:
         """preserved: how many descriptors from 3 on it inherits. Raises `System`."""
         self.preserved = preserved
         self.pid = 0
-        self.control: Any
-        self.control, self._theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        self.control, self._theirs = linepair.make()
 
     clones = False
     """Whether it can be made by `CloneInit`, where the configuration allows that one process runs both lists."""
@@ -121,6 +117,7 @@ class Spawned(Stage):
             self._theirs.close()
 
     def begin(self, lists: Stages, birth: tuple[Step, ...], descriptors: dict[str, int], every: bool) -> int:
+        import _socket
         import _struct
 
         from sampan.shim import protocol
@@ -133,12 +130,14 @@ class Spawned(Stage):
         }
         data = protocol.frame(protocol.PLAN, protocol.dumps(plan))
         fds = _struct.pack(f"{len(descriptors)}i", *descriptors.values())
+        control = _socket.socket(fileno=os.dup(self.control.fileno()))
         try:
-            sent = self.control.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
-            if sent < len(data):
-                self.control.sendall(data[sent:])
+            sent = control.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
+            self.control.sendall(data[sent:])
         except (BrokenPipeError, ConnectionResetError):
             raise StartFailed("stage1 ended before it had taken its plan (was it killed?)") from None
+        finally:
+            control.close()
         return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sampan.kernel import capabilities
 from sampan.oci import runtime as oci
-from sampan.steps import hooks, mounts, privileges
+from sampan.steps import meeting, mounts, privileges
 from sampan.steps import process as process_steps
 
 TYPE_CHECKING = False
@@ -217,7 +217,7 @@ def hooks_of_making(spec: dict[str, Any], mode: Mode) -> list[Step]:
     given = spec.get("hooks") or {}
     steps: list[Step] = []
     if given.get("prestart") or given.get("createRuntime") or given.get("createContainer"):
-        steps.append(hooks.Meet("environment"))
+        steps.append(meeting.Meet("environment"))
     return steps + _hooks(given, "createContainer", mode, "creating")
 
 
@@ -226,8 +226,10 @@ def wait_and_hooks(spec: dict[str, Any], own: dict[str, Any], mode: Mode) -> lis
     steps: list[Step] = [process_steps.FindProgram(own["args"][0], tuple(own.get("env") or ()))]
     if not spec:
         return steps
-    steps.append(hooks.Meet("created"))
+    steps.append(meeting.Meet("created"))
     if mode.hold:
+        from sampan.steps import hooks
+
         steps.append(hooks.HoldForStart("start.socket"))
     return steps + _hooks(spec.get("hooks") or {}, "startContainer", mode, "created")
 
@@ -241,7 +243,11 @@ def send_listener(text: str) -> Step:
 
 def _hooks(given: dict[str, Any], kind: str, mode: Mode, status: str) -> list[Step]:
     entries = given.get(kind) or ()
-    return [hooks.RunHooks(kind, tuple(map(hook, entries)), mode.state, status)] if entries else []
+    if not entries:
+        return []
+    from sampan.steps import hooks
+
+    return [hooks.RunHooks(kind, tuple(map(hook, entries)), mode.state, status)]
 
 
 def hook(entry: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[str, ...], int]:

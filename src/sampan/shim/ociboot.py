@@ -13,7 +13,7 @@ import sys
 from sampan import bundle
 from sampan.kernel import process
 from sampan.shim import ocichild, protocol
-from sampan.steps import cgroups, changeroot, hooks, joining, mounts, namespaces, privileges, sources  # noqa: F401
+from sampan.steps import cgroups, changeroot, joining, meeting, mounts, namespaces, privileges, sources  # noqa: F401
 from sampan.steps import process as _process_steps  # noqa: F401
 
 TYPE_CHECKING = False

@@ -1,4 +1,4 @@
-"""Steps of the OCI life cycle: a container's own hooks, the meetings with the process that makes it, and the wait for `start`."""
+"""Steps of the OCI life cycle that most containers have none of: their own hooks, and the wait for `start`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,6 @@ from sampan.steps.base import Context, Step, StepError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-class Meet(Step):
-    """Tell the process that makes the container how far it is, and wait until it gives leave to go on."""
-
-    word: str
-
-    def describe(self) -> str:
-        return f"report {self.word!r}, wait for leave"
-
-    def run(self, ctx: Context) -> None:
-        ctx.meet(self.word)
 
 
 class HoldForStart(Step):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import stat
 
 from sampan.kernel import capabilities, namespaces, paths, process, seccomp, tty
@@ -268,6 +267,8 @@ class DieWithMonitor(Step):
         return "prctl PR_SET_PDEATHSIG SIGKILL"
 
     def run(self, ctx: Context) -> None:
+        import select  # which a monitor has, and whoever starts an OCI container does not need
+
         process.die_with_parent(9)
         poll = select.poll()
         poll.register(ctx.fds["status"], 0)
