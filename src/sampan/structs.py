@@ -46,6 +46,18 @@ class Struct:
                     raise TypeError(f"{cls.__name__} misses the field {name!r}")
                 values[name] = getattr(cls, name)
 
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """The record with these fields, in a dictionary that is its own from now on: for what was whole once, and is read back by the hundred."""
+        if len(fields) != len(cls._fields):
+            return cls(**fields)
+        for name in cls._fields:
+            if name not in fields:
+                return cls(**fields)  # which says what is wrong
+        made = object.__new__(cls)
+        object.__setattr__(made, "__dict__", fields)
+        return made
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
 

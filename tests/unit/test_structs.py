@@ -107,3 +107,13 @@ def test_to_json_goes_into_dictionaries() -> None:
     assert Box({"a": Point(1), "b": [Point(2)]}).to_json() == {
         "content": {"a": {"x": 1, "y": 0}, "b": [{"x": 2, "y": 0}]}
     }
+
+
+def test_what_was_whole_is_read_back_and_what_was_not_is_told() -> None:
+    whole = Named(1, name="n", tags=("a",))
+    assert Named.from_fields(whole.to_json()) == Named(1, 0, "n", ["a"], None)  # type: ignore[arg-type]
+    assert Point.from_fields({"x": 3}) == Point(3)
+    with pytest.raises(TypeError, match=r"^Point got an unknown or repeated field 'z'$"):
+        Point.from_fields({"x": 1, "z": 2})
+    with pytest.raises(AttributeError, match="Point is frozen"):
+        Point.from_fields({"x": 1, "y": 2}).x = 2  # type: ignore[misc]

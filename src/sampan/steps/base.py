@@ -109,4 +109,4 @@ def encode(steps: list[Step] | tuple[Step, ...]) -> list[list[Any]]:
 
 def decode(data: list[list[Any]]) -> list[Step]:
     """The steps that `encode` described; their modules must have been imported. Raises KeyError for an unknown kind."""
-    return [Step.kinds[kind](**fields) for kind, fields in data]
+    return [Step.kinds[kind].from_fields(fields) for kind, fields in data]
