@@ -79,7 +79,7 @@ def open_parent_in_root(root_fd: int, path: str | bytes) -> tuple[int, bytes]:
 
 
 def makedirs_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
-    """Make `path` and the parents that are missing; return an O_PATH | O_DIRECTORY descriptor of it.
+    """Make `path` and the parents that are missing; return a descriptor of it, for its place alone: O_PATH if it was there.
 
     Links are followed inside the root, dangling ones too: with /var/run -> /run and no /run, the path
     /var/run/lock makes /run and /run/lock, as Docker does. New directories get exactly `mode`, `uid` and `gid`;
@@ -112,9 +112,7 @@ def _make_last(root_fd: int, path: str | bytes, mode: int, uid: int, gid: int) -
             return -1
         raise
     try:
-        if not _make_in(parent, name, mode, uid, gid):
-            return -1  # a link that leads to nothing, or somebody was faster
-        return open_in_root(parent, name, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
+        return _make_in(parent, name, mode, uid, gid)  # -1: a link that leads to nothing, or somebody was faster
     finally:
         os.close(parent)
 
@@ -191,25 +189,28 @@ def _enter_or_make(root_fd: int, parents: Sequence[bytes], name: bytes, mode: in
 def _make_directory(root_fd: int, parent: bytes, name: bytes, mode: int, uid: int, gid: int) -> None:
     parent_fd = open_in_root(root_fd, parent, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
     try:
-        _make_in(parent_fd, name, mode, uid, gid)
+        made = _make_in(parent_fd, name, mode, uid, gid)
     finally:
         os.close(parent_fd)
+    if made >= 0:
+        os.close(made)
 
 
-def _make_in(parent: int, name: bytes, mode: int, uid: int, gid: int) -> bool:
-    """Make a directory in another one; False if something is there: if it is a link, the next step refuses or follows it."""
+def _make_in(parent: int, name: bytes, mode: int, uid: int, gid: int) -> int:
+    """Make a directory in another one, and open it; -1 if something is there: if it is a link, the next step refuses or follows it."""
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
-        return False
+        return -1
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         if uid or gid:
             os.fchown(fd, uid, gid)
         os.fchmod(fd, mode)  # Past the umask, and after chown, which clears set-id bits.
-    finally:
+    except BaseException:
         os.close(fd)
-    return True
+        raise
+    return fd
 
 
 def encode(path: str | bytes) -> bytes:

@@ -73,6 +73,8 @@ class Maker:
         self._opened: list[int] = []
         self._known: dict[str, Any] = {}
         """What the record says of the process."""
+        self._ready: dict[str, Any] = {}
+        """The record of when it is ready, written while it gets ready."""
 
     def read(self) -> dict[str, Any]:
         """Read and check the bundle. Raises `InvalidParameter`, `NotFound`; nothing is left then."""
@@ -197,18 +199,18 @@ class Maker:
 
     def _note(self, pid: int) -> None:
         self._known = {"pid": pid, "pid_start": process.start_time(pid), "boot": clock.boot_id()}
+        self._ready = self.container.prepare(**self._known, creating=False)
 
     def _met(self, word: str) -> None:
         pid = self.launch.pid
         if not self._known:
             self._note(pid)
-        known = self._known
         if word == "environment":
-            self.container.write(**known)
+            self.container.write(**self._known)
             for kind in ("prestart", "createRuntime"):
                 run_hooks(self.container, kind, ocistate.CREATING)
         else:
-            self.container.write(**known, creating=False)
+            self.container.settle(self._ready)
             if self.wish.pid_file:
                 write_pid(self.wish.pid_file, pid)
 

@@ -1,6 +1,7 @@
 """The state directory of OCI containers: one directory each, below `--root`.
 
     ROOT/ID/state.json   what was made of what; written whole
+    ROOT/ID/state.next   what it will be when the container's process is ready, see `Container.prepare`
     ROOT/ID/lock         held by a command that changes the container
     ROOT/ID/hold         locked by the container's process from its making until it executes its program: "created"
     ROOT/ID/start.sock   where it waits for `start`
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sampan.kernel.cgroup import CgroupDriver
 
 START_SOCKET = "start.sock"
+_RECORD, _NEXT = "state.json", "state.next"
 LOCK_SECONDS = 10.0
 VERSION = 1
 
@@ -101,7 +103,18 @@ class Container:
     def write(self, **changes: Any) -> None:
         """Change the record, on disk first."""
         record = {**self.record, **changes}
-        files.write_atomic(f"{self.directory}/state.json", jsontext.dumps(record), sync=False)
+        files.write_atomic(f"{self.directory}/{_RECORD}", jsontext.dumps(record), sync=False)
+        self.record = record
+
+    def prepare(self, **changes: Any) -> dict[str, Any]:
+        """Write the record with these changes beside it: what is left is to `settle`, while somebody waits."""
+        record = {**self.record, **changes}
+        files.write_atomic(f"{self.directory}/{_NEXT}", jsontext.dumps(record), sync=False)
+        return record
+
+    def settle(self, record: dict[str, Any]) -> None:
+        """Have what was prepared in the place of the record."""
+        os.rename(f"{self.directory}/{_NEXT}", f"{self.directory}/{_RECORD}")
         self.record = record
 
     def lock(self) -> files.FileLock:
@@ -118,7 +131,7 @@ class Container:
 
     def remove(self) -> None:
         """Take the directory away: the record last, so that a removal that was cut short can be done again."""
-        for name in ("hold", START_SOCKET, "lock", "state.json"):
+        for name in ("hold", START_SOCKET, "lock", _NEXT, _RECORD):
             try:
                 os.unlink(f"{self.directory}/{name}")
             except FileNotFoundError:
@@ -160,12 +173,12 @@ def find(root: str, identifier: str) -> Container:
     """The container of that id. Raises `NotFound`."""
     check_id(identifier)
     try:
-        with open(f"{root}/{identifier}/state.json", "rb") as f:
+        with open(f"{root}/{identifier}/{_RECORD}", "rb") as f:
             record = jsontext.loads(f.read())
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound("container does not exist") from None
     except ValueError as e:
-        raise System(f"{root}/{identifier}/state.json: {e}") from None
+        raise System(f"{root}/{identifier}/{_RECORD}: {e}") from None
     return Container(root, identifier, record)
 
 

@@ -185,13 +185,16 @@ def scheduling_steps(own: dict[str, Any]) -> list[Step]:
     """process.scheduler and process.ioPriority."""
     steps: list[Step] = []
     if scheduler := own.get("scheduler"):
-        from sampan.kernel import scheduling
+        from sampan.kernel.scheduling import FLAGS
+        from sampan.steps import scheduling
 
-        flags = sum(scheduling.FLAGS[name] for name in scheduler.get("flags") or ())
+        flags = sum(FLAGS[name] for name in scheduler.get("flags") or ())
         numbers = (scheduler.get(n) or 0 for n in ("nice", "priority", "runtime", "deadline", "period"))
-        steps.append(privileges.Schedule(scheduler["policy"], flags, *numbers))
+        steps.append(scheduling.Schedule(scheduler["policy"], flags, *numbers))
     if io := own.get("ioPriority"):
-        steps.append(privileges.SetIoPriority(io["class"], io.get("priority") or 0))
+        from sampan.steps import scheduling
+
+        steps.append(scheduling.SetIoPriority(io["class"], io.get("priority") or 0))
     return steps
 
 
@@ -201,12 +204,15 @@ def affinity(own: dict[str, Any], when: str) -> list[Step]:
     if not text:
         return []
     from sampan.oci import cpuset
+    from sampan.steps import scheduling
 
-    return [privileges.SetProcessors(tuple(sorted(cpuset.members(text))))]
+    return [scheduling.SetProcessors(tuple(sorted(cpuset.members(text))))]
 
 
 def personality(entry: dict[str, Any]) -> Step:
-    return privileges.SetPersonality(entry["domain"])
+    from sampan.steps import scheduling
+
+    return scheduling.SetPersonality(entry["domain"])
 
 
 # hooks, and who waits for whom
