@@ -40,7 +40,7 @@ class Listener:
     def __init__(
         self, sock: socket.socket, shown: str, tls: ssl.SSLContext | None = None, host: str = "", path: str = ""
     ) -> None:
-        # One that is inherited, and what it accepts, may be non-blocking (systemd, or who had it before).
+        # One that is inherited may be non-blocking (systemd, or who had it before). What it accepts is not: accept(2).
         sock.setblocking(True)
         self.socket = sock
         self.shown = shown
@@ -53,7 +53,6 @@ class Listener:
     def accept(self) -> socket.socket:
         """The next client's socket. Raises OSError."""
         client, _ = self.socket.accept()
-        client.setblocking(True)
         if self.is_tcp:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,9 +1,11 @@
 """`sampan serve`: lets clients in, parks idle ones, hands the others to threads. It keeps no state: kill -9 at any time loses nothing.
 
-    main thread    one epoll: listeners, parked connections, clients of those who wait for something else (`watch`)
-    a thread       one request after the other of one connection, for as long as it is not idle
+    main thread    signals, and the end
+    a thread       waits at one epoll for listeners, parked connections, and clients of those who wait for something else (`watch`);
+                   then serves what it got itself: one request after the other of one connection, for as long as it is not idle
 
-A thousand idle connections cost a thousand descriptors and no thread. It never forks: shims are started by the engine's launcher.
+Each event comes to one thread: everything in the epoll is disarmed by it (EPOLLONESHOT). A thousand idle connections cost a thousand
+descriptors and no thread. It never forks: shims are started by the engine's launcher.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 _SWITCH_SECONDS = 0.0005
 """How long a thread may compute while others wait. Python's 5 ms make a ping beside a busy thread take 11 ms instead of 0.2."""
 _GRACE_SECONDS = 3.0
+_LISTENING = select.EPOLLIN | select.EPOLLONESHOT
 _PIECE, _MOST_PIECES = 64 << 10, 16
+_FAULT_SECONDS = 0.05
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
 _FULL_BODY = b'{"message":"the server has as many requests at work as it takes: try again"}\n'
 
@@ -62,14 +66,16 @@ class Server:
             signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._end)
-        self._epoll.register(self._woken, select.EPOLLIN)
         for fd, listener in self._listeners.items():
             listener.socket.setblocking(False)
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, _LISTENING)
             self._log.info(f"listening on {listener.shown}")
+        self._workers.begin(self._take, self._serve, self._turn_away)
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
         while not self._stopping:
-            for fd, events in self._epoll.poll():
-                self._event(fd, events)
+            poll.poll()
+            os.read(self._woken, 1 << 10)
         self._close()
 
     def stop(self) -> None:
@@ -78,71 +84,88 @@ class Server:
             self._stopping = True
             # From here on `run` may end by itself, and the number of what it has closed be somebody else's.
             if self._wake >= 0:
-                try:
-                    os.write(self._wake, b"\0")
-                except BlockingIOError:
-                    pass  # it is full of what wakes us
+                self._rouse()
+
+    def _rouse(self) -> None:
+        try:
+            os.write(self._wake, b"\0")
+        except BlockingIOError:
+            pass  # it is full of what wakes us
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True  # the signal has woken us by itself
 
-    def _event(self, fd: int, _events: int) -> None:
-        if fd == self._woken:
-            os.read(fd, 1 << 10)
-            return
+    def _take(self, seconds: float | None) -> Connection | None:
+        """The next connection that has something for us, if one comes within that time."""
+        while not self._stopping:
+            try:
+                ready = self._epoll.poll(seconds, 1)
+                if not ready:
+                    return None
+                connection = self._event(ready[0][0])
+                if connection is not None:
+                    return connection
+            except Exception as e:
+                self._log.error(f"unexpected {type(e).__name__} of what waits for requests: {e}")
+                time.sleep(_FAULT_SECONDS)
+        return None
+
+    def _event(self, fd: int) -> Connection | None:
         listener = self._listeners.get(fd)
         if listener is not None:
-            self._accept(listener)
-            return
+            try:
+                return self._accept(listener)
+            finally:
+                # The next one is another thread's.
+                self._epoll.modify(fd, _LISTENING)
         with self._lock:
             connection = self._parked.pop(fd, None)
             watched = self._watched.pop(fd, None) if connection is None else None
             if connection is not None or watched is not None:
                 self._epoll.unregister(fd)
-        if connection is not None:
-            self._hand_over(connection)
-        elif watched is not None:
+        if watched is not None:
             watched[1]()
+        return connection
 
-    def _accept(self, listener: Listener) -> None:
+    def _accept(self, listener: Listener) -> Connection | None:
+        """The next client's connection, if it has something for us already."""
         try:
             client = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another server on the same socket was quicker, or the client has left
+            return None  # another server on the same socket was quicker, or the client has left
         except OSError as e:
             self._log.warn(f"accept: {(e.strerror or str(e)).lower()}")
             if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                time.sleep(0.05)  # it would be readable again at once, and nothing be free yet
-            return
+                time.sleep(_FAULT_SECONDS)  # it would be readable again at once, and nothing be free yet
+            return None
         connection = Connection(client, listener, self._engine, self._log, self.watch)
         if _has_sent(client):
-            self._hand_over(connection)
-        else:
-            # Not to a thread yet: many clients connect early, and one that never sends anything costs none.
-            self._park(connection)
+            return connection
+        # Not kept by a thread: many clients connect early, and one that never sends anything costs none.
+        self._park(connection)
+        return None
 
     def _park(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
         with self._lock:
-            self._parked[fd] = connection
-            self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+            if not self._stopping:
+                self._parked[fd] = connection
+                self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+                return
+        connection.close()
 
-    def _hand_over(self, connection: Connection) -> None:
-        def job() -> None:
-            try:
-                idle = connection.serve()
-            except Exception as e:
-                self._log.error(f"connection ended by an unexpected {type(e).__name__}: {e}")
-                connection.close()
-                idle = False
-            self._busy.discard(connection)
-            if idle:
-                self._park(connection)
-
+    def _serve(self, connection: Connection) -> None:
         self._busy.add(connection)
-        if self._workers.run(job):
-            return
-        self._busy.discard(connection)
+        try:
+            if connection.serve():
+                self._park(connection)
+        except Exception as e:
+            self._log.error(f"connection ended by an unexpected {type(e).__name__}: {e}")
+            connection.close()
+        finally:
+            self._busy.discard(connection)
+
+    def _turn_away(self, connection: Connection) -> None:
         self._log.warn("all threads are at work: a request was turned away")
         try:
             connection.socket.setblocking(False)
@@ -156,7 +179,7 @@ class Server:
         connection.close()
 
     def watch(self, sock: socket.socket, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` from the main thread when the other side of a socket has closed its half; the result takes that back."""
+        """Call `callback` from a thread of ours when the other side of a socket has closed its half; the result takes that back."""
         fd = sock.fileno()
 
         def forget() -> None:
@@ -172,6 +195,10 @@ class Server:
 
     def _close(self) -> None:
         """Let nobody in, give what is on its way a moment, and end. What is cut off then is the client's to ask for again."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        self._rouse()
+        self._epoll.register(self._woken, select.EPOLLIN)  # not once only: all who wait there return
+        self._workers.end(_GRACE_SECONDS)
         for listener in self._listeners.values():
             listener.close()
         with self._lock:
@@ -182,7 +209,6 @@ class Server:
         # Who waits for something that may never come is told what he would be told of a client that leaves.
         for callback in waiting:
             callback()
-        deadline = time.monotonic() + _GRACE_SECONDS
         while self._busy and time.monotonic() < deadline:
             time.sleep(0.02)
         self._epoll.close()
