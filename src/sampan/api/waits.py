@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 NOT_RUNNING, NEXT_EXIT, REMOVED = CONDITIONS = ("not-running", "next-exit", "removed")
 _LOOK_SECONDS = 0.25
 """How often it is looked whether a container is gone. One that is removed by its own end is seen at once."""
-_SOON_SECONDS = 0.01
+_SHORTEST, _LONGEST = 0.0005, 0.01
+"""Between two looks at one that changes its state in this moment: its monitor writes the exit code down, and listens to nobody meanwhile."""
 
 
 def wait(engine: Engine, exchange: Exchange, name: str) -> None:
@@ -60,6 +61,7 @@ class _Waiter:
 
     def run(self) -> int | None:
         """The exit code; None if the client has left meanwhile."""
+        pause = _SHORTEST
         while True:
             if self._attachment is None and self._condition == NOT_RUNNING and not self._look():
                 return self._code
@@ -74,8 +76,9 @@ class _Waiter:
                 return self._code  # its start failed, or its monitor was killed
             if self._condition == REMOVED and not self._there():
                 return self._code
-            if self._leaving.wait(_LOOK_SECONDS if self._condition == REMOVED and not ended else _SOON_SECONDS):
+            if self._leaving.wait(_LOOK_SECONDS if self._condition == REMOVED and not ended else pause):
                 return None
+            pause = min(2 * pause, _LONGEST)
             self._attachment = self._listen()
 
     def _look(self) -> bool:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _MOST = 256
 """Jobs that wait; whoever comes with one more does it himself, and so does not get ahead of the disk for ever."""
 
+_DELAY = 0.02
+"""Seconds after which it begins. Who has removed a container mostly makes the next one: at the same time each would have to wait for the interpreter and the disk."""
+
 _PAUSE = 0.005
 
 
@@ -50,6 +53,7 @@ class Background:
         return True
 
     def _work(self) -> None:
+        time.sleep(_DELAY)
         while True:
             with self._lock:
                 if not self._jobs:

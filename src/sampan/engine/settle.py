@@ -398,18 +398,19 @@ class Settler:
         self._drop_presence(paths)
         self.release_networks(record, sys.maxsize)
         self._drop_volumes(paths, record)
-        self._records.release_name(record.name, paths.id)
         self._tell_removal(paths, record, False)
         # Its lock goes along, so that nobody thinks that this command was killed.
         held = lock.hand_over()
         self._later(lambda: self._delete(paths, record, held))
 
     def _delete(self, paths: ContainerPaths, record: Record, lock: RecordLock) -> None:
-        """The files of a container that nobody sees any more, and links of networks that it was the last one in.
+        """The claim and the files of a container that nobody sees any more, and links of networks that it was the last one in.
 
         What cannot be deleted is found by the next command, which says why.
         """
         try:
+            # The name is free since the rename, for no record confirms the claim any more.
+            self._records.release_name(record.name, paths.id)
             self._drop_layer(paths)
             self._forget_networks(record)
             self._records.finish_removal(paths)

@@ -43,7 +43,8 @@ FOREVER = -1
 _KILL_SECONDS = 5.0
 _CONCLUDE_SECONDS = 15.0
 _CANCEL_SECONDS = 0.25
-_PAUSE = 0.02
+_SHORTEST, _LONGEST = 0.001, 0.02
+"""Seconds between two looks at a container that changes its state in this moment."""
 
 
 class Stopper:
@@ -123,6 +124,7 @@ class Stopper:
         NotFound if it is removed before it has an exit code.
         """
         revived = 0
+        pause = _SHORTEST
         while True:
             seen = self._settler.observe(record)
             if seen.orphaned and seen.number != revived:
@@ -135,15 +137,15 @@ class Stopper:
             if code is not None:
                 self._settler.settle(record)
                 return code
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST)
 
     def _hear_exit(self, handle: Handle) -> int | None:
         """The exit code from the monitor itself: with `--rm` the file is gone soon. None if it did not say."""
         try:
             attachment = handle.attach(stdout=False, stderr=False)
         except (Conflict, System, OSError):
-            # It has just ended, or does not listen yet: look again in a moment.
-            time.sleep(_PAUSE)
-            return None
+            return None  # it has just ended, or does not listen yet
         try:
             while attachment.receive() is not None and attachment.exit is None:
                 pass
