@@ -253,12 +253,12 @@ _tables: dict[int, bytes] = {}
 def _no_lines(units: int) -> bytes:
     """A table that says of each unit of code that it has no line: entries of the kind 15, eight units each (Objects/locations.md of CPython).
 
-    One for all that are as long: it is written into the file once.
+    Exactly as long as the code: a tracer's array of lines has room for that. One for all that are as long: it is written into the file once.
     """
-    count = -(-units // 8)
-    if count not in _tables:
-        _tables[count] = b"\xff" * count
-    return _tables[count]
+    if units not in _tables:
+        whole, rest = divmod(units, 8)
+        _tables[units] = b"\xff" * whole + (bytes([0xF8 | rest - 1]) if rest else b"")
+    return _tables[units]
 
 
 def line_of(whole: CodeType, code: CodeType, at: int) -> int | None:
