@@ -6,8 +6,10 @@ Where it cannot be written nothing is lost but time.
 
 What one purpose (a command until it knows its verb; a verb) imports from its beginning to its end, or to the next purpose, is there once more in one piece, in
 the order in which it was imported, so that the next command of that purpose neither looks for it nor makes the same names sixty times (`together`): a fifth of
-what is left. The code there has neither docstrings nor line numbers, a quarter of what there is to make (`lean`); who reads a traceback has the lines
+what is left. The code there has neither docstrings nor line numbers, a quarter of what there is to make; who reads a traceback has the lines
 looked up in the module's own code.
+
+How the file is made is in `bundling`, which few starts need.
 
     magic number of the byte code | bytes of the index | index | code of each module | code of each purpose's modules
     index: module's name -> (is a package, mtime in ns, size, offset, length), purpose -> (modules' names, offset, length)
@@ -196,31 +198,10 @@ def keep(learn: bool = True) -> None:
         or not os.access(os.path.dirname(_FILE), os.W_OK)
     ):
         return
-    index: dict[str, Entry] = {}
-    codes: list[bytes] = []
-    offset = 0
-    for name, package, modified, size, code in _compiled():
-        index[name] = (package, modified, size, offset, len(code))
-        codes.append(code)
-        offset += len(code)
-    pieces: dict[str, Piece] = {}
-    for purpose, names in _wanted(_finder, learn).items():
-        if all(name in index and index[name][4] for name in names):
-            found = {name: marshal.loads(codes[at]) for at, name in enumerate(index) if name in names}
-            codes.append(marshal.dumps(tuple(lean(found[name]) for name in names)))
-            pieces[purpose] = (names, offset, len(codes[-1]))
-            offset += len(codes[-1])
-    head = marshal.dumps((index, pieces))
-    temporary = f"{_FILE}.{os.getpid()}"
-    try:
-        with open(temporary, "xb") as f:
-            f.write(b"".join((MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *codes)))
-        os.rename(temporary, _FILE)
-    except OSError:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
+    wanted = _wanted(_finder, learn)
+    from sampan import bundling
+
+    bundling.put(_FILE, bundling.whole(_ROOT, wanted))
 
 
 def _wanted(finder: Finder, learn: bool) -> dict[str, tuple[str, ...]]:
@@ -233,61 +214,11 @@ def _wanted(finder: Finder, learn: bool) -> dict[str, tuple[str, ...]]:
     return wanted
 
 
-_HAS_DOCSTRING = 0x4000000
-"""A code's flag from Python 3.14 on (inspect.CO_HAS_DOCSTRING); before, the first constant of a function is its docstring or None."""
-
-
-def lean(code: CodeType) -> CodeType:
-    """The code without the table of its lines, and without the docstrings of its functions."""
-    constants = [lean(constant) if isinstance(constant, CodeType) else constant for constant in code.co_consts]
-    function = code.co_flags & 0x2 and not code.co_name.startswith("<")  # inspect.CO_NEWLOCALS
-    if function and sys.version_info < (3, 14) and constants and isinstance(constants[0], str):
-        constants[0] = None
-    flags = code.co_flags & ~_HAS_DOCSTRING
-    return code.replace(co_consts=tuple(constants), co_flags=flags, co_linetable=_no_lines(len(code.co_code) // 2))
-
-
-_tables: dict[int, bytes] = {}
-
-
-def _no_lines(units: int) -> bytes:
-    """A table that says of each unit of code that it has no line: entries of the kind 15, eight units each (Objects/locations.md of CPython).
-
-    Exactly as long as the code: a tracer's array of lines has room for that. One for all that are as long: it is written into the file once.
-    """
-    if units not in _tables:
-        whole, rest = divmod(units, 8)
-        _tables[units] = b"\xff" * whole + (bytes([0xF8 | rest - 1]) if rest else b"")
-    return _tables[units]
-
-
-def line_of(whole: CodeType, code: CodeType, at: int) -> int | None:
-    """The line of the instruction `at` of a lean code. whole: its module's own code."""
-    if (whole.co_qualname, whole.co_firstlineno) == (code.co_qualname, code.co_firstlineno):
-        return next((line for start, end, line in whole.co_lines() if start <= at < end), None)
-    inner = (line_of(constant, code, at) for constant in whole.co_consts if isinstance(constant, CodeType))
-    return next((line for line in inner if line is not None), None)
-
-
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What Python prints of an error that nobody caught, with the lines that its code is here without (sys.excepthook)."""
-    import traceback
+    from sampan import bundling
 
-    told = traceback.TracebackException(kind, error, trace)
-    parts: list[tuple[Any, Any]] = [(told, error)]
-    while parts:
-        part, of = parts.pop()
-        entry = of.__traceback__
-        for index, shown in enumerate(part.stack):
-            code = entry.tb_frame.f_code
-            whole = _finder and shown.lineno is None and _finder.code_of(entry.tb_frame.f_globals["__name__"])
-            if whole:
-                line = line_of(whole, code, entry.tb_lasti)
-                part.stack[index] = traceback.FrameSummary(shown.filename, line, shown.name)
-            entry = entry.tb_next
-        chained = ((part.__cause__, of.__cause__), (part.__context__, of.__context__))
-        parts += [pair for pair in chained if pair[0]]
-    sys.stderr.write("".join(told.format()))
+    sys.stderr.write(bundling.told(error, _finder.code_of) if _finder is not None else "")
 
 
 def _identity(fd: int) -> tuple[int, int, int]:
@@ -299,36 +230,3 @@ def _identity(fd: int) -> tuple[int, int, int]:
 def _source(name: str, package: bool) -> str:
     place = f"{_ROOT}/{'/'.join(name.split('.')[1:])}"
     return f"{place}/__init__.py" if package else f"{place}.py"
-
-
-def _compiled() -> list[tuple[str, bool, int, int, bytes]]:
-    """The modules whose byte code is that of their source: name, is a package, mtime, size, code."""
-    found = []
-    for room in (
-        "",
-        *sorted(entry.name for entry in os.scandir(_ROOT) if entry.is_dir() and entry.name.isidentifier()),
-    ):
-        cache = os.path.join(_ROOT, room, "__pycache__")
-        ending = f".{sys.implementation.cache_tag}.pyc"
-        for file in sorted(os.listdir(cache)) if os.path.isdir(cache) else ():
-            stem = file.removesuffix(ending)
-            if stem == file:
-                continue
-            package = stem == "__init__"
-            name = ".".join(part for part in ("sampan", room, "" if package else stem) if part)
-            try:
-                source = os.stat(_source(name, package))
-                with open(f"{cache}/{file}", "rb") as f:
-                    data = f.read()
-            except OSError:
-                continue
-            flags, seconds, size = (int.from_bytes(data[at : at + 4], "little") for at in (4, 8, 12))
-            if flags:
-                code = b""  # by the source's hash and not by its time (PEP 552): found as ever, and not missed
-            elif (seconds, size) == (int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF):
-                code = data[16:]
-            else:
-                continue
-            if data[:4] == MAGIC_NUMBER:
-                found.append((name, package, source.st_mtime_ns, source.st_size, code))
-    return found

@@ -12,7 +12,7 @@ from types import CodeType
 
 import pytest
 
-from sampan.bundle import lean
+from sampan.bundling import lean
 
 SRC = Path(__file__).parents[2] / "src/sampan"
 
@@ -36,7 +36,8 @@ class Package:
         self.path = path
         self.room = path / "sampan/room"
         self.room.mkdir(parents=True)
-        shutil.copy(SRC / "bundle.py", path / "sampan")
+        for file in ("bundle.py", "bundling.py"):
+            shutil.copy(SRC / file, path / "sampan")
         for file in ("__init__.py", "room/__init__.py"):
             (path / "sampan" / file).write_text("")
         self.write("one", 1)
