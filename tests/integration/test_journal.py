@@ -290,3 +290,19 @@ def test_a_watch_of_nothing_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No such file or directory"):
             watch(str(tmp_path / "none"))
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_who_hears_signals_waits_for_no_longer_than_a_second(tmp_path: Path) -> None:
+    # Python's handler of one that comes between its last step and poll(2) runs when that is over.
+    watch = DirectoryWatch(str(tmp_path))
+    try:
+        assert watch.wait(None) == []
+        assert watch.wait(3600) == []
+        others = threading.Thread(target=lambda: watch.wait(None), daemon=True)
+        others.start()
+        others.join(1.5)
+        assert others.is_alive(), "a thread that hears none does not wake up for nothing"
+        watch.wake()
+        others.join()
+    finally:
+        watch.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import select
@@ -13,6 +14,7 @@ _SYS_INOTIFY_INIT1, _SYS_INOTIFY_ADD_WATCH = by_machine(294, 26), by_machine(254
 _IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
 _BUFFER = 1 << 16
 _LOOK_SECONDS = 0.1
+_SIGNAL_SECONDS = 1.0
 
 
 class DirectoryWatch:
@@ -52,6 +54,9 @@ class DirectoryWatch:
             seconds = _LOOK_SECONDS if seconds is None else min(_LOOK_SECONDS, seconds)
         else:
             poll.register(self._fd, select.POLLIN)
+        if _thread.get_native_id() == os.getpid():
+            # The thread that Python's handlers run in, between two calls: a Ctrl-C right before this one would else be heard when it is over.
+            seconds = _SIGNAL_SECONDS if seconds is None else min(_SIGNAL_SECONDS, seconds)
         # poll(2) counts milliseconds in an int; whoever waits for longer looks once in between.
         ready = poll.poll(None if seconds is None else min(max(int(seconds * 1000) + 1, 0), 1 << 30))
         try:
