@@ -103,6 +103,76 @@ def test_signals_work_in_a_cloned_child() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
 
 
+def test_a_function_runs_in_a_process_of_its_own_in_this_memory() -> None:
+    """Its descriptors, directory and namespaces are its own; what it says in objects is here; what it clones has memory of its own."""
+    if not process.can_share():
+        return  # on this Python nothing is made so
+    reading, writing = os.pipe()
+    here, name, kept = os.getcwd(), os.uname().nodename, Path("/proc/self/maps").read_text().count("\n")
+    said: dict[str, object] = {}
+
+    def inside() -> None:
+        said["pid"] = os.getpid()
+        process.close_all_but([writing])
+        os.chdir("/proc")
+        namespaces.unshare(namespaces.CLONE_NEWUTS)
+        libc.raw(170 if os.uname().machine == "x86_64" else 161, "sethostname", "", b"inside", 6)
+        said["pids"] = pids = []
+        for number in range(3):
+            pid = process.clone3(process.CLONE_PARENT)
+            if pid == 0:
+                said["pid"] = "changed in a copy"
+                os.write(writing, f"{number} {os.getppid()} {os.uname().nodename} {os.getcwd()}\n".encode())
+                os._exit(number)
+            pids.append(pid)
+
+    for _ in range(20):
+        pid = process.run_sharing(inside)
+        assert said["pid"] == pid != os.getpid()
+        assert isinstance(said["pids"], list)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in said["pids"]] == [0, 1, 2]
+        assert sorted(os.read(reading, 4096).decode().splitlines()) == [
+            f"{n} {os.getpid()} inside /proc" for n in range(3)
+        ]
+        assert (os.getcwd(), os.uname().nodename) == (here, name)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)  # nobody is left
+    os.close(reading)
+    os.close(writing)
+    # Its stacks are given back; Python and the C library may have taken some memory for themselves.
+    assert Path("/proc/self/maps").read_text().count("\n") < kept + 10
+
+
+def test_who_kills_a_process_in_this_memory_kills_this_one() -> None:
+    """Whatever Python was in the middle of, nobody goes on with it."""
+    if not process.can_share():
+        return  # on this Python nothing is made so
+    pid = os.fork()
+    if pid == 0:
+        process.run_sharing(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_without_room_for_a_process_nothing_was_run() -> None:
+    if not process.can_share():
+        return  # on this Python nothing is made so
+
+    def inside() -> tuple[int | None, str, list[int]]:
+        import resource
+
+        ran: list[int] = []
+        process.set_credentials(12345, 12345, [])
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        try:
+            process.run_sharing(lambda: ran.append(1))
+        except KernelError as e:
+            return e.errno, e.syscall, ran
+        return None, "", ran
+
+    assert in_child(inside) == (errno.EAGAIN, "clone", [])
+
+
 # one process and no other
 
 
