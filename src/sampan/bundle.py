@@ -12,7 +12,8 @@ looked up in the module's own code.
 How the file is made is in `bundling`, which few starts need.
 
     magic number of the byte code | bytes of the index | index | code of each module | code of each purpose's modules
-    index: module's name -> (is a package, mtime in ns, size, offset, length), purpose -> (modules' names, offset, length)
+    index: module's name -> (is a package, mtime in ns, size, offset, length), purpose -> (modules' names, offset, length), and, as
+    bytes, the first of the modules that no purpose wants
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Finder:
         """What was asked for at once in turn, and how many modules had come from the file then."""
         self.pieces: dict[str, Piece] = {}
         self._index: dict[str, Entry] = {}
+        self._rest = b""
+        """The index of what no purpose wants, read when it is first asked for: hundreds of modules where all have been compiled."""
         self._base = 0
         self._file = (0, 0, 0)
         try:
@@ -76,7 +79,7 @@ class Finder:
                 header = f.read(_HEADER)
                 if header[:-4] == MAGIC_NUMBER:
                     length = int.from_bytes(header[-4:], "little")
-                    self._index, self.pieces = marshal.loads(f.read(length))
+                    self._index, self.pieces, self._rest = marshal.loads(f.read(length))
                     self._file, self._base = _identity(f.fileno()), _HEADER + length
         except (OSError, EOFError, ValueError, TypeError):
             pass  # none yet, or a broken one
@@ -84,13 +87,22 @@ class Finder:
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if not name.startswith("sampan."):
             return None
-        entry = self._index.get(name)
+        entry = self._entry(name)
         code = None if entry is None else self._code(name, entry)
         if entry is None or not code:
             self.lacking |= code is None
             self.missed |= self.lacking
             return None
         return self._spec(name, entry, code)
+
+    def _entry(self, name: str) -> Entry | None:
+        if name not in self._index and self._rest:
+            rest, self._rest = self._rest, b""
+            try:
+                self._index.update(marshal.loads(rest))
+            except (EOFError, ValueError, TypeError):
+                pass  # a broken one
+        return self._index.get(name)
 
     @staticmethod
     def _spec(name: str, entry: Entry, code: bytes | None = None) -> ModuleSpec:
@@ -137,7 +149,7 @@ class Finder:
 
     def code_of(self, name: str) -> CodeType | None:
         """A module's own code, which has its lines; None if it is not there as it is now."""
-        entry = self._index.get(name)
+        entry = self._entry(name)
         data = self._code(name, entry) if entry is not None else None
         code: CodeType | None = marshal.loads(data) if data else None
         return code

@@ -37,7 +37,9 @@ def whole(root: str, wanted: dict[str, tuple[str, ...]]) -> bytes:
             codes.append(marshal.dumps(tuple(lean(found[name]) for name in names)))
             pieces[purpose] = (names, offset, len(codes[-1]))
             offset += len(codes[-1])
-    head = marshal.dumps((index, pieces))
+    near = {name for names, _, _ in pieces.values() for name in names}
+    rest = {name: entry for name, entry in index.items() if name not in near}
+    head = marshal.dumps(({name: index[name] for name in near}, pieces, marshal.dumps(rest)))
     return b"".join((MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *codes))
 
 
