@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NOT_RUNNING, NEXT_EXIT, REMOVED = CONDITIONS = ("not-running", "next-exit", "removed")
 _LOOK_SECONDS = 0.25
 """How often it is looked whether a container is gone. One that is removed by its own end is seen at once."""
-_SHORTEST, _LONGEST = 0.0005, 0.01
+_SHORTEST, _LONGEST = 0.001, 0.01
 """Between two looks at one that changes its state in this moment: its monitor writes the exit code down, and listens to nobody meanwhile."""
 
 
@@ -33,17 +33,40 @@ def wait(engine: Engine, exchange: Exchange, name: str) -> None:
     if condition not in CONDITIONS:
         raise InvalidParameter(f'invalid condition: "{condition}"')
     container = engine.containers.get(name)
+    if condition == NOT_RUNNING:
+        code = _ended(container)
+        if code is not None:
+            _answer(exchange, code)
+            return
     leaving = exchange.leaving()
     try:
         waiter = _Waiter(container, condition, leaving)
         exchange.start(200, {"Content-Type": "application/json"})
         code = waiter.run()
-        if code is None:
-            return
-        answer = {"StatusCode": code}
-        exchange.write(jsontext.dumps(answer) + b"\n")
+        if code is not None:
+            exchange.write(_document(code))
     finally:
         leaving.close()
+
+
+def _answer(exchange: Exchange, code: int) -> None:
+    """At once: nobody has to be watched for, who might leave."""
+    exchange.start(200, {"Content-Type": "application/json"})
+    exchange.write(_document(code))
+
+
+def _document(code: int) -> bytes:
+    answer = {"StatusCode": code}
+    return jsontext.dumps(answer) + b"\n"
+
+
+def _ended(container: Container, last: int = 0) -> int | None:
+    """The exit code of one that does not run, None for one that does; `last` for one that is gone."""
+    try:
+        status, code = container.outcome()
+    except NotFound:
+        return last
+    return None if status in UP else code
 
 
 class _Waiter:
@@ -53,11 +76,10 @@ class _Waiter:
         self._container = container
         self._condition = condition
         self._leaving = leaving
-        self._attachment: Attachment | None = None
         self._code = 0
-        running = self._look()
-        if running or condition != NOT_RUNNING:
-            self._attachment = self._listen()
+        if condition != NOT_RUNNING:
+            self._look()  # the code of its last run is the answer, if it is removed and not started again
+        self._attachment: Attachment | None = self._listen()
 
     def run(self) -> int | None:
         """The exit code; None if the client has left meanwhile."""
@@ -83,11 +105,8 @@ class _Waiter:
 
     def _look(self) -> bool:
         """Whether it runs; of one that does not, its exit code is kept. One that is gone does not run."""
-        try:
-            status, code = self._container.outcome()
-        except NotFound:
-            return False
-        if status in UP:
+        code = _ended(self._container, self._code)
+        if code is None:
             return True
         self._code = code
         return False

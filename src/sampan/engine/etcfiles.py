@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sampan.errors import InvalidParameter
-from sampan.kernel.files import write_all
+from sampan.kernel.files import read_small, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,8 +171,7 @@ def _host_resolver() -> list[str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(_LIMIT).decode("utf-8", "surrogateescape")
+        return read_small(path)[:_LIMIT].decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
 

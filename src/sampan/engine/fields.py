@@ -166,7 +166,11 @@ def _normalise(prefix: str, table: dict[str, tuple[str, Any]], given: dict[str, 
     values = {}
     for name, (kind, default) in table.items():
         value = given.get(name)
-        values[name] = _copy(default) if value is None else _checked(f"{prefix}{name}", kind, value)
+        if value is not None:
+            values[name] = _checked(f"{prefix}{name}", kind, value)
+        else:
+            # Most are not given, and most defaults need no copy.
+            values[name] = _copy(default) if isinstance(default, (list, dict)) else default
     return values
 
 

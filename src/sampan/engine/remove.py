@@ -59,11 +59,11 @@ class Remover:
         removes it in this moment; System if processes of it do not die.
         """
         name = reference or record.name
-        self._require(record, name)
+        first: Observation | None = self._require(record, name)
         killed = False
         for _ in range(_ATTEMPTS):
             try:
-                seen = self._settler.observe(record)
+                seen, first = first or self._settler.observe(record), None
                 if seen.running and not force:
                     # Not after the wait for its monitor: one that is restarting rests there.
                     lifecycle.check(lifecycle.REMOVE, seen.status, record.id, record.name)
@@ -71,7 +71,8 @@ class Remover:
                     # Without the record lock: it is not held while a process is waited for.
                     killed = True
                     self._kill(record)
-                await_monitor(self._records.paths(record.id), patience.others)
+                if seen.monitor or killed or record.broken:
+                    await_monitor(self._records.paths(record.id), patience.others)
                 with self._records.lock(record.id, patience.others) as lock:
                     if self._remove_locked(record, lock, force, volumes, patience):
                         return
@@ -82,10 +83,10 @@ class Remover:
                 raise _in_progress(name) from None
         raise Conflict(f"container {record.id} is started again and again by another command")
 
-    def _require(self, record: Record, name: str) -> None:
-        """Raise NotFound for a container that went long ago, which is no removal in progress."""
+    def _require(self, record: Record, name: str) -> Observation:
+        """Its state. Raises NotFound for a container that went long ago, which is no removal in progress."""
         try:
-            self._settler.observe(record)
+            return self._settler.observe(record)
         except NotFound:
             if any(paths.id == record.id for paths in self._records.leftovers()):
                 raise _in_progress(name) from None

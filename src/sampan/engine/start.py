@@ -151,8 +151,8 @@ class Starter:
                 lock = self._records.lock(record.id)
                 # Once more, under the lock: it may have been changed since the caller read it.
                 record = self._records.read(record.id)
-            self._check_state(record, lock)
-            return self._start_or_clean_up(record, attach, launch, lock)
+            before = self._check_state(record, lock)
+            return self._start_or_clean_up(record, attach, launch, lock, before)
         except BaseException:
             if launch is not None:
                 launch.abandon()
@@ -176,7 +176,7 @@ class Starter:
                 record = self._records.read(record.id)
                 seen = self._settler.recover(record, lock)
                 if seen.orphaned and seen.number == number:
-                    self._start_or_clean_up(record, False, launch, lock, seen.restart)
+                    self._start_or_clean_up(record, False, launch, lock, number, seen.restart)
         finally:
             launch.abandon()
 
@@ -194,11 +194,14 @@ class Starter:
         if seen.running and not seen.orphaned:
             lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
 
-    def _check_state(self, record: Record, lock: RecordLock) -> None:
+    def _check_state(self, record: Record, lock: RecordLock) -> int:
+        """Refuse a start that its state forbids; the number of the start before this one."""
         seen = self._settler.recover(record, lock)
         if not seen.orphaned:
             lifecycle.check(lifecycle.START, seen.status, record.id, record.name)
-        self._await_lock_of_monitor(lock.paths)
+        if seen.number:
+            self._await_lock_of_monitor(lock.paths)
+        return seen.number
 
     def _start_or_clean_up(
         self,
@@ -206,10 +209,11 @@ class Starter:
         attach: bool,
         launch: Launch,
         lock: RecordLock,
+        before: int,
         restarted: dict[str, Any] | None = None,
     ) -> Attachment | None:
         try:
-            return self._start_locked(record, attach, launch, lock, restarted)
+            return self._start_locked(record, attach, launch, lock, before + 1, restarted)
         except Exception:
             self._settler.release_volumes(record)
             self._remove_if_wanted(record, lock)
@@ -222,9 +226,15 @@ class Starter:
             self._settler.remove_locked(record, lock, volumes=True)
 
     def _start_locked(
-        self, record: Record, attach: bool, launch: Launch, lock: RecordLock, restarted: dict[str, Any] | None
+        self,
+        record: Record,
+        attach: bool,
+        launch: Launch,
+        lock: RecordLock,
+        number: int,
+        restarted: dict[str, Any] | None,
     ) -> Attachment | None:
-        start = states.begin_start(lock.paths, lock.paths.newest_start() + 1, self._trace, restarted)
+        start = states.begin_start(lock.paths, number, self._trace, restarted)
         joins: dict[str, int] = {}
         waiting: dict[str, int] = {}
         joined: Joined | None = None

@@ -203,15 +203,24 @@ def _by_child(flags: int, uid_map: str, gid_map: str) -> list[int]:
 
 def in_user_namespace() -> bool:
     """Whether this process is in another user namespace than the machine's first, whose ids are all mapped to themselves."""
-    with open("/proc/self/uid_map", "rb") as file:
-        return file.read().split() != [b"0", b"0", b"4294967295"]
+    return _own_map("uid_map") != [[b"0", b"0", b"4294967295"]]
 
 
 def has_group(gid: int) -> bool:
     """Whether the id means a group in this user namespace (user_namespaces(7): the map's lines are first, outside, count)."""
-    with open("/proc/self/gid_map", "rb") as file:
-        lines = [line.split() for line in file]
-    return any(int(first) <= gid < int(first) + int(count) for first, _, count in lines)
+    return any(int(first) <= gid < int(first) + int(count) for first, _, count in _own_map("gid_map"))
+
+
+def _own_map(name: str) -> list[list[bytes]]:
+    """The lines of one of this process' maps. Each start reads them three times: without what `open()` asks about a file first."""
+    fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while part := os.read(fd, 1 << 14):
+            text += part
+    finally:
+        os.close(fd)
+    return [line.split() for line in text.splitlines()]
 
 
 def in_thread(function: Callable[[], T]) -> T:

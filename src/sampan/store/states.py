@@ -261,6 +261,8 @@ def earlier_success(paths: ContainerPaths, number: int) -> int:
 
 def forget_old_starts(paths: ContainerPaths, number: int, trace: Trace) -> None:
     """Remove what start `number` makes useless: every earlier start but the newest that ran (inspect shows its times)."""
+    if number == 1:
+        return
     keep = earlier_success(paths, number)
     for name in os.listdir(paths.starts):
         if name.isdigit() and int(name) < number and int(name) != keep:
