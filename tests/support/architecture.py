@@ -215,8 +215,15 @@ class Module:
     name: str
     path: str
     text: str
-    tree: ast.Module
+    documented: bool = True
+    first: ast.stmt | None = None
+    """Its first statement."""
     imports: list[Import] = field(default_factory=list)
+
+    @property
+    def tree(self) -> ast.Module:
+        """Read anew each time: few are asked for, and all of them at once take longer to have than to make."""
+        return ast.parse(self.text, self.path)
 
     @property
     def room(self) -> str:
@@ -236,11 +243,13 @@ class House:
         gc.disable()  # nothing of a tree is garbage, and looking for it takes longer than reading
         for path, text in sorted(files.items()):
             name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            self.modules[name] = Module(name, path, text, ast.parse(text, path))
-        gc.enable()
+            self.modules[name] = Module(name, path, text)
         for module in self.modules.values():
-            calls = module.has(_IMPORT_CALL)
-            module.imports = list(self._imports(module, module.tree.body, "load", calls))
+            tree = module.tree
+            module.documented = bool(ast.get_docstring(tree))
+            module.first = next((n for n in tree.body if not _is_constant(n)), None)
+            module.imports = list(self._imports(module, tree.body, "load", module.has(_IMPORT_CALL)))
+        gc.enable()
 
     @classmethod
     def read(cls, src: Path) -> House:
@@ -320,6 +329,10 @@ class House:
                 )
 
 
+def _is_constant(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def _last_name(node: ast.expr) -> str:
     """`c` of the expressions `c` and `a.b.c`; "" of others."""
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
@@ -347,10 +360,9 @@ def _shape(module: Module) -> Iterator[Problem]:
         if lines > SCRIPTS[module.name]:
             yield Problem(module.path, lines, "script", f"{lines} lines")
         return
-    if not ast.get_docstring(module.tree):
+    if not module.documented:
         yield Problem(module.path, 1, "docstring", "no docstring")
-    code = [n for n in module.tree.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-    first = code[0] if code else None
+    first = module.first
     if first and not (isinstance(first, ast.ImportFrom) and first.module == "__future__"):
         yield Problem(module.path, first.lineno, "future", "another statement comes first")
     if lines > MAX_LINES:

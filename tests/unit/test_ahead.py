@@ -14,7 +14,7 @@ def nothing() -> None:
     pass
 
 
-@pytest.mark.parametrize("step", [1000, 1 << 21, 700_000])
+@pytest.mark.parametrize("step", [100_003, 1 << 21, 700_000])
 @pytest.mark.parametrize("size", [0, 1, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, 9_000_000])
 def test_the_bytes_are_the_same(size: int, step: int) -> None:
     data = bytes(size // 2) + b"\1" * (size - size // 2)
