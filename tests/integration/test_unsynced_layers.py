@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sampan.errors import NotFound
 from sampan.kernel import clock
 from sampan.store.content import ContentStore
-from sampan.store.layerwriter import ArchiveWriter
 from sampan.store.tarstream import TarEntry
 
 from support.archives import member
 from support.failing import failing
 from support.snapshots import Store
+
+if TYPE_CHECKING:
+    from sampan.store.layerwriter import Writer
 
 pytestmark = pytest.mark.root
 
@@ -44,7 +47,7 @@ def write(store: Store, tmp_path: Path) -> Callable[[str], str]:
     content = _content(tmp_path, store)
 
     def write(text: str) -> str:
-        def fill(writer: ArchiveWriter) -> None:
+        def fill(writer: Writer) -> None:
             entry = TarEntry(b"file", size=len(text))
             writer.add(entry, text.encode())
 
@@ -121,7 +124,7 @@ def test_who_was_killed_while_making_it_anew_keeps_nobody(store: Store, write: C
 def test_what_could_not_be_synced_is_found_by_nobody(failing: Path, tmp_path: Path) -> None:
     store = Store(failing, "overlay")
 
-    def fill(writer: ArchiveWriter) -> None:
+    def fill(writer: Writer) -> None:
         data = os.urandom(8 << 20)
         writer.add(TarEntry(b"file", size=len(data)), data)
 

@@ -84,7 +84,7 @@ COLD: dict[str, str] = {
         f"{PACKAGE}.engine.{name}": "building images: what it does takes longer than any import"
         for name in (
             *("builder", "buildahead", "buildcontexts", "buildcopy", "buildcopying", "buildfiles"),
-            *("buildgit", "buildmounts", "buildstage", "buildsteps"),
+            *("buildgit", "buildmounts", "buildprepared", "buildstage", "buildsteps"),
         )
     },
 }

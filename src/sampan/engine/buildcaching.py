@@ -140,6 +140,10 @@ class StepCache:
         self._cache.put(key, entry.replace(before=before.key, made=now(), used=now(), uses=1))
         return after
 
+    def knows(self, key: str) -> bool:
+        """Whether a step was done before, whatever is left of what it made."""
+        return self._cache.get(key) is not None
+
     def has_layer(self, key: str) -> bool:
         """Whether the store has the layer that a step made when it was done with the same key. It may be gone in the next moment."""
         entry = self._cache.get(key)

@@ -11,6 +11,7 @@ from sampan.engine.buildfiles import Found, Manner
 from sampan.engine.copying import Source, destination_in
 from sampan.errors import InvalidParameter
 from sampan.kernel import paths
+from sampan.kernel.files import get_xattrs
 from sampan.store.tarstream import DIRECTORY, FILE, TarEntry
 from sampan.store.tarwriter import TarWriter
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from sampan.engine.buildfiles import Tree
     from sampan.engine.containerroots import ContainerRoot
     from sampan.engine.copying import Seen
-    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.layerwriter import Writer
 
-    Fill = Callable[[ArchiveWriter], None]
+    Fill = Callable[[Writer], None]
 
 _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
@@ -146,8 +147,10 @@ class Direct(Where):
         self._missing: set[bytes] = set()
         self._taken: set[bytes] = set()
         self._work: list[Fill] = []
+        self.shape: list[object] = [manner.owner, manner.mtime_ns]
+        """What is done where, and what there is on the way: where it is the same, what is written is the same."""
 
-    def write(self, writer: ArchiveWriter) -> None:
+    def write(self, writer: Writer) -> None:
         """All that was put. Raises System, OSError."""
         for work in self._work:
             work(writer)
@@ -159,14 +162,17 @@ class Direct(Where):
         target = self._target(name, found.is_directory, below)
         names = [_joined(target, name) for name in tree.names(found.path)] if found.is_directory else [target]
         self._take(names)
+        self.shape.append(("copy", found.path, target))
         self._work.append(lambda writer: tree.write(found, target, self._manner, writer))
 
     def put_text(self, name: str, content: str) -> None:
         target = self._target(os.fsencode(name), False, b"")
         self._take([target])
         data = content.encode("utf-8", "surrogateescape")
+        self.shape.append(("text", target, data))
         mode = self._manner.mode(_FILE_MODE, False) if self._manner.mode is not None else _FILE_MODE
-        self._work.append(lambda writer: writer.add(self._entry(target, FILE, mode, len(data)), data))
+        entry = self._entry(target, FILE, mode, len(data))
+        self._work.append(lambda writer: writer.add(entry, data))
 
     def unpack(self, tree: Tree, found: Found) -> bool:
         """Raises `NotDirect`: what is in an archive is known when it is read."""
@@ -201,6 +207,7 @@ class Direct(Where):
                 if here not in self._missing:
                     self._take([here])
                     self._missing.add(here)
+                    self.shape.append(("make", here))
                     self._work.append(self._making(here))
                 real = here
                 continue
@@ -208,10 +215,22 @@ class Direct(Where):
             if not found.is_directory:
                 raise NotDirect
             real = paths.resolve_in_root(self._root, here)
+            self.shape.append(("through", real, self._metadata(real)))
         return real
 
+    def _metadata(self, path: bytes) -> object:
+        """What a layer repeats of a directory that it has entries in."""
+        fd = paths.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            status = os.fstat(fd)
+            return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, get_xattrs(fd)
+        finally:
+            os.close(fd)
+
     def _making(self, path: bytes) -> Fill:
-        return lambda writer: writer.add(self._entry(path, DIRECTORY, _DIRECTORY_MODE, 0))
+        # Once: the archive and the files may be written one after the other, and are to have one time.
+        entry = self._entry(path, DIRECTORY, _DIRECTORY_MODE, 0)
+        return lambda writer: writer.add(entry)
 
 
 def _joined(directory: bytes, name: bytes) -> bytes:
@@ -232,6 +251,9 @@ class Directory:
             return to.write
         except NotDirect:
             return None
+
+    def prepared(self) -> None:
+        return None  # It is one directory.
 
     def act(self, root: ContainerRoot, files: Files) -> None:
         """Raises InvalidParameter."""

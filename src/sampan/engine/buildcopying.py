@@ -17,15 +17,21 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from sampan.build.instructions import Copy
     from sampan.engine.archive import Files
-    from sampan.engine.buildahead import ReadAhead
     from sampan.engine.buildcontexts import Contexts
     from sampan.engine.buildcopy import Fill
     from sampan.engine.buildfiles import FileTree, Found, Read, Tree
+    from sampan.engine.buildprepared import PreparedStep
     from sampan.engine.containerroots import ContainerRoot
+
+    class Ahead(Protocol):
+        """See `buildahead.ReadAhead`."""
+
+        def take(self, tree: FileTree, found: Found, copy: Copy) -> Read | None: ...
+        def prepared(self, copy: Copy, shape: Sequence[object]) -> PreparedStep | None: ...
 
 
 ROOM = 32 << 20
@@ -93,15 +99,17 @@ class Copying:
         from_image: bool,
         directory: str,
         date: int,
-        ahead: ReadAhead | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         """directory: the destination, absolute. date: what files of a context get, seconds since 1970. Raises `InvalidParameter` for what does not go together.
 
-        ahead: what of the sources may have been read already.
+        ahead: what of it may have been done already.
         """
         self._copy = copy
         self._ahead = ahead
         self._trees: dict[int, Tree] = {}
+        self.shape: list[object] = []
+        """After `look`: as of `buildcopy.Direct`."""
         # When a context was put on this disk is no part of what it is.
         self._mtime_ns = None if from_image else date * 1_000_000_000
         self._taken = taken
@@ -147,9 +155,14 @@ class Copying:
         try:
             to = buildcopy.Direct(root_fd, self._directory, self._into, self._manner(self._owner(root_fd)))
             self._put(to)
+            self.shape = to.shape
             return to.write
         except buildcopy.NotDirect:
             return None
+
+    def prepared(self) -> PreparedStep | None:
+        """What was written already of what `look` has found; the caller's then."""
+        return self._ahead.prepared(self._copy, self.shape) if self._ahead is not None else None
 
     def act(self, root: ContainerRoot, files: Files) -> None:
         """Copy into the files of a container."""

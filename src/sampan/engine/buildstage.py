@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sampan.build.stages import Planned
     from sampan.engine.buildcaching import FileSystem
     from sampan.engine.buildcontexts import Contexts
+    from sampan.engine.buildcopying import Ahead
     from sampan.engine.buildmounts import Secret, Workplaces
     from sampan.engine.buildsteps import Steps
     from sampan.engine.container import Container
@@ -335,13 +336,31 @@ class StageBuilder:
         dated = {EPOCH: str(self._files.date)}
         request["Env"] = [f"{k}={v}" for k, v in {**dated, **proxies, **environment}.items()]
         before = self._files
+
+        def make(key: str, to: Stored) -> FileSystem:
+            self._write_ahead(run, self._steps.cache.knows(key))
+            return self._steps.run(before, key, request, command, to[0], to[1], self._watcher.runs, mounts)
+
         counted = f"|{len(arguments)} {' '.join(f'{k}={v}' for k, v in arguments.items())} " if arguments else ""
         self._step(
             f"RUN {''.join(f'{flag} ' for flag in run.node.flags)}{run.node.rest}",
             f"RUN {counted}{run.script.content if run.script is not None else ' '.join(command)}",
             depends,
-            lambda key, to: self._steps.run(before, key, request, command, to[0], to[1], self._watcher.runs, mounts),
+            make,
         )
+
+    def _write_ahead(self, run: Run, again: bool) -> None:
+        """While a command runs, have the COPY after it written. again: the command was done before, and so most probably is what comes after it."""
+        copy = self._ahead.next_copy(run)
+        if copy is None:
+            return
+        before, directory = self._files, self._absolute(copy.destination)
+
+        def action(ahead: Ahead) -> Copying:
+            sources = Sources(copy, self._settings.context, self._settings.contexts)
+            return Copying(copy, sources.taken, False, directory, before.date, ahead)
+
+        self._ahead.write(copy, action, lambda copying, going: self._steps.prepare(before, copying, again, going))
 
     def _check_allowed(self, run: Run) -> None:
         wanted = {"network.host": run.network == "host", "security.insecure": run.security == "insecure"}

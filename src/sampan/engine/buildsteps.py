@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, nullcontext
 
+from sampan.engine import buildprepared
 from sampan.engine.archive import Files
 from sampan.engine.buildcaching import FileSystem, StepCache, now
 from sampan.engine.buildcancel import Cancellation
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.buildcopy import Fill
     from sampan.engine.buildmounts import RunMounts
+    from sampan.engine.buildprepared import PreparedStep
     from sampan.engine.containerroots import ContainerRoot, ContainerRoots
     from sampan.engine.containers import Container, Containers
     from sampan.engine.images import Content, Image, Lock
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from sampan.store.content import VerifiedReader
     from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
+    from sampan.store.prepared import Prepared as PreparedLayer
     from sampan.store.record import Record
     from sampan.store.records import Records
     from sampan.store.snapshots import RootMount
@@ -56,6 +59,9 @@ if TYPE_CHECKING:
         def look(self, root_fd: int) -> Fill | None:
             """Only look at the files; what writes the layer without a file system in between, None if that cannot be."""
 
+        def prepared(self) -> PreparedStep | None:
+            """After `look`: what was written already of it, to be taken over."""
+
         def act(self, root: ContainerRoot, files: Files) -> None:
             """Change the files of a container."""
 
@@ -64,6 +70,7 @@ if TYPE_CHECKING:
         def adopt(self, record: Record, sink: Ingest, newest: int) -> LayerInfo: ...
         def sync(self, chain_ids: Sequence[str]) -> int: ...
         def write(self, below: Sequence[str], sink: Ingest, newest: int, fill: Fill, known: bool) -> LayerInfo: ...
+        def prepare(self, below: Sequence[str], newest: int, fill: Fill) -> PreparedLayer | None: ...
         def layer_directories(self, chain_ids: Sequence[str]) -> tuple[str, ...]: ...
         def has(self, chain_id: str) -> bool: ...
         def unpack(
@@ -260,8 +267,11 @@ class Steps:
         newest = before.date * 1_000_000_000
         with self.reading(before) as root_fd:
             fill = action.look(root_fd)
+        below = documents.chain_ids(before.diff_ids)
+        prepared = action.prepared()
+        if prepared is not None:
+            return self._take_over(before, key, prepared, created_by)
         if fill is not None:
-            below = documents.chain_ids(before.diff_ids)
             # Also when it is not to be taken from the cache: what is made again is most probably the same.
             known = self.cache.has_layer(key)
             return self._keep(
@@ -271,6 +281,27 @@ class Steps:
             with self._roots.open(record) as root:
                 action.act(root, Files(root, record.name, _Silent()))
             return self._keep(before, key, created_by, lambda ingest: self._snapshots.adopt(record, ingest, newest))
+
+    def prepare(
+        self, before: FileSystem, action: Action, known: bool, going: Callable[[], None]
+    ) -> PreparedStep | None:
+        """Have a change to come written, None if it meets something; `known` and `going` as of `buildprepared.prepare`. Raises as `change`."""
+        with self.reading(before) as root_fd:
+            fill = action.look(root_fd)
+        if fill is None:
+            return None
+        below, newest = documents.chain_ids(before.diff_ids), before.date * 1_000_000_000
+        return buildprepared.prepare(below, newest, fill, known, going, self._content, self._snapshots)
+
+    def _take_over(
+        self, before: FileSystem, key: str, prepared: PreparedStep, created_by: Mapping[str, Any]
+    ) -> FileSystem:
+        below = documents.chain_ids(before.diff_ids)
+        try:
+            return self._keep(before, key, created_by, lambda _: prepared.layer(below), prepared.archive)
+        except BaseException:
+            prepared.leave()
+            raise
 
     @contextmanager
     def reading(self, files: FileSystem) -> Iterator[int]:
@@ -325,12 +356,17 @@ class Steps:
             remove(container)
 
     def _keep(
-        self, before: FileSystem, key: str, created_by: Mapping[str, Any], make: Callable[[Ingest], LayerInfo]
+        self,
+        before: FileSystem,
+        key: str,
+        created_by: Mapping[str, Any],
+        make: Callable[[Ingest], LayerInfo],
+        ingest: Ingest | None = None,
     ) -> FileSystem:
-        """One more layer, if `make` makes one, and an entry in the cache that leads to it."""
+        """One more layer, if `make` makes one, and an entry in the cache that leads to it. ingest: its archive, where that is written."""
         after, what = before.replace(key=key), str(created_by.get("created_by") or "")
         entry = Entry(before.key, "", 0, "", "", 0, what, now(), now())
-        ingest = self._content.writer()
+        ingest = ingest or self._content.writer()
         try:
             with self._lock.shared():
                 layer = make(ingest)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from sampan.store.changes import Change
     from sampan.store.ingest import Ingest
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.layerwriter import Writer
     from sampan.store.layout import Layout
+    from sampan.store.prepared import Prepared
     from sampan.store.record import Record
     from sampan.store.snapshots import LayerSink, RootMount, Snapshotter
     from sampan.store.tarstream import Source
@@ -113,10 +114,14 @@ class Snapshots:
         return info
 
     def write(
-        self, below: Sequence[str], sink: Ingest, newest: int, fill: Callable[[ArchiveWriter], None], known: bool
+        self, below: Sequence[str], sink: Ingest, newest: int, fill: Callable[[Writer], None], known: bool
     ) -> LayerInfo:
         """A layer that `fill` writes, on top of `below`, unpacked; see `store.snapshots.Snapshotter`."""
         return self.layers.write(below, sink, newest, fill, known)
+
+    def prepare(self, below: Sequence[str], newest: int, fill: Callable[[Writer], None]) -> Prepared | None:
+        """The files of a layer that is to come; see `store.snapshots.Snapshotter`."""
+        return self.layers.prepare(below, newest, fill)
 
     def sync(self, chain_ids: Sequence[str]) -> int:
         """Have on the disk what `adopt` and `write` have added; see `store.snapshots.Snapshotter`."""

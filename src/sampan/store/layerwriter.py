@@ -2,6 +2,7 @@
 
 Both writers take entries as `tarwriter.TarWriter` does. `LayerWriter`'s directory is what the archive would unpack to (`extract`), for
 the same code puts the entries there. `ArchiveWriter` writes no directory: of a layer that most probably is there already.
+`TreeWriter` writes nothing else: of one whose archive is written.
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ from sampan.store.tarwriter import TarWriter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from sampan.store.snapshots import LayerSink
+
+    class Writer(Protocol):
+        """Who takes the entries of a layer."""
+
+        def add(self, entry: TarEntry, data: bytes = ...) -> None: ...
+        def begin(self, entry: TarEntry) -> None: ...
+        def write(self, data: bytes) -> None: ...
+        def end(self) -> None: ...
+        def close(self) -> None: ...
+
 
 _BUFFERED = 1 << 18
 
@@ -84,11 +95,11 @@ class ArchiveWriter:
         return LayerInfo(self._sink.digest, self._size, self._entries, self._sink.size)
 
 
-class LayerWriter(ArchiveWriter):
-    """Writes also into the empty directory `dir_fd` of a layer on top of `lower` (directories, topmost first). To be ended by `finish` or `abandon`."""
+class TreeWriter:
+    """Writes the files of a layer into the empty directory `dir_fd`, on top of `lower` (directories, topmost first). To be ended by `finish` or `abandon`."""
 
-    def __init__(self, dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int) -> None:
-        super().__init__(sink, newest)
+    def __init__(self, dir_fd: int, lower: Sequence[str], newest: int) -> None:
+        self._newest = newest
         self._layers = LowerLayers(lower) if lower else None
         self._tree = LayerTree(dir_fd, self._layers)
         self._extractor = Extractor(self._tree, self._layers)
@@ -97,8 +108,16 @@ class LayerWriter(ArchiveWriter):
         self._regions: list[int] = []  # Of a sparse file, what is left of them, in reverse.
         self._left = 0
 
+    def add(self, entry: TarEntry, data: bytes = b"") -> None:
+        """As `ArchiveWriter.add`."""
+        self.begin(entry)
+        if data:
+            self.write(data)
+        self.end()
+
     def begin(self, entry: TarEntry) -> None:
-        super().begin(entry)
+        """As `ArchiveWriter.begin`."""
+        entry.mtime_ns = min(entry.mtime_ns, self._newest)
         if entry.kind != FILE:
             self._extractor.put(entry, _NO_DATA)
             return
@@ -110,7 +129,7 @@ class LayerWriter(ArchiveWriter):
             os.ftruncate(self._file, entry.size)
 
     def write(self, data: bytes) -> None:
-        super().write(data)
+        """As `ArchiveWriter.write`."""
         if self._file < 0:
             return
         if self._regions and not self._left:
@@ -120,7 +139,7 @@ class LayerWriter(ArchiveWriter):
         write_all(self._file, data)
 
     def end(self) -> None:
-        super().end()
+        """The end of the entry that was begun."""
         fd, self._file = self._file, -1
         if fd >= 0:
             try:
@@ -129,12 +148,13 @@ class LayerWriter(ArchiveWriter):
             finally:
                 os.close(fd)
 
-    def finish(self) -> LayerInfo:
-        """The end of the layer: the directories get their times, the archive its end."""
-        info = super().finish()
+    def close(self) -> None:
+        """As `ArchiveWriter.close`."""
+
+    def finish(self) -> None:
+        """The end of the layer: the directories get their times."""
         self._tree.close()
         self._let_go()
-        return info
 
     def abandon(self) -> None:
         """Give it up half written."""
@@ -149,7 +169,36 @@ class LayerWriter(ArchiveWriter):
             self._layers.close()
 
 
-def write_archive(sink: LayerSink, newest: int, fill: Callable[[ArchiveWriter], None]) -> LayerInfo:
+class LayerWriter(ArchiveWriter):
+    """Writes the archive, and the files as a `TreeWriter` does. To be ended by `finish` or `abandon`."""
+
+    def __init__(self, dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int) -> None:
+        super().__init__(sink, newest)
+        self._files = TreeWriter(dir_fd, lower, newest)
+
+    def begin(self, entry: TarEntry) -> None:
+        super().begin(entry)
+        self._files.begin(entry)
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._files.write(data)
+
+    def end(self) -> None:
+        super().end()
+        self._files.end()
+
+    def finish(self) -> LayerInfo:
+        info = super().finish()
+        self._files.finish()
+        return info
+
+    def abandon(self) -> None:
+        """Give it up half written."""
+        self._files.abandon()
+
+
+def write_archive(sink: LayerSink, newest: int, fill: Callable[[Writer], None]) -> LayerInfo:
     """Have `fill` write a layer's archive. Raises OSError, and what that raises."""
     writer = ArchiveWriter(sink, newest)
     fill(writer)
@@ -157,13 +206,24 @@ def write_archive(sink: LayerSink, newest: int, fill: Callable[[ArchiveWriter], 
 
 
 def write_layer(
-    dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int, fill: Callable[[ArchiveWriter], None]
+    dir_fd: int, lower: Sequence[str], sink: LayerSink, newest: int, fill: Callable[[Writer], None]
 ) -> LayerInfo:
     """The same, and the layer's directory. Raises as `write_archive`; the directory is half full then."""
     writer = LayerWriter(dir_fd, lower, sink, newest)
     try:
         fill(writer)
         return writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def write_tree(dir_fd: int, lower: Sequence[str], newest: int, fill: Callable[[Writer], None]) -> None:
+    """The layer's directory alone. Raises as `write_archive`; the directory is half full then."""
+    writer = TreeWriter(dir_fd, lower, newest)
+    try:
+        fill(writer)
+        writer.finish()
     except BaseException:
         writer.abandon()
         raise

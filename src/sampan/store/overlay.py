@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.layerwriter import Writer
+    from sampan.store.prepared import Prepared
     from sampan.store.snapshots import FilledSink, LayerSink
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -67,7 +68,7 @@ class OverlaySnapshotter:
         parent_chain_ids: Sequence[str],
         sink: FilledSink,
         newest: int,
-        fill: Callable[[ArchiveWriter], None],
+        fill: Callable[[Writer], None],
         known: bool,
     ) -> LayerInfo:
         from sampan.store.layerwriter import write_archive, write_layer
@@ -83,6 +84,11 @@ class OverlaySnapshotter:
             return write_layer(diff_fd, lower, sink, newest, fill)
 
         return self._layers.write(parent_chain_ids, into)
+
+    def prepare(self, parent_chain_ids: Sequence[str], newest: int, fill: Callable[[Writer], None]) -> Prepared:
+        from sampan.store.prepared import prepare
+
+        return prepare(self._layers, self._diffs(parent_chain_ids), newest, fill, self._trace)
 
     def sync(self, chain_ids: Iterable[str]) -> int:
         return self._layers.sync(chain_ids)

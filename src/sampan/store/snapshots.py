@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from sampan.store.archive import Form
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.layerwriter import Writer
+    from sampan.store.prepared import Prepared
     from sampan.store.staging import Staged
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -54,13 +55,21 @@ if TYPE_CHECKING:
             parent_chain_ids: Sequence[str],
             sink: FilledSink,
             newest: int,
-            fill: Callable[[ArchiveWriter], None],
+            fill: Callable[[Writer], None],
             known: bool,
         ) -> LayerInfo:
             """Add a layer that `fill` writes, and write its archive into `sink`; nothing is added for one without an entry.
 
             `newest`: no time in it is later, nanoseconds since 1970. `known`: most probably the layer is there, so that its files are not
             written unless it is not. It is to be synced (`sync`). Raises as `unpack`, and what `fill` raises.
+            """
+
+        def prepare(
+            self, parent_chain_ids: Sequence[str], newest: int, fill: Callable[[Writer], None]
+        ) -> Prepared | None:
+            """The files of a layer that is to come; `newest` and `fill` as of `write`. None if this snapshotter has to know what is below.
+
+            It may be published on others than these, if what `fill` names leads through the same directories there. Raises as `write`.
             """
 
         def sync(self, chain_ids: Iterable[str]) -> int:
@@ -302,7 +311,7 @@ class LayerDirectory:
                 raise InvalidParameter(f'invalid diffID: expected "{expected_diff_id}", got "{info.diff_id}"')
             info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
             if not self.has(info.chain_id):
-                self._publish(staged, info, disk)
+                self.publish(staged, info, disk)
         return info
 
     def write(self, parents: Sequence[str], fill: Callable[[int], LayerInfo]) -> LayerInfo:
@@ -316,7 +325,7 @@ class LayerDirectory:
             if info.diff_id != EMPTY_LAYER:
                 info = info.replace(chain_id=chain_ids((*parents[-1:], info.diff_id))[-1])
                 if not self.has(info.chain_id):
-                    self._publish(staged, info)
+                    self.publish(staged, info)
         return info
 
     def adopt(self, info: LayerInfo, directory: str) -> None:
@@ -326,7 +335,7 @@ class LayerDirectory:
                 os.rename(directory, f"{staged.path}/diff")
             # One that is there already is not written to the disk, only to be deleted from it.
             if not self.has(info.chain_id):
-                self._publish(staged, info)
+                self.publish(staged, info)
 
     def note(self, info: LayerInfo) -> None:
         """Add the document of a layer alone. See `Snapshotter.note`."""
@@ -374,7 +383,7 @@ class LayerDirectory:
             disk.sync()
         _unlink(f"{path}/{_UNSYNCED}")
 
-    def _publish(self, staged: Staged, info: LayerInfo, disk: WriteBack | None = None) -> None:
+    def publish(self, staged: Staged, info: LayerInfo, disk: WriteBack | None = None) -> None:
         """Name a layer, once it is on its `disk`. Without one it is marked, and to be synced by who needs it to last (`sync`)."""
         self._write_info(staged.path, info, sync=False)
         path = self.path(info.chain_id)

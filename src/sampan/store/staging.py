@@ -128,16 +128,20 @@ class Staged:
         self._done = True
         return True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+    def discard(self) -> None:
+        """Remove it, unless it was published."""
         try:
             if not self._done:
                 with self._trace.step("delete tree", self.path):
                     delete_tree(self.path)
         finally:
             _drop(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.discard()
 
 
 def delete_tree(path: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sampan.steps.trace import Trace
     from sampan.store.changes import Change
     from sampan.store.layers import LayerInfo
-    from sampan.store.layerwriter import ArchiveWriter
+    from sampan.store.layerwriter import Writer
     from sampan.store.snapshots import FilledSink, LayerSink
     from sampan.store.tarstream import Source
     from sampan.store.tarwriter import Sink
@@ -65,13 +65,16 @@ class VfsSnapshotter:
         parent_chain_ids: Sequence[str],
         sink: FilledSink,
         newest: int,
-        fill: Callable[[ArchiveWriter], None],
+        fill: Callable[[Writer], None],
         known: bool,
     ) -> LayerInfo:
         from sampan.store.layerwriter import write_archive
 
         info = write_archive(sink, newest, fill)
         return self.unpack(parent_chain_ids, sink.reader(), info.diff_id) if info.entries else info
+
+    def prepare(self, parent_chain_ids: Sequence[str], newest: int, fill: Callable[[Writer], None]) -> None:
+        return None  # A layer is a copy of all that is below it.
 
     def sync(self, chain_ids: Iterable[str]) -> int:
         return self._layers.sync(chain_ids)
