@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,3 +39,10 @@ def test_the_oldest_of_many_are_forgotten(tmp_path: Path) -> None:
     newest = range(execs.KEPT_EXECS + 1 - execs.KEPT_EXECS // 2, execs.KEPT_EXECS + 1)
     assert left == {"exec-running", *(f"ended-{number}.0" for number in newest)}
     execs._forget_oldest(str(tmp_path / "gone"))
+
+
+def test_the_place_in_an_id_by_which_an_exec_looks_is_random() -> None:
+    """Not among the digits that are the container's: else none of its execs would look, or each."""
+    record = SimpleNamespace(id="0" * 64)
+    ids = [execs.new_exec_id(record) for _ in range(1000)]  # type: ignore[arg-type]
+    assert 10 < sum(name.endswith(execs._LOOKS) for name in ids) < 200

@@ -165,6 +165,8 @@ class ContainerPaths:
         except FileNotFoundError:
             return None
         for name in names:
+            if exec_id not in name:
+                continue  # as nearly all of what may be a thousand
             kind, _, rest = name.partition("-")
             found, _, code = rest.partition(".")
             if found == exec_id and ((kind == "exec" and not code) or (kind == "ended" and code)):
