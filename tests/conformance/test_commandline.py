@@ -178,7 +178,7 @@ def test_x14_run_passes_signals_on(oci: Containers) -> None:
         assert running.stdout is not None
         assert "holding" in running.stdout.readline()
         running.terminate()
-        assert running.wait(10) == 0
+        assert running.wait(60) == 0
     assert one.signals() == [15]
 
 
@@ -264,7 +264,7 @@ def test_x31_kill_of_a_paused_container(oci: Containers) -> None:
     one = oci().holding()
     one.runtime("pause", one.id).ok()
     one.kill("KILL").ok()
-    assert one.wait(5) == -9
+    assert one.wait(60) == -9
 
 
 # update

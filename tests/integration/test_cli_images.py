@@ -19,6 +19,7 @@ from support import imagearchives as made
 from support import web
 from support.command import Command
 from support.imagestore import archive, disk
+from support.patience import patience
 from support.roots import Root
 from support.web import Web
 
@@ -85,7 +86,7 @@ def test_load_with_a_platform(empty: Command) -> None:
 def test_load_from_a_terminal(root: Root) -> None:
     with root.terminal("load") as terminal:
         terminal.expect("requested load from stdin, but stdin is empty\r\n")
-        assert terminal.process.wait(10) == 1
+        assert terminal.process.wait(patience(60)) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_save(empty: Command, tmp_path: Path) -> None:
 def test_save_to_a_terminal(root: Root) -> None:
     with root.terminal("save", "base") as terminal:
         terminal.expect("cowardly refusing to save to a terminal. Use the -o flag or redirect\r\n")
-        assert terminal.process.wait(10) == 1
+        assert terminal.process.wait(patience(60)) == 1
 
 
 def test_save_that_cannot_be(empty: Command, tmp_path: Path) -> None:

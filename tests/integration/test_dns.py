@@ -154,10 +154,14 @@ def test_a_silent_server_is_overtaken_and_a_failing_one_passed_over(host: Host) 
         begun = time.monotonic()
         assert ask(box, "a.org").addresses
         assert since(begun) < patience(2)
-        begun = time.monotonic()
-        for number in range(5):
-            assert ask(box, f"b{number}.org").addresses
-        assert since(begun) < patience(0.5)  # the silent one is asked last now
+        took = []
+        for turn in range(3):
+            begun = time.monotonic()
+            for number in range(5):
+                assert ask(box, f"b{turn}{number}.org").addresses
+            took.append(since(begun))
+        # The silent one is asked last now. Of three turns, for this machine does other things as well.
+        assert min(took) < patience(0.5), took
 
 
 def test_every_kind_of_broken_answer_is_an_answer_or_servfail(host: Host) -> None:

@@ -301,10 +301,10 @@ def test_a_probe_that_takes_too_long_is_killed_with_what_it_started(engine: samp
 
 
 def test_what_a_probe_leaves_running_does_not_delay_its_result(engine: sampan.Engine) -> None:
-    box = probed(engine, "echo said; sleep 5 & exit 3")
+    box = probed(engine, "echo said; sleep 100 & exit 3")
     begun = time.monotonic()
     assert first(box) == (3, "said\n")
-    assert time.monotonic() - begun < patience(4)
+    assert time.monotonic() - begun < patience(60)
 
 
 def test_a_probe_that_cannot_be_killed_counts_and_delays_nobody(engine: sampan.Engine) -> None:

@@ -23,7 +23,7 @@ from sampan.shim import streams
 from sampan.shim.keeperwatch import KeeperWatch
 
 from support.networks import OUTSIDE, Box, Host, ask, exactly, within
-from support.patience import eventually
+from support.patience import eventually, patience
 
 pytestmark = pytest.mark.root
 
@@ -231,7 +231,7 @@ def test_datagrams_find_back_to_the_client_and_from_the_address_that_was_asked(h
 
     clients = [within(host.namespace, client) for _ in range(30)]
     for number, each in enumerate(clients):
-        each.settimeout(10)
+        each.settimeout(patience(60))
         each.connect(
             (("127.0.0.1", "127.0.0.5", OUTSIDE)[number % 3], port.host_port)
         )  # connected: takes answers from there only
@@ -240,7 +240,7 @@ def test_datagrams_find_back_to_the_client_and_from_the_address_that_was_asked(h
         assert each.recv(100) == (b"%d-" % number)[::-1]
         each.close()
     stop(server)
-    thread.join(5)
+    thread.join(patience(60))
 
 
 def test_published_ports_are_bound_again_after_kill_9(host: Host) -> None:

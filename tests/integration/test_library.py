@@ -5,6 +5,7 @@ What it promises as `sampan.connect` does is in tests/contract/test_engine.py.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from sampan.engine.containers import Container
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, NotModified
 from sampan.steps.trace import Event
 
-from support.patience import eventually
+from support.patience import eventually, patience
 from support.roots import Root
 
 pytestmark = pytest.mark.root
@@ -77,15 +78,21 @@ def test_run_that_keeps_its_container(engine: sampan.Engine) -> None:
 
 def test_an_interrupted_run_ends_its_container(root: Root) -> None:
     script = (
-        "import sampan, sys, os, threading, signal\n"
+        "import sampan, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "engine = sampan.Engine(*sys.argv[1:4])\n"
-        "threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
-        "engine.containers.run('base', ['sleep', '1000'])\n"
+        "engine.containers.run('base', ['sh', '-c', 'echo up; exec sleep 1000'], name='box')\n"
     )
     argv = [sys.executable, "-c", script, str(root.root), str(root.run_root), str(root.config)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert "KeyboardInterrupt" in done.stderr
-    with root.engine() as engine:
+    with root.engine() as engine, subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            # It runs: before that an interrupt ends a start, and says so where the start is.
+            eventually(lambda: any(b.name == "box" and list(b.logs()) for b in engine.containers.list()), 60)
+            program.send_signal(signal.SIGINT)
+            _, told = program.communicate(timeout=patience(60))
+        finally:
+            program.kill()
+        assert "KeyboardInterrupt" in told
         assert engine.containers.list(all=True) == []
 
 

@@ -294,7 +294,7 @@ def test_the_death_of_a_shim_ends_a_container_whose_entrypoint_changed_its_user(
     (found,) = engine.containers.list(all=True)
     eventually(lambda: found.status == "exited")
     # A process leaves its cgroup a moment before it is a zombie.
-    eventually(lambda: not alive(facts["pid"]), 2)
+    eventually(lambda: not alive(facts["pid"]), 60)
 
 
 def test_after_a_reboot_exit_codes_are_what_they_were(root: Root, engine: sampan.Engine) -> None:

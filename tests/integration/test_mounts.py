@@ -422,4 +422,4 @@ def test_the_host_has_no_mount_of_any_of_it(root: Root, cli: Command, place: Pat
     cli("run", "-d", "--name", "box", "-v", f"{place}/dir:/x", "base", "sleep", "1000").ok()
     assert host.mounts(root.directory, place) == before
     cli("rm", "-f", "box").ok()
-    eventually(lambda: not host.processes(str(place)), 3, "processes have ended")
+    eventually(lambda: not host.processes(str(place)), 60, "processes have ended")

@@ -20,6 +20,8 @@ from sampan.store.names import random_name
 from sampan.store.record import SCHEMA, Record, check_name, new_id
 from sampan.store.records import Records
 
+from support.patience import patience
+
 SRC = Path(__file__).parents[2] / "src"
 
 
@@ -270,7 +272,7 @@ def test_who_waits_for_the_lock_of_a_container_that_goes_is_told_so(records: Rec
     paths = records.begin_removal(lock)
     records.finish_removal(paths)
     lock.release()
-    waiter.join(10)
+    waiter.join(patience(60))
     assert len(found) == 1
 
 
@@ -585,6 +587,6 @@ def test_who_holds_a_shared_lock_for_long_keeps_no_reader_out(layout: Layout) ->
         writer.start()
         for _ in range(3):
             locks.acquire_in_turn(layout.images_lock, 1, shared=True).release()
-        writer.join(20)
+        writer.join(patience(60))
     assert len(outcome) == 1
     locks.acquire_in_turn(layout.images_lock, 0.1, shared=False).release()

@@ -109,7 +109,7 @@ def test_an_interrupt_ends_the_command_and_not_the_containers(root: Root, engine
 
     eventually(signalled, 20, "both have their signal")
     command.send_signal(signal.SIGINT)
-    assert command.wait(patience(5)) in (130, -signal.SIGINT)
+    assert command.wait(patience(60)) in (130, -signal.SIGINT)
     assert [engine.containers.get(name).status for name in ("a1", "b1")] == ["running", "running"]
 
 

@@ -16,7 +16,7 @@ def patience(seconds: float) -> float:
     return seconds * FACTOR
 
 
-def eventually(probe: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+def eventually(probe: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
     """The first true answer of `probe`, asked again and again for `seconds`; an AssertionError if there is none."""
     deadline = time.monotonic() + patience(seconds)
     while True:

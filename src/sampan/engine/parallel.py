@@ -34,8 +34,9 @@ class Outcome:
             self._ended.set()
 
     def wait(self) -> None:
-        """Until it is done."""
-        self._ended.wait()
+        """Until it is done. In turns: a Ctrl-C right before a wait does not end it, and Python only notes that it has come."""
+        while not self._ended.wait(1.0):
+            pass
 
 
 def at_once(

@@ -359,7 +359,12 @@ class Handle:
 def _poll(fd: int, seconds: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if seconds is None else int(max(0.0, seconds) * 1000)))
+    if seconds is not None:
+        return bool(poll.poll(int(max(0.0, seconds) * 1000)))
+    # Not without end: a Ctrl-C right before poll(2) does not end it, and Python only notes that it has come.
+    while not poll.poll(1000):
+        pass
+    return True
 
 
 def _read_json(path: str) -> dict[str, Any] | None:
