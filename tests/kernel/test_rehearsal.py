@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sampan.kernel import namespaces
 from sampan.kernel.libc import kernel_version
 from sampan.shim import rehearsal
+
+from support.child import in_child
 
 pytestmark = pytest.mark.root
 
@@ -26,8 +29,13 @@ def surroundings() -> tuple[list[str], ...]:
 
 
 def test_it_leaves_nothing_behind() -> None:
-    before = surroundings()
-    failed = rehearsal.rehearse()
-    assert surroundings() == before
+    def inside() -> tuple[list[str], tuple[list[str], ...], tuple[list[str], ...]]:
+        namespaces.private_mounts()  # on the machine's other tests mount something meanwhile
+        before = surroundings()
+        failed = rehearsal.rehearse()
+        return failed, before, surroundings()
+
+    failed, before, after = in_child(inside)
+    assert after == before
     if kernel_version() >= (6, 15):
         assert failed == [], "what fails is not rehearsed"
