@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import time
@@ -18,6 +20,8 @@ from support.patience import patience
 from support.tools import Tool
 
 USER, PASSWORD = "ann", "s3cret:word"
+_PORTS = 5
+"""How many ports are tried: one that was found free may be taken before it is listened at."""
 
 
 def free_port() -> int:
@@ -65,8 +69,7 @@ def registry(
 ) -> Iterator[Registry]:
     """Start one that keeps its data below a directory, and end it."""
     directory.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
+    http: dict[str, Any] = {}
     if tls is not None:
         http["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
     config: dict[str, Any] = {
@@ -78,27 +81,45 @@ def registry(
     if auth is not None:
         config["auth"] = auth
     path = directory / "config.yml"
-    path.write_text(json.dumps(config))  # JSON is YAML
-    with (directory / "log").open("ab") as log:
-        process = subprocess.Popen(["docker-registry", "serve", path], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + patience(20)
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"docker-registry did not come up: {(directory / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield Registry(directory, port)
-    finally:
-        process.terminate()
-        process.wait(20)
+    for _ in range(_PORTS):
+        port = free_port()
+        http["addr"] = f"127.0.0.1:{port}"
+        path.write_text(json.dumps(config))  # JSON is YAML
+        with (directory / "log").open("ab") as log:
+            process = subprocess.Popen(
+                ["docker-registry", "serve", path], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            if not _comes_up(process, port):
+                continue  # Another test has taken the port since it was found free.
+            yield Registry(directory, port)
+            return
+        finally:
+            process.terminate()
+            process.wait(patience(60))
+    raise AssertionError(f"docker-registry did not come up: {(directory / 'log').read_text()[-2000:]}")
 
 
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+def _comes_up(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it listens; False if it has ended, and so has not."""
+    deadline = time.monotonic() + patience(60)
+    while process.poll() is None:
+        if _listens(process.pid, port):
+            return True
+        assert time.monotonic() < deadline, "docker-registry runs and does not listen"
+        time.sleep(0.05)
+    return False
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether this process does, and nobody else at the same port. Not by a connection: to a port of one's own choice it may be one with itself."""
+    wanted = f"0100007F:{port:04X}"
+    with contextlib.suppress(OSError):  # it ends in this moment
+        lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+        inodes = {fields[9] for fields in lines if fields[1] == wanted and fields[3] == "0A"}
+        names = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        return any(f"socket:[{inode}]" in names for inode in inodes)
+    return False
 
 
 def htpasswd(directory: Path) -> dict[str, Any]:
