@@ -67,6 +67,7 @@ COLD: dict[str, str] = {
             "credentials",
             "endpoint",
             "failures",
+            "lines",
             "proxies",
             "pull",
             "push",

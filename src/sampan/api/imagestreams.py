@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from sampan.api import queries
+from sampan.api.failures import ClientGone
 from sampan.api.images import repository
 from sampan.api.progress import Layers, ProgressStream, answered
 from sampan.api.registries import as_client
 from sampan.engine.download import download
 from sampan.engine.progress import WatchedSource
+from sampan.engine.registries import Stopped
 from sampan.errors import InvalidParameter
 from sampan.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sampan.api.exchange import Exchange
     from sampan.engine.engine import Engine
     from sampan.engine.images import Source
-    from sampan.engine.pushing import Pushed
+    from sampan.engine.pushing import Pushed, Report
+    from sampan.engine.registries import Registries
 
 _TAR = "application/x-tar"
 
@@ -47,11 +54,35 @@ def pulled_name(image: str, tag: str) -> tuple[str, bool]:
 def _pull(engine: Engine, exchange: Exchange, stream: ProgressStream) -> None:
     name, every = pulled_name(exchange.query.text("fromImage"), exchange.query.text("tag"))
     platform = exchange.query.text("platform")
-    pulled = engine.images.pull(name, platform, Layers(stream), every, as_client(engine, exchange, name))
+    registries = as_client(engine, exchange, name)
+    with _ended_with(exchange, stream, registries) as report:
+        pulled = engine.images.pull(name, platform, report, every, registries)
     for image in pulled:
         stream.send(status=f"Digest: {image.digest}")
     status = "Downloaded newer image for" if any(image.changed for image in pulled) else "Image is up to date for"
     stream.send(status=f"Status: {status} {reference.parse(name).familiar}")
+
+
+@contextmanager
+def _ended_with(exchange: Exchange, stream: ProgressStream, registries: Registries) -> Iterator[Report]:
+    """End what is asked of registries inside when the client goes away, also while they say nothing. Raises ClientGone then."""
+    layers = Layers(stream)
+
+    def report(layer: str, status: str, done: int, total: int) -> None:
+        try:
+            layers(layer, status, done, total)
+        except ClientGone:
+            registries.stop()
+        # Not as ClientGone: what was stopped is kept for the next one, what went wrong is thrown away.
+        registries.check_stopped()
+
+    forget = exchange.on_gone(registries.stop)
+    try:
+        yield report
+    except Stopped:
+        raise ClientGone from None
+    finally:
+        forget()
 
 
 def _import(engine: Engine, exchange: Exchange, stream: ProgressStream) -> None:
@@ -91,7 +122,8 @@ def push(engine: Engine, exchange: Exchange, name: str) -> None:
 
         target = f"{found.familiar_name}:{tag}" if tag else found.familiar_name
         registries = as_client(engine, exchange, name)
-        engine.images.push(target, platform, Layers(stream), not tag, done=done, registries=registries)
+        with _ended_with(exchange, stream, registries) as report:
+            engine.images.push(target, platform, report, not tag, done=done, registries=registries)
 
 
 def load(engine: Engine, exchange: Exchange) -> None:

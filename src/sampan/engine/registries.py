@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from weakref import WeakSet
+
 from sampan import jsontext
 from sampan.errors import Forbidden, InvalidParameter, SampanError, Unauthorized
 from sampan.oci import image as documents
@@ -9,6 +12,7 @@ from sampan.oci import reference
 from sampan.oci.image import Index
 from sampan.registry import pull as fetching
 from sampan.registry.client import Client, Repository
+from sampan.registry.client import Stopped as Stopped
 from sampan.registry.credentials import Credentials, account_of
 from sampan.registry.endpoint import HUB_ACCOUNT, Settings
 from sampan.registry.failures import Refused
@@ -63,6 +67,9 @@ class Registries:
         self._settings = Settings(config.mirrors, config.insecure_registries, timeout=config.registry_timeout)
         self.downloads = config.max_concurrent_downloads
         self.uploads = config.max_concurrent_uploads
+        self._lock = threading.Lock()
+        self._clients: WeakSet[Client] = WeakSet()
+        self._stopped = False
 
     def as_user(self, logins: Mapping[str, Login]) -> Registries:
         """The same registries for somebody else: who sends his credentials along. logins: by the registry's name.
@@ -74,7 +81,26 @@ class Registries:
 
     def client(self, domain: str, mirrors: bool = False, insecure: bool = False) -> Client:
         """Whoever asks a registry, with the caller's credentials. `mirrors`: they are asked first."""
-        return Client(domain, self._settings, self._credential, mirrors, insecure)
+        client = Client(domain, self._settings, self._credential, mirrors, insecure)
+        with self._lock:
+            self._clients.add(client)
+            stopped = self._stopped
+        if stopped:
+            client.patience.stop()
+        return client
+
+    def stop(self) -> None:
+        """End what is asked of these registries, also while they say nothing: it raises `Stopped`. From any thread; idempotent."""
+        with self._lock:
+            self._stopped = True
+            clients = list(self._clients)
+        for client in clients:
+            client.patience.stop()
+
+    def check_stopped(self) -> None:
+        """Raises `Stopped` after `stop`."""
+        if self._stopped:
+            raise Stopped
 
     def _credential(self, account: str) -> Credential:
         if self._accounts is None:

@@ -36,13 +36,17 @@ class Stopped(Exception):
 
 
 class Patience:
-    """Waiting between attempts, which `stop` ends at once."""
+    """Waiting for a registry and between attempts, which `stop` ends at once, from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up: Callable[[], None]) -> None:
+        """hang_up: brings those back who wait for an answer."""
         self._stopped = threading.Event()
+        self._hang_up = hang_up
 
     def stop(self) -> None:
+        # In this order: who comes back sees that it is no failure of the registry's, and does not try again.
         self._stopped.set()
+        self._hang_up()
 
     def check(self) -> None:
         """Raises `Stopped` if all is to end."""
@@ -144,21 +148,22 @@ class Client:
         insecure: bool = False,
     ) -> None:
         self.domain = domain
-        self.patience = Patience()
         self._transport = Transport(settings)
+        self.patience = Patience(self._transport.hang_up)
         self._credentials = credentials
         self._endpoints = endpoints(domain, settings, mirrors, insecure)
 
     def connections(self) -> Iterator[Connection]:
         """The endpoints that answer, in the order in which they are asked: mirrors, the registry itself.
 
-        Raises `Unreachable` or `Refused` of the last one if that does not answer. An endpoint without TLS is asked only
+        Raises `Unreachable` or `Refused` of the last one if that does not answer, `Stopped`. An endpoint without TLS is asked only
         if TLS was no way to talk at all.
         """
         for position, endpoint in enumerate(self._endpoints):
             try:
                 connection = self.connect(endpoint)
             except (Unreachable, Refused):
+                self.patience.check()
                 if position == len(self._endpoints) - 1:
                     raise
                 continue
@@ -167,7 +172,8 @@ class Client:
                 return
 
     def connect(self, endpoint: Endpoint, credential: Credential | None = None) -> Connection:
-        """Ask whether there is a registry, and learn how it wants to be asked. Raises `Unreachable`, `Refused`."""
+        """Ask whether there is a registry, and learn how it wants to be asked. Raises `Unreachable`, `Refused`, `Stopped`."""
+        self.patience.check()
         known = self._credentials(endpoint.account) if credential is None else credential
         authenticator = Authenticator(endpoint, self._transport, known)
         connection = Connection(endpoint, self._transport, authenticator, self.patience)

@@ -14,6 +14,7 @@ import urllib3
 
 from sampan.registry import certificates
 from sampan.registry.failures import Unreachable, clean, refused, unreachable
+from sampan.registry.lines import Lines
 from sampan.registry.proxies import proxy_for
 
 TYPE_CHECKING = False
@@ -116,7 +117,12 @@ class Transport:
         self._settings = settings
         self._pools: dict[tuple[str, bool], Any] = {}
         self._lock = threading.Lock()
+        self._lines = Lines()
         self._timeout = urllib3.Timeout(connect=min(_CONNECT, settings.timeout), read=settings.timeout)
+
+    def hang_up(self) -> None:
+        """End what is on its way, and all that is sent later: it raises `Unreachable` in a moment. From any thread."""
+        self._lines.hang_up()
 
     def send(
         self,
@@ -197,15 +203,19 @@ class Transport:
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         proxy = proxy_for(url)
         if proxy is None:
-            return urllib3.PoolManager(**options)
+            return self._known(urllib3.PoolManager(**options))
         try:
             parts = urlsplit(proxy)
             login = f"{parts.username}:{parts.password or ''}" if parts.username else None
             bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
             proxy_headers = urllib3.util.make_headers(proxy_basic_auth=login) if login else None
-            return urllib3.ProxyManager(bare, proxy_headers=proxy_headers, **options)
+            return self._known(urllib3.ProxyManager(bare, proxy_headers=proxy_headers, **options))
         except (urllib3.exceptions.HTTPError, ValueError) as e:
             raise Unreachable(f"the proxy of the environment cannot be used: {clean(str(e))}") from None
+
+    def _known(self, manager: urllib3.PoolManager) -> urllib3.PoolManager:
+        manager.pool_classes_by_scheme = self._lines.pools()
+        return manager
 
 
 def origin(url: str) -> str:
