@@ -277,6 +277,15 @@ def test_what_was_left_is_not_what_it_seemed(plain: Registry, store: Store) -> N
     assert store.files() == store.reachable()
 
 
+def test_what_was_left_is_not_what_it_seemed_and_another_layer_is_on_its_way(plain: Registry, store: Store) -> None:
+    layer = gzip.compress(archive({"zeros": os.urandom(2_000_000)}))
+    put(plain, "ends", layer, gzip.compress(archive({"large": os.urandom(60_000_000)}), 0))
+    with store.content.partial(of_bytes(layer), len(layer), 0) as partial:
+        partial.write(bytes(1_500_000))
+    store.images.pull(f"{plain.host}/ends:1")
+    assert store.files() == store.reachable()
+
+
 def test_a_collection_takes_what_an_interrupted_pull_left(plain: Registry, store: Store) -> None:
     before = store.on_disk()
     with store.content.partial(of_bytes(b"x"), 100_000, 0) as partial:

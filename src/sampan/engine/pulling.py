@@ -110,20 +110,27 @@ class Puller:
             names = [name.replace(tag=tag) for tag in registries.tags(name) if reference.is_tag(tag)]
         pulled = []
         for one in names:
-            pulled.append(self.run(registries.client(name.domain, mirrors=True), one, wanted, report))
+            try:
+                pulled.append(self.run(registries.client(name.domain, mirrors=True), one, wanted, report))
+            except _Again:
+                # What an earlier pull had left was not what it seemed to be; it is gone now. With a client of its own: all that the other had begun has ended.
+                client = registries.client(name.domain, mirrors=True)
+                pulled.append(self.run(client, one, wanted, report, last=True))
             told_of(pulled[-1])
         return pulled
 
-    def run(self, client: Client, name: Reference, platform: Platform | None, report: Report) -> Pulled:
+    def run(
+        self, client: Client, name: Reference, platform: Platform | None, report: Report, last: bool = False
+    ) -> Pulled:
         """Pull one name, with a tag or a digest. `report` is told what becomes of each layer, by any thread.
 
         Raises `NotFound` in Docker's words, `Unavailable` for what the network or the registry does, `InvalidParameter`
-        for what is wrong with the image, `System` for a full disk.
+        for what is wrong with the image, `System` for a full disk; and `_Again`, but for the `last` time.
         """
         try:
             for connection in client.connections():
                 try:
-                    return self._pull(connection, name, platform, report)
+                    return self._pull(connection, name, platform, report, last)
                 except SampanError as e:
                     # A mirror that has it not, or not as it should be, is not asked further.
                     if not connection.endpoint.mirror or isinstance(e, System):
@@ -132,15 +139,13 @@ class Puller:
             client.patience.stop()
         raise AssertionError("the last endpoint is no mirror")
 
-    def _pull(self, connection: Connection, name: Reference, platform: Platform | None, report: Report) -> Pulled:
+    def _pull(
+        self, connection: Connection, name: Reference, platform: Platform | None, report: Report, last: bool
+    ) -> Pulled:
         repository = Repository(connection, name.path)
         found = self._find(repository, name, platform)
         report(name.digest or name.tag, f"Pulling from {name.path}", 0, 0)
-        try:
-            changed = self._bring(repository, found, name, report)
-        except _Again:
-            # What an earlier pull had left was not what it seemed to be; it is gone now.
-            changed = self._bring(repository, found, name, report)
+        changed = self._bring(repository, found, name, report, last)
         return Pulled(name.familiar, found.id, found.target.digest, changed)
 
     # Documents
@@ -180,7 +185,7 @@ class Puller:
 
     # Layers
 
-    def _bring(self, repository: Repository, found: Found, name: Reference, report: Report) -> bool:
+    def _bring(self, repository: Repository, found: Found, name: Reference, report: Report, last: bool) -> bool:
         """Bring in what is missing, and give it its name. Whether anything was."""
         if self._is_here(found):
             return self._enter(found, name)
@@ -191,7 +196,7 @@ class Puller:
             hold = self._content.hold(sorted(wanted))
         keep = False
         try:
-            transfer = Transfer(self._content, self._snapshots, repository, self._at_once, report)
+            transfer = Transfer(self._content, self._snapshots, repository, self._at_once, report, last)
             changed = transfer.run(found.manifest.layers, found.parsed.diff_ids, chain)
             return self._enter(found, name) or changed
         except BaseException as e:
@@ -234,13 +239,20 @@ class Transfer:
     """The layers of one image on their way."""
 
     def __init__(
-        self, content: Content, snapshots: Snapshotter, repository: Repository, at_once: int, report: Report
+        self,
+        content: Content,
+        snapshots: Snapshotter,
+        repository: Repository,
+        at_once: int,
+        report: Report,
+        last: bool,
     ) -> None:
         self._content = content
         self._snapshots = snapshots
         self._repository = repository
         self._at_once = at_once
         self._report = report
+        self._last = last
 
     def run(self, blobs: Sequence[Descriptor], diff_ids: Sequence[str], chain: Sequence[str]) -> bool:
         """Download what is missing, and unpack it. Whether anything was missing."""
@@ -264,7 +276,7 @@ class Transfer:
             keep = True
         except BaseException as e:
             keep = isinstance(e, Unreachable | Stopped | KeyboardInterrupt)
-            if isinstance(e, InvalidParameter) and any(d.resumed for d in downloads.values()):
+            if not self._last and isinstance(e, InvalidParameter) and any(d.resumed for d in downloads.values()):
                 raise _Again from e
             raise
         finally:
