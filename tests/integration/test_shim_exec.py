@@ -123,38 +123,6 @@ def test_one_after_the_other_leaves_nothing(box: Boxes) -> None:
     eventually(lambda: kinds_of_descriptors(one.monitor) == kept, what="all descriptors are closed")
 
 
-@pytest.mark.core
-def test_what_stage1_does_to_itself_is_not_done_to_the_monitor(box: Boxes) -> None:
-    """They share their memory, and nothing else."""
-
-    def seen() -> list[str]:
-        links = [os.readlink(f"/proc/{one.monitor}/{name}") for name in ("root", "cwd")]
-        spaces = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{one.monitor}/ns")]
-        texts = [
-            Path(f"/proc/{one.monitor}/{name}").read_text() for name in ("oom_score_adj", "cgroup", "timens_offsets")
-        ]
-        return [*links, *sorted(spaces), *texts, str(os.stat(f"/proc/{one.monitor}/fd").st_uid)]
-
-    one = box("sleep", "60")
-    one.start().close()
-    before = seen()
-    assert (
-        one.exec(
-            "cat", "/proc/self/oom_score_adj", oomScoreAdj=200, user={"username": "5:5", "additionalGroups": []}
-        ).ok()
-        == b"200\n"
-    )
-    group = one.group
-    one.group = f"{one.group}/nonexistent"
-    try:
-        with pytest.raises(StartFailed):
-            one.exec("true")
-    finally:
-        one.group = group
-    assert seen() == before
-    assert one.exec("true").code == 0
-
-
 def test_a_background_process_that_holds_the_output_holds_the_client_for_two_seconds_only(box: Boxes) -> None:
     one = box("sleep", "60")
     one.start().close()

@@ -393,15 +393,13 @@ def test_an_exec() -> None:
     assert (plan.terminal, plan.size, plan.open_stdin, plan.detach) == (True, (24, 80), True, False)
     lists = Stages.from_text(plan.stages)
     assert lists.clone == 0, "the pid namespace that was joined is for the child; nothing else is new"
-    kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup")
+    kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup", "time")
     assert [step.describe() for step in lists.stage1] == [
         "open the tasks files of 2 cgroups",
         "write '100' to /proc/self/oom_score_adj",
         f"setns {', '.join(kind for kind in kinds if namespaces.supported(kind))} of the container's init",
     ]
-    later = ["setns time of the container's init"] if namespaces.supported("time") else []
     assert [step.describe() for step in lists.stage2] == [
-        *later,
         "write 0 to the tasks files of 2 cgroups",
         "open /",
         "look up user 'web' in /etc/passwd and /etc/group of the image",

@@ -11,7 +11,6 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     _CLong = _ctypes._SimpleCData[int]
@@ -47,14 +46,6 @@ class _FunctionOfPython(_Function):
     """The same, while which no other thread of Python runs."""
 
     _flags_ = _Function._flags_ | _ctypes.FUNCFLAG_PYTHONAPI
-
-
-class _Callback(_ctypes.CFuncPtr):
-    """A function of Python as a C function, int (*)(void *)."""
-
-    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
-    _argtypes_ = (_Long,)
-    _restype_ = _Long
 
 
 _LIBRARY = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # this process (dlopen(3))
@@ -190,24 +181,6 @@ def fork_by(number: int, name: str, *args: Any) -> int:
     if pid == -1:
         raise KernelError(failure, name)
     return pid
-
-
-def call_on_stack(function: Callable[[], None], stack: int, flags: int) -> int:
-    """clone(2) with memory that stays shared: `function` runs in the child, with its stack below the address `stack`. Its pid. Raises `KernelError`.
-
-    The function may not raise. With CLONE_VFORK the caller goes on when the child has ended, as after any call of a function of Python from C: that
-    it ran in another process concerns the kernel only, which is why nothing is to be done before and after, as for a fork.
-    """
-
-    def run(_nothing: int) -> int:
-        function()
-        return 0
-
-    entry = _Callback(run)
-    pid = _FunctionOfPython(_address("clone"))(entry, _Long(stack), _Long(flags), _Long(0))
-    if pid == -1:
-        raise KernelError(_ctypes.get_errno(), "clone")
-    return int(pid)
 
 
 def give_memory_back() -> None:

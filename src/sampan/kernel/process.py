@@ -9,30 +9,16 @@ from __future__ import annotations
 import _struct
 import errno
 import os
-import sys
 
-from sampan.kernel.libc import (
-    SYS_CLONE3,
-    SYS_CLOSE_RANGE,
-    KernelError,
-    buffer,
-    by_machine,
-    call_on_stack,
-    fork_by,
-    pointers,
-    raw,
-)
+from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, buffer, by_machine, fork_by, pointers, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
     from typing import NoReturn
 else:
     import _signal  # `signal` wraps every number in an enum: 10 ms of imports in each shim
 
-CLONE_VM = 0x100
-CLONE_VFORK = 0x4000
 CLONE_PARENT = 0x8000
 CLONE_PARENT_SETTID = 0x100000
 CLONE_INTO_CGROUP = 0x200000000
@@ -50,9 +36,8 @@ _SYS_PRLIMIT64 = by_machine(302, 261)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
 _CLOSE_RANGE_CLOEXEC = 4
-_PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_STACK = 1, 2, 1, 2, 32, 0x20000
+_PROT_READ, _PROT_WRITE, _MAP_SHARED, _MAP_ANONYMOUS = 1, 2, 1, 32
 _PLACE_SIZE = 8192
-_STACK_SIZE = 1 << 20
 
 # struct clone_args of clone3(2), up to `cgroup` (Linux 5.7): flags, pidfd, child_tid, parent_tid, exit_signal, stack,
 # stack_size, tls, set_tid, set_tid_size, cgroup
@@ -78,37 +63,6 @@ def clone3(flags: int, cgroup_fd: int = -1, place: int = 0) -> int:
         flags |= CLONE_INTO_CGROUP
     args = _CLONE_ARGS.pack(flags, 0, 0, place, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
     return fork_by(SYS_CLONE3, "clone3", args, len(args))
-
-
-def run_sharing(function: Callable[[], None]) -> int:
-    """Run `function` in a child with descriptors, a directory and namespaces of its own, in the memory of this process, which waits for its end
-    (clone(2), CLONE_VM and CLONE_VFORK). The child's pid, by then nobody's. Raises `KernelError`, if it was not begun.
-
-    No page is copied, and no page table. What the function leaves in objects stays there, and a descriptor that it closes is open here: it is to change
-    neither what the caller holds nor what Python holds of it. What it clones (`clone3`) has memory of its own, as after any fork, and does not return from it.
-    It does not raise. Who kills it in the middle kills this process with it: nobody knows what Python is in the middle of then.
-    """
-    over: list[bool] = []
-
-    def run() -> None:
-        function()
-        over.append(True)
-
-    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_STACK
-    stack = raw(_SYS_MMAP, "mmap", "", 0, _STACK_SIZE, _PROT_READ | _PROT_WRITE, flags, -1, 0)
-    try:
-        pid = call_on_stack(run, stack + _STACK_SIZE, CLONE_VM | CLONE_VFORK | _signal.SIGCHLD)
-        if not over:
-            os.kill(os.getpid(), _signal.SIGKILL)
-        os.waitpid(pid, 0)
-    finally:
-        raw(_SYS_MUNMAP, "munmap", "", stack, _STACK_SIZE)
-    return pid
-
-
-def can_share() -> bool:
-    """Whether `run_sharing` works: Python from 3.14 on takes a stack that it does not know for an overflow of the one that it knows."""
-    return sys.implementation.name == "cpython" and sys.version_info < (3, 14)
 
 
 def make_place() -> int:

@@ -558,18 +558,15 @@ def make_exec_stages(
 ) -> Stages:
     """The lists of an exec's two processes. `user_namespace`: the container has one of its own. `groups`: opens others than the container's."""
     by_file = user_namespace and driver.version == "v2"
-    joined = [kind for kind in JOINED_BY_EXEC if namespaces.supported(kind)]
-    # A time namespace is entered by who shares its memory with nobody (time_namespaces(7)), as stage1 of an exec that a monitor makes does.
-    later = ("time",) if mode.monitored and "time" in joined else ()
+    joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
     stage1: list[Step] = [
         # The cgroups' files first: behind the setns they are the container's read-only view.
         groups or plancgroups.open_cgroups(group, driver, beside=True, by_file=by_file),
         *_oom_score(own, mode),
         *(planmore().affinity(own, "initial") if mode.strict else ()),
-        process.JoinProcess((*(("user",) if user_namespace else ()), *(k for k in joined if k not in later))),
+        process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),
     ]
     stage2: list[Step] = [
-        *((process.JoinProcess(later),) if later else ()),
         joining.JoinCgroups(len(driver.join_files(group)) + by_file),
         *(planmore().affinity(own, "final") if mode.strict else ()),
         # setns(2) into a mount namespace has made its root ours.

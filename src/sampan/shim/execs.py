@@ -188,7 +188,7 @@ def _begin(session: Session, ctx: Context, plan: protocol.ExecPlan, init: int, d
         del ctx.fds["devpts"]
     session.prepare(ctx)
     ctx.fds["init"] = init
-    return launch.begin_exec(plan.stages, ctx)
+    return launch.begin(plan.stages, ctx)
 
 
 def _document(plan: protocol.ExecPlan, pid: int) -> bytes:

@@ -191,7 +191,7 @@ class Probe:
             ends.append(writing)
             # One pipe for both: what it says is kept in the order in which it says it.
             ctx.fds.update(stdin=ends[0], stdout=writing, stderr=writing)
-            self._launching = launch.begin_exec(stages, ctx)
+            self._launching = launch.begin(stages, ctx)
         except OSError as e:
             self._end(FAILED, f"cannot start a process in the container: {e}")
             return

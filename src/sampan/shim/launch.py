@@ -29,10 +29,8 @@ class Launching:
     and with it the container, from ending.
     """
 
-    def __init__(self, child: int, status: Any, place: int, alone: bool, ended: bool = False) -> None:
-        """`ended`: stage1 has, and was waited for: its pid may be another's."""
+    def __init__(self, child: int, status: Any, place: int, alone: bool) -> None:
         self.child = child
-        self.ended = ended
         self.status = status
         self.place = place
         self.alone = alone
@@ -49,8 +47,7 @@ class Launching:
 
     def kill(self) -> None:
         """End it, however far it is. It is still to be concluded, when it hangs up."""
-        if not self.ended:
-            os.kill(self.child, 9)
+        os.kill(self.child, 9)
         if not self.alone and (pid := self.stage2()):
             os.kill(pid, 9)
 
@@ -121,34 +118,6 @@ def begin(
     return Launching(child, ours, place, clone is not None)
 
 
-def begin_exec(text: str, ctx: Context) -> Launching:
-    """Make the processes of an exec, of which stage1 has ended when this returns; else as `begin`.
-
-    stage1 takes only steps that the host's kernel does at once, and shares the monitor's memory: a fork would copy several hundred pages for it (docs/adr/0018).
-    stage2, which the container sees, has memory of its own from the beginning.
-    """
-    if not process.can_share():
-        return begin(text, ctx)
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    place = process.make_place()
-    own = Context()
-    own.fds = {**ctx.fds, "status": theirs.fileno()}
-    report = stages.Reporter(theirs.fileno(), False, place)
-
-    def stage1() -> None:
-        # By number: the sockets that are objects are the monitor's.
-        process.close_all_but([0, 1, 2, *own.fds.values()])
-        stages.host_side_of_exec(text, own, report)
-
-    try:
-        child = process.run_sharing(stage1)
-    except OSError:
-        process.drop_place(place)
-        raise
-    theirs.close()
-    return Launching(child, ours, place, alone=False, ended=True)
-
-
 def finish(
     launching: Launching, leave: Callable[[dict[str, Any]], None] | None = None, traced: bool = False
 ) -> Outcome:
@@ -185,7 +154,7 @@ def conclude(
     if traced or late or outcome.failed is not None or not (outcome.pid and outcome.executing):
         outcome.done = launching.done(outcome.pid)
     launching.close()
-    if not alone and not launching.ended:
+    if not alone:
         os.waitpid(launching.child, os.WNOHANG if stuck else 0)
     if late:
         outcome.failed = _late(outcome, alone)

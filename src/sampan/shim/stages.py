@@ -12,10 +12,8 @@ with offsets), and for every exec, whose process nobody in the container is to s
 
     monitor --fork--> stage1 --clone3(CLONE_PARENT, new namespaces)--> stage2, a child of the monitor; stage1 ends
 
-Stage1 of an exec is no fork but shares the monitor's memory, and returns (docs/adr/0018).
-
 They run the plan's steps in order, decide nothing, and report to the monitor over one socket that execve closes. They
-never raise, never return to their caller but for that one, and end by `os._exit`: nothing of the monitor's may run twice.
+never return to their caller, never raise, and end by `os._exit`: nothing of the monitor's may run twice.
 """
 
 from __future__ import annotations
@@ -155,20 +153,6 @@ def host_side(lists: protocol.Stages, ctx: Context, report: Reporter) -> NoRetur
                 status = 0
     finally:
         os._exit(status)
-
-
-def host_side_of_exec(text: str, ctx: Context, report: Reporter) -> None:
-    """stage1 of an exec, in memory that is the monitor's (`process.run_sharing`), and stage2, which does not return from here.
-
-    What is raised here has no step to be a failure of: the monitor finds that there is no stage2.
-    """
-    try:
-        lists = protocol.Stages.from_text(text)
-        if run_steps("stage1", lists.stage1, ctx, report) and _clone(lists.clone, ctx, report) == 0:
-            gc.disable()
-            stage2(lists.stage2, ctx, report)
-    except Exception as e:
-        report.failed("stage1", 0, Step(), 0.0, e)
 
 
 def _clone(flags: int, ctx: Context, report: Reporter) -> int:
