@@ -105,6 +105,7 @@ def test_a_build_that_ends_before_the_copy(new_root: Root, tmp_path: Path, numbe
     with new_root.cli.start("build", "--network", "none", str(builds.context), stderr=-1) as process:
         # The links come last of it.
         eventually(lambda: any((new_root.root / "layers").glob(".tmp-*/diff/to/sub/other")))
+        eventually(lambda: new_root.cli("ps", "-q").ok().out, what="its command runs")
         process.send_signal(number)
         process.wait()
     if number == signal.SIGKILL:

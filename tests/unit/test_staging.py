@@ -7,7 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sampan.kernel.files import lock_directory
+import pytest
+
+from sampan.kernel.files import FileLock, lock_directory
 from sampan.steps.trace import Trace
 from sampan.store.staging import Staging
 
@@ -27,3 +29,16 @@ def test_the_second_of_two_that_remove_one_waits_until_the_first_has_renamed_it(
     assert Staging(str(tmp_path), Trace()).leftovers() == []
     os.close(first)
     assert Staging(str(tmp_path), Trace()).leftovers() == [str(aside)]
+
+
+def test_an_interrupt_right_after_the_lock_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = FileLock.acquire
+
+    def interrupted(path: str) -> FileLock:
+        acquire(path).release()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileLock, "acquire", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Staging(str(tmp_path), Trace()).begin()
+    assert list(tmp_path.iterdir()) == []

@@ -36,14 +36,18 @@ class Staging:
         """Make an empty directory (0700) to be filled and published; a context manager that discards it otherwise."""
         key = os.urandom(8).hex()
         # First the lock, then the directory: nobody finds one that seems to be abandoned.
-        lock = FileLock.acquire(f"{self.directory}/{_LOCK}{key}")
-        path = f"{self.directory}/{_TEMPORARY}{key}"
+        lock_path, path = f"{self.directory}/{_LOCK}{key}", f"{self.directory}/{_TEMPORARY}{key}"
+        lock: FileLock | None = None
         try:
+            lock = FileLock.acquire(lock_path)
             with self._trace.step("make directory", path):
                 os.mkdir(path, 0o700)
         except BaseException:
             delete_tree(path)
-            _drop(lock)
+            # A Ctrl-C may come when the lock's file is there, and before we are told.
+            delete_tree(lock_path)
+            if lock is not None:
+                lock.release()
             raise
         return Staged(path, lock, self._trace)
 
