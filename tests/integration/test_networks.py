@@ -103,15 +103,15 @@ def test_an_isolated_network_has_no_gateway(new_root: Root) -> None:
 
 
 def test_chosen_subnets_meet_no_other_and_no_route_of_the_host(new_root: Root) -> None:
-    def routes() -> list[str]:
-        shown = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout
-        return [word for word in shown.split() if "/" in word]
+    def routes() -> set[tuple[str, str]]:
+        shown = subprocess.run(["ip", "-4", "-json", "route"], capture_output=True, check=True).stdout
+        return {(route["dst"], route["dev"]) for route in json.loads(shown) if "/" in route["dst"]}
 
-    before = set(routes())
+    before = routes()
     for i in range(3):
         new_root.cli("network", "create", "--ipv6", f"n{i}").ok()
-    # Other tests' networks come and go meanwhile: the subnet of one that has gone is free again.
-    nets = [ipaddress.ip_network(word) for word in before.intersection(routes())]
+    # Other tests' networks come and go meanwhile: the subnet of one that has gone is free again, and may be one of these now.
+    nets = [ipaddress.ip_network(subnet) for subnet, _ in before & routes()]
     others = len(nets)
     for name in ("bridge", "n0", "n1", "n2"):
         for pool in inspected(new_root, name)["IPAM"]["Config"]:

@@ -115,6 +115,15 @@ def test_nothing_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     eventually(lambda: (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before, 60, "it has ended")
 
 
+def test_who_gives_up_leaves_nothing_open_on_the_disk(tmp_path: Path) -> None:
+    """A disk that is to be unmounted right after a pull that failed is not in use."""
+    before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
+    for _ in range(50):
+        with pytest.raises(ValueError, match="given up"), WriteBack(str(tmp_path)):
+            raise ValueError("given up")
+        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
 _WITHOUT_THREADS = """
 import os, resource, sys, threading
 from sampan.store.writeback import WriteBack

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from typing import Self
 
 _PAUSE = 0.25  # seconds: what is smaller is written once, and a journal has four commits a second at most
+_PATIENCE = 0.5  # seconds
 
 
 class WriteBack:
     """Of the file system that a directory is on. A context manager, entered before the first file is made.
 
-    When it is left, nothing is begun any more, and what the disk is at is not waited for: who gives up need not.
+    When it is left, nothing is begun any more and the thread has ended, so that nothing of it is open there: but what the disk
+    is at is waited for only a moment, for who gives up on a slow one.
     """
 
     def __init__(self, directory: str, ahead: bool = True) -> None:
@@ -75,7 +77,11 @@ class WriteBack:
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self._left.set()
-        os.close(self._fd)
+        try:
+            if self._thread is not None:
+                self._thread.join(_PATIENCE)
+        finally:
+            os.close(self._fd)
 
 
 def _open(directory: str) -> int:
