@@ -67,13 +67,17 @@ def test_files_go_to_a_directory_and_into_an_archive_and_no_image_is_made(builds
 
 
 def test_images_go_into_archives_and_the_store(builds: Builds, tmp_path: Path) -> None:
-    flags = ("-o", f"type=oci,dest={tmp_path}/oci", "-o", f"type=docker,dest={tmp_path}/docker", "--load")
+    # By relative paths, which are written to when the build is done: it ends in the directory in which it began.
+    flags = ("-o", "type=oci,dest=oci", "-o", "type=docker,dest=docker", "--load")
     done = builds(
-        _TEXT, "-t", "other:1", *flags, "--metadata-file", str(tmp_path / "m"), "--iidfile", str(tmp_path / "i")
+        *(_TEXT, "-t", "other:1", "--no-cache", *flags),
+        *("--metadata-file", "m", "--iidfile", "i", "--cache-to", "type=local,dest=cache"),
+        cwd=str(tmp_path),
     )
     done.ok()
     image = builds.inspect()["Id"]
     assert (tmp_path / "i").read_text() == image
+    assert (tmp_path / "cache" / "index.json").exists()
     metadata = json.loads((tmp_path / "m").read_text())
     assert metadata["containerimage.config.digest"] == image
     assert metadata["image.name"] == "docker.io/library/it:latest,docker.io/library/other:1"

@@ -323,13 +323,15 @@ class Steps:
 
             with tempfile.TemporaryDirectory() as empty:
                 return os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        from sampan.kernel.namespaces import in_thread
         from sampan.steps.base import Context
         from sampan.steps.sources import BuildImage
 
         directories = self._snapshots.layer_directories(documents.chain_ids(files.diff_ids))
         context = Context()
         try:
-            BuildImage("files", directories).run(context)
+            # It leaves whoever does it in the directory /: not the caller, who may have a path that is relative to another one.
+            in_thread(lambda: BuildImage("files", directories).run(context))
         except OSError as e:
             raise System(f"cannot join the files of a stage: {explain(e)}") from e
         return context.fds["files"]
