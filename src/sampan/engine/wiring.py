@@ -23,7 +23,7 @@ _LATER_SECONDS = 10.0
 class Wiring:
     """Who gets whom. A name that is asked for is made by the method `_name` and kept.
 
-    Two threads may make the same service at once; services keep no state, so either will do.
+    Two threads may make the same service at once. All get the one that was made first, for some hold something: a launcher its line to the zygote.
     """
 
     def __init__(self, settings: Config, trace: Trace, notify: Callable[[str], None]) -> None:
@@ -39,9 +39,7 @@ class Wiring:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        service = getattr(self, f"_{name}")()
-        setattr(self, name, service)
-        return service
+        return vars(self).setdefault(name, getattr(self, f"_{name}")())
 
     def attend(self) -> None:
         """From here on the process is one that lives long. What it does later exists once, whichever thread has the first job."""
