@@ -108,9 +108,9 @@ class Builder:
         lock: Lock,
         janitor: Janitor,
         workplaces: Workplaces,
-        attend: Callable[[], None],
+        attend: Callable[[bool], None],
     ) -> None:
-        """`begin` gives the steps of one build, `attend` says that many containers are to be started (`Engine.attend`)."""
+        """`begin` gives the steps of one build, `attend` says that many containers are to be started (`Engine.attend`): True if they surely are."""
         self._begin = begin
         self._attend = attend
         self._janitor = janitor
@@ -133,12 +133,33 @@ class Builder:
         """
         names = [new_name(tag) for tag in request.tags]
         self._workplaces.collect_garbage()
+        with self._contexts(request) as contexts:
+            read = self._read(request, contexts)
+            plan = self._plan(read, request)
+            self._foresee(plan, request)
+            return self._carried_out(read, plan, request, names, watcher, contexts, registries)
+
+    def _foresee(self, plan: stages.Plan, request: BuildRequest) -> None:
+        """Say how much is to be started, before the rest: what forks the monitors comes up meanwhile."""
+        if sum(isinstance(one, Run) for planned in plan.stages for one in planned.stage.body) >= _MANY:
+            self._attend(request.verify or not request.use_cache)
+
+    def _carried_out(
+        self,
+        read: _Read,
+        plan: stages.Plan,
+        request: BuildRequest,
+        names: Sequence[Reference],
+        watcher: Told,
+        contexts: Contexts,
+        registries: Registries | None,
+    ) -> str:
         # The containers of builds that were killed.
         self._janitor.end_builds()
-        with self._contexts(request) as contexts, self._begin() as steps:
+        with self._begin() as steps:
             steps.cancellation = request.cancellation or steps.cancellation
             find_image = self._finder(watcher, request.pull, registries)
-            built = self._built(request, watcher, contexts, steps, find_image)
+            built = self._built(read, plan, request, watcher, contexts, steps, find_image)
             if request.exports:
                 step = watcher.begin("exporting files")
                 for export in request.exports:
@@ -162,14 +183,14 @@ class Builder:
 
     def _built(
         self,
+        read: _Read,
+        plan: stages.Plan,
         request: BuildRequest,
         watcher: Told,
         contexts: Contexts,
         steps: Steps,
         find_image: Callable[[str, str], Image],
     ) -> Built:
-        read = self._read(request, contexts)
-        plan = self._plan(read, request)
         findings = self._findings(read, request)
         if findings:
             watcher.warn(findings, read.source)
@@ -180,9 +201,6 @@ class Builder:
             from sampan.engine import buildcacheplaces
 
             steps.cache.take(buildcacheplaces.opened(request.cache_from, watcher))
-
-        if sum(isinstance(one, Run) for planned in plan.stages for one in planned.stage.body) >= _MANY:
-            self._attend()
 
         def build() -> dict[int, Built]:
             return self._build(read, plan, request, context, watcher, contexts, steps, find_image)

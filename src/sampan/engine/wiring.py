@@ -363,26 +363,30 @@ class Wiring:
     def _builder(self) -> Any:
         from sampan.engine.builder import Builder
         from sampan.engine.buildmounts import Workplaces
-        from sampan.engine.buildsteps import Steps
-        from sampan.engine.containerroots import ContainerRoots
-        from sampan.engine.containers import Containers
         from sampan.store.cachemounts import CacheMounts
-        from sampan.store.content import ContentStore
         from sampan.store.images import StoreLock
 
         layout, trace = self.layout, self.trace
-        roots = ContainerRoots(self.records, self.settler, self.snapshots, lambda: self.volumes, trace)
-        content, lock = ContentStore(layout.content, trace), StoreLock(layout.images_lock)
-        containers, cache = Containers(self), self.build_cache
+        lock = StoreLock(layout.images_lock)
 
         def begin() -> Any:
-            return Steps(containers, self.records, roots, self.snapshots, content, lock, self.images, cache)
+            # A zygote may be on its way by now, and comes up while these are imported.
+            from sampan.engine.buildsteps import Steps
+            from sampan.engine.containerroots import ContainerRoots
+            from sampan.engine.containers import Containers
+            from sampan.store.content import ContentStore
+
+            roots = ContainerRoots(self.records, self.settler, self.snapshots, lambda: self.volumes, trace)
+            content, cache = ContentStore(layout.content, trace), self.build_cache
+            return Steps(Containers(self), self.records, roots, self.snapshots, content, lock, self.images, cache)
 
         caches = CacheMounts(layout.build_mounts, trace)
         workplaces = Workplaces(layout.build_work, layout.build_secrets, caches, trace)
 
-        def attend() -> None:
+        def attend(now: bool) -> None:
             self.attended = True
+            if now:
+                self.launcher.prepare()
 
         return Builder(begin, self.images, lock, self.janitor, workplaces, attend)
 

@@ -47,6 +47,9 @@ class ExecLauncher:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
 
+    def prepare(self) -> None:
+        """Nothing: it is begun when it is wanted."""
+
     def open(self) -> ExecLaunch:
         """Start a shim that waits for its plan. Raises `System` when no process can be started."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)

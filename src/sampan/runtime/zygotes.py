@@ -69,6 +69,10 @@ class ZygoteLauncher:
             return self._fallback.open()
         return ZygoteLaunch(control, self)
 
+    def prepare(self) -> None:
+        """Have a zygote come up whose shims are wanted soon."""
+        self._the_line()
+
     def close(self) -> None:
         """Let go of the zygote, which leaves then if nobody else is there."""
         self._drop(self._line)

@@ -398,6 +398,9 @@ class Monitor:
         self._write_exit(
             **report, **lost, finished=clock.now(), error="", failed=False, **({"restart": again} if again else {})
         )
+        if self.plan.temporary:
+            # Nobody starts it again: who waits for its end is at work meanwhile, up to its removal, which waits for our lock.
+            session.tell_exit(**report)
         attempt(group.remove)
         if again is not None:
             # Now, and not after the rest: for who waits, this run is over.
@@ -407,7 +410,7 @@ class Monitor:
         self._stop_listening()
         # From here on a new start may have the container; what is left is between us and our clients.
         os.close(self.lock)
-        if again is None:
+        if again is None and not self.plan.temporary:
             session.tell_exit(**report)
         self._linger()
         told = any(c.was_told and c.settles for c in self.clients)
