@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,29 @@ def test_many_threads_at_once_each_have_their_own(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert answers == [1] * 8
+
+
+def test_a_child_that_never_gets_to_run_does_not_keep_who_makes_a_user_namespace() -> None:
+    # As one that was cloned while another thread had the heap locked: it waited for that before its first line, and its parent for its end.
+    def inside() -> tuple[bool, bool]:
+        os.register_at_fork(after_in_child=lambda: time.sleep(100))
+        began = time.monotonic()
+        fd = namespaces.user_namespace("0 100000 65536\n", "0 100000 65536\n")
+        return namespaces.kind_of(fd) == namespaces.CLONE_NEWUSER, time.monotonic() - began < 60
+
+    assert in_child(inside) == (True, True)
+
+
+def test_a_user_namespace_that_is_refused_leaves_no_descriptor() -> None:
+    def inside() -> tuple[list[str], list[str]]:
+        # The limit is of each user namespace, and to be written by its root: in one of our own nobody else is refused.
+        fd = namespaces.user_namespace("0 0 65536\n", "0 0 65536\n")
+        namespaces.setns(fd, namespaces.CLONE_NEWUSER)
+        Path("/proc/sys/user/max_user_namespaces").write_text("0")
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(KernelError, match="clone3: No space left on device"):
+            namespaces.user_namespace("0 0 1\n", "0 0 1\n")
+        return before, os.listdir("/proc/self/fd")
+
+    before, after = in_child(inside)
+    assert before == after

@@ -156,7 +156,7 @@ def new_network() -> int:
 def user_namespace(uid_map: str, gid_map: str) -> int:
     """A descriptor of a new user namespace with these maps (user_namespaces(7)), in which nobody lives.
 
-    Only for a process without threads: a child makes it, and ends when the maps are written.
+    A child makes it, which is ended when the maps are written.
     """
     return _by_child(CLONE_NEWUSER, uid_map, gid_map)[0]
 
@@ -172,7 +172,12 @@ def _by_child(flags: int, uid_map: str, gid_map: str) -> list[int]:
     from sampan.kernel import process
 
     here, there = os.pipe2(os.O_CLOEXEC)
-    pid = process.clone3(flags)
+    try:
+        pid = process.clone3(flags)
+    except OSError:  # there are as many as /proc/sys/user/max_user_namespaces allows
+        os.close(here)
+        os.close(there)
+        raise
     if pid == 0:
         try:
             os.close(there)
@@ -198,6 +203,9 @@ def _by_child(flags: int, uid_map: str, gid_map: str) -> list[int]:
         raise
     finally:
         os.close(there)
+        # Not left to end by itself: where other threads run, one of them may have had a lock of the C library when the child was cloned, which
+        # the child then waits for, before its first line.
+        os.kill(pid, 9)
         os.waitpid(pid, 0)
 
 
