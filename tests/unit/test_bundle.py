@@ -14,6 +14,8 @@ import pytest
 
 from sampan.bundling import lean
 
+pytestmark = pytest.mark.thorough
+
 SRC = Path(__file__).parents[2] / "src/sampan"
 
 SCRIPT = """
@@ -190,7 +192,6 @@ def test_a_command_and_its_verb_are_two_purposes_each_with_what_it_imported_itse
     assert together(package)[2] == 0, "a purpose that was not seen yet"
 
 
-@pytest.mark.thorough
 def test_a_change_counts_for_what_comes_at_once_too(package: Package) -> None:
     for _ in range(3):
         together(package)
@@ -209,7 +210,6 @@ def test_a_change_counts_for_what_comes_at_once_too(package: Package) -> None:
         together(package)
 
 
-@pytest.mark.thorough
 def test_many_at_once_leave_one_whole_file(package: Package) -> None:
     script = SCRIPT.format(path=str(package.path))
     started = [

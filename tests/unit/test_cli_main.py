@@ -181,6 +181,7 @@ def test_standard_streams_may_be_closed() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.thorough
 def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug() -> None:
     code = "from sampan.cli import main, verbs; verbs.load = lambda name: 1 / 0; raise SystemExit(main.run({}))"
     plain = subprocess.run([sys.executable, "-c", code.format(["ps"])], capture_output=True, text=True)

@@ -78,6 +78,7 @@ TEXTS = st.text("ab/.*?", max_size=8)
 PATTERNS = st.text("ab/.*?", max_size=5)
 
 
+@pytest.mark.thorough
 @settings(max_examples=15)
 @given(st.lists(st.tuples(TEXTS, PATTERNS, st.sampled_from(["#", "##", "%", "%%"])), min_size=1, max_size=30))
 def test_cutting_is_what_a_shell_does(cases: list[tuple[str, str, str]]) -> None:
@@ -87,6 +88,7 @@ def test_cutting_is_what_a_shell_does(cases: list[tuple[str, str, str]]) -> None
     assert ours == shell.stdout.split("\n")[:-1]
 
 
+@pytest.mark.thorough
 @settings(max_examples=15)
 @given(st.lists(st.tuples(TEXTS, st.text("ab.*?", min_size=1, max_size=4), st.sampled_from(["/", "//"])), min_size=1, max_size=30))  # fmt: skip
 def test_replacing_is_what_bash_does(cases: list[tuple[str, str, str]]) -> None:

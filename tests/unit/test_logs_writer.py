@@ -183,6 +183,7 @@ def all_records(path: Path, files: int) -> list[str]:
     return [text for name in names if name.exists() for _, text in records(name)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("files", [1, 2, 3, 5])
 def test_no_file_is_larger_than_its_bound_and_the_newest_lines_are_kept(path: Path, files: int) -> None:
     log = JsonFile(plan(path, 1000, files))

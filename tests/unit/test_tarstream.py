@@ -302,6 +302,7 @@ def test_nothing_is_an_empty_archive() -> None:
 GOOD = member(b"first", b"data") + pax({b"path": b"sec/ond"}) + member(b"x", b"y" * 3000) + directory(b"last") + END
 
 
+@pytest.mark.thorough
 def test_every_truncation_is_told_or_ends_between_entries() -> None:
     last = len(GOOD) - 1536
     # Also with the last byte of a file's data, before what fills up its last block.
