@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +21,13 @@ from support.imagearchives import layout
 from support.patience import eventually, patience
 from support.registry import registry, upload
 from support.roots import Root
+from support.silence import LAYER, Silence, Silent, no_connection, no_handshake, registry_until
 
 __all__ = ["home", "server"]
 
 pytestmark = pytest.mark.root
 
 HALF = 2 << 20
-LAYER = gzip.compress(imagestore.archive({"file": os.urandom(300_000)}), 1)
 
 
 @pytest.fixture
@@ -73,93 +70,13 @@ def gone(server: Server, line: str) -> bool:
     return any(line in told and told.endswith("client gone") for told in server.log.splitlines())
 
 
-class Silent:
-    """A registry that says nothing more from some point on. `reached`: that point is; `left`: whoever waited there has hung up."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.left = threading.Event()
-
-    def __call__(self, sock: socket.socket) -> None:
-        self.reached.set()
-        while sock.recv(1 << 16):
-            pass
-        self.left.set()
-
-
-def answers_until(where: str) -> Callable[[Silent], AbstractContextManager[str]]:
-    """A registry of an image app:1 that answers what is asked before `where`."""
-
-    @contextmanager
-    def serve(silent: Silent) -> Iterator[str]:
-        members = layout("", LAYER, architecture=here().architecture)
-        with hostile() as server:
-            server.serve("app", members)
-            part = {"layer": f"blobs/{of_bytes(LAYER)}", "half": f"blobs/{of_bytes(LAYER)}"}.get(where, where)
-
-            def answer(request: Request) -> None:
-                if where == "half":
-                    request.send(LAYER[: len(LAYER) // 2], length=len(LAYER))
-                silent(request.connection)
-
-            server.answers["/v2/" if where == "/v2/" else f"/v2/app/{part}"] = answer
-            yield server.host
-
-    return serve
-
-
-@contextmanager
-def no_handshake(silent: Silent) -> Iterator[str]:
-    """Who takes a connection, and does not answer TLS."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            with closing(listener.accept()[0]) as sock:
-                silent(sock)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(patience(60))
-
-
-@contextmanager
-def no_connection(silent: Silent) -> Iterator[str]:
-    """A host that drops what would connect to it, as one behind a firewall: what it may have waiting is full."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
-        port = listener.getsockname()[1]
-        while not connecting(port):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        fillers = connecting(port)
-
-        def look() -> None:
-            eventually(lambda: connecting(port) > fillers, 60)
-            silent.reached.set()
-            eventually(lambda: connecting(port) == fillers, 60)
-            silent.left.set()
-
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{port}"
-        thread.join(patience(60))
-
-
-def connecting(port: int) -> int:
-    """How many connections to a port are waited for (SYN_SENT; proc_net_tcp.txt of the kernel)."""
-    wanted = f"0100007F:{port:04X}"
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(fields[2] == wanted and fields[3] == "02" for fields in lines)
-
-
 @pytest.mark.parametrize(
     "registry_of",
-    [no_connection, no_handshake, *map(answers_until, ("/v2/", "manifests/1", "layer", "half"))],
+    [no_connection, no_handshake, *map(registry_until, ("/v2/", "/v2/app/manifests/1", "layer", "half"))],
     ids=["connect", "handshake", "ping", "manifest", "layer", "half"],
 )
 def test_a_silent_registry_is_hung_up_on_when_the_client_leaves(
-    server: Server, home: Root, registry_of: Callable[[Silent], AbstractContextManager[str]]
+    server: Server, home: Root, registry_of: Silence
 ) -> None:
     silent = Silent()
     with registry_of(silent) as host:

@@ -231,6 +231,9 @@ def test_import_from_a_url_that_cannot_be(empty: Command, server: Web, tmp_path:
         "/ftp": web.redirect("ftp://127.0.0.1/x"),
         "/none": web.status(404, "nothing here\n"),
         "/broken": web.status(500, ""),
+        "/none-broken": lambda request: request.wfile.write(
+            b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nno number\r\n"
+        ),
         "/rubbish": web.body(b"rubbish" * 100),
         **{f"/{n}": web.redirect(f"/{n + 1}") for n in range(20)},
     }
@@ -244,6 +247,7 @@ def test_import_from_a_url_that_cannot_be(empty: Command, server: Web, tmp_path:
         ("/ftp", "unknown url type: ftp"),
         ("/none", f"failed to GET {server.url('/none')} with status 404 Not Found: nothing here\n"),
         ("/broken", "with status 500 Internal Server Error\n"),
+        ("/none-broken", f"failed to GET {server.url('/none-broken')} with status 404 Not Found\n"),
         ("/rubbish", "invalid tar header"),
     ):
         done = empty("import", server.url(path), "a:1")

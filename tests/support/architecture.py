@@ -68,6 +68,7 @@ COLD: dict[str, str] = {
             "endpoint",
             "failures",
             "lines",
+            "pools",
             "proxies",
             "pull",
             "push",
@@ -76,6 +77,7 @@ COLD: dict[str, str] = {
             "transport",
         )
     },
+    f"{PACKAGE}.engine.download": "asks web servers: imported by an import, or a build, of a URL",
     f"{PACKAGE}.engine.interface": "Protocols, for type checkers and annotations",
     f"{PACKAGE}.engine.pulling": "imported by a pull",
     f"{PACKAGE}.engine.pushing": "imported by a push",

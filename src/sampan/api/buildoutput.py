@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import threading
-
-from sampan.errors import Conflict, NotFound, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,26 +22,17 @@ if TYPE_CHECKING:
 _POSITION = re.compile(r"\[(?:(?P<stage>\S+) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<words>.*)", re.DOTALL)
 
 
-class Ended(SampanError):
-    """Nobody waits for the build any more."""
-
-
 class BuildOutput:
     """Told by the engine (`engine.builder.Told`). quiet: nothing is said but what goes wrong."""
 
     def __init__(self, stream: ProgressStream, quiet: bool) -> None:
         self._stream = stream
         self._quiet = quiet
-        self._ended = threading.Event()
-        self._running: Container | None = None
         self._number = 0
         self._own = self._may_be_cached = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    # From the engine
-
     def begin(self, title: str) -> int:
-        self._check()
         self._number += 1
         self._decoder.reset()
         found = _POSITION.match(title)
@@ -58,14 +46,11 @@ class BuildOutput:
         return self._number
 
     def runs(self, container: Container) -> None:
-        self._running = container
         self._say(f" ---> Running in {container.id[:12]}\n")
-        self._check()
 
     def output(self, step: int, data: bytes) -> None:
         if not self._own:
             return  # how the image gets its names is told at the end
-        self._check()
         if text := self._decoder.decode(data):
             self._say(text)
 
@@ -75,10 +60,9 @@ class BuildOutput:
     def done(self, step: int, cached: bool = False) -> None:
         if cached and self._may_be_cached:
             self._say(" ---> Using cache\n")
-        self._running = None
 
     def failed(self, step: int, message: str) -> None:
-        self._running = None
+        """The build's error says it."""
 
     def warn(self, findings: Sequence[Finding], source: Source) -> None:
         for one in findings:
@@ -90,23 +74,3 @@ class BuildOutput:
     def _say(self, text: str) -> None:
         if not self._quiet:
             self._stream.send(stream=text)
-
-    def _check(self) -> None:
-        if self._ended.is_set():
-            raise Ended("the build was cancelled: its client has gone")
-
-    # From the client's side
-
-    def end(self) -> None:
-        """Let the build end: the command that runs is killed, and no other step begins. By any thread, any number of times."""
-        self._ended.set()
-        running = self._running
-        if running is not None:
-            try:
-                running.kill()
-            except (Conflict, NotFound):
-                return  # It is not started yet, or has ended: whoever calls comes again.
-
-    @property
-    def is_ended(self) -> bool:
-        return self._ended.is_set()

@@ -6,10 +6,12 @@ import threading
 from contextlib import contextmanager
 
 from sampan.api import registryauth
-from sampan.api.buildoutput import BuildOutput, Ended
+from sampan.api.buildoutput import BuildOutput
 from sampan.api.buildrequest import build_request, check
 from sampan.api.images import repository
+from sampan.api.leaving import ended_with
 from sampan.api.progress import answered
+from sampan.engine.buildcancel import Cancellation
 from sampan.errors import InvalidParameter, SampanError
 from sampan.oci import reference
 
@@ -29,19 +31,17 @@ def build(engine: Engine, exchange: Exchange) -> None:
     check(exchange.query)
     quiet = exchange.query.flag("q")
     registries = engine.registries.as_user(registryauth.logins(exchange.headers.get(registryauth.CONFIG, "")))
-    request = build_request(exchange.query, exchange.body)
+    cancellation = Cancellation()
+    request = build_request(exchange.query, exchange.body).replace(cancellation=cancellation)
     with answered(exchange) as stream:
-        output = BuildOutput(stream, quiet)
-        with _ended_with(exchange, output):
-            try:
-                image = engine.builds.build(request, output, registries)
-            except Ended:
-                return
-            except SampanError as e:
-                if not stream.begun:
-                    raise
-                stream.fail(e, _code(e))
-                return
+        try:
+            with _ended_with(exchange, cancellation):
+                image = engine.builds.build(request, BuildOutput(stream, quiet), registries)
+        except SampanError as e:
+            if not stream.begun:
+                raise
+            stream.fail(e, _code(e))
+            return
         if quiet:
             stream.send(stream=f"{image}\n")
             return
@@ -58,23 +58,26 @@ def _code(error: SampanError) -> int:
 
 
 @contextmanager
-def _ended_with(exchange: Exchange, output: BuildOutput) -> Iterator[None]:
-    """End the build inside when its client goes away, also while a command says nothing."""
+def _ended_with(exchange: Exchange, cancellation: Cancellation) -> Iterator[None]:
+    """End the build inside when its client goes away, also while a command or a host that it waits for says nothing. Raises ClientGone then."""
     over = threading.Event()
 
     def end() -> None:
-        output.end()
-        # A command that was not running yet is looked for again.
-        while not over.wait(_LOOK):
-            output.end()
+        while True:
+            try:
+                return cancellation.cancel()
+            except SampanError:
+                # Somebody else is at work on the container: it is tried again.
+                if over.wait(_LOOK):
+                    return None
 
     # A kill may wait for somebody's lock, and the thread that calls back must not.
-    forget = exchange.on_gone(lambda: threading.Thread(target=end, name="build end", daemon=True).start())
+    leave = threading.Thread(target=end, name="build end", daemon=True).start
     try:
-        yield
+        with ended_with(exchange, leave):
+            yield
     finally:
         over.set()
-        forget()
 
 
 def prune(engine: Engine, exchange: Exchange) -> None:

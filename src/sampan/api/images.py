@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.api import imageview, queries, registryauth
+from sampan.api.leaving import ended_with
 from sampan.engine.search import LIMIT
 from sampan.errors import InvalidParameter
 from sampan.oci import reference
@@ -88,4 +89,7 @@ def search(engine: Engine, exchange: Exchange) -> None:
     first, slash, _ = term.partition("/")
     domain = first if slash and ("." in first or ":" in first) else DEFAULT_DOMAIN
     registries = engine.registries.as_user({domain: login} if login.credential else {})
-    exchange.reply(200, registries.search(term, query.number("limit") or LIMIT, query.filters()))
+    limit, filters = query.number("limit") or LIMIT, query.filters()
+    with ended_with(exchange, registries.stop):
+        found = registries.search(term, limit, filters)
+    exchange.reply(200, found)

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from sampan.api import queries
 from sampan.api.failures import ClientGone
 from sampan.api.images import repository
+from sampan.api.leaving import ended_with
 from sampan.api.progress import Layers, ProgressStream, answered
 from sampan.api.registries import as_client
-from sampan.engine.download import download
+from sampan.engine.download import Lines, download
 from sampan.engine.progress import WatchedSource
-from sampan.engine.registries import Stopped
 from sampan.errors import InvalidParameter
 from sampan.oci import reference
 
@@ -65,7 +65,7 @@ def _pull(engine: Engine, exchange: Exchange, stream: ProgressStream) -> None:
 
 @contextmanager
 def _ended_with(exchange: Exchange, stream: ProgressStream, registries: Registries) -> Iterator[Report]:
-    """End what is asked of registries inside when the client goes away, also while they say nothing. Raises ClientGone then."""
+    """End what is asked of registries inside when the client goes away. Raises ClientGone then."""
     layers = Layers(stream)
 
     def report(layer: str, status: str, done: int, total: int) -> None:
@@ -76,13 +76,8 @@ def _ended_with(exchange: Exchange, stream: ProgressStream, registries: Registri
         # Not as ClientGone: what was stopped is kept for the next one, what went wrong is thrown away.
         registries.check_stopped()
 
-    forget = exchange.on_gone(registries.stop)
-    try:
+    with ended_with(exchange, registries.stop):
         yield report
-    except Stopped:
-        raise ClientGone from None
-    finally:
-        forget()
 
 
 def _import(engine: Engine, exchange: Exchange, stream: ProgressStream) -> None:
@@ -98,9 +93,9 @@ def _import(engine: Engine, exchange: Exchange, stream: ProgressStream) -> None:
     if source == "-":
         return bring(exchange.body, "-")
     url = source if "://" in source else f"http://{source}"
-    with download(url) as answer:
+    lines, layers = Lines(), Layers(stream)
+    with ended_with(exchange, lines.hang_up), download(url, lines) as answer:
         stream.send(status=f"Downloading from {url}")
-        layers = Layers(stream)
         return bring(
             WatchedSource(answer, lambda _, done, total: layers("import", "Importing", done, total), "", answer.length),
             url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.api import registryauth
 from sampan.api.bodies import fields
+from sampan.api.leaving import ended_with
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -18,13 +19,18 @@ _AUTH = dict.fromkeys(("username", "password", "auth", "email", "serveraddress",
 def auth(engine: Engine, exchange: Exchange) -> None:
     """`POST /auth`: credentials tried. They are the client's, and nothing is kept."""
     body = fields(exchange.json_body(), _AUTH)
-    status, token = engine.registries.check(body.get("serveraddress") or "", registryauth.login_of(body))
+    registries = engine.registries.as_user({})
+    with ended_with(exchange, registries.stop):
+        status, token = registries.check(body.get("serveraddress") or "", registryauth.login_of(body))
     exchange.reply(200, {"Status": status, "IdentityToken": token})
 
 
 def distribution(engine: Engine, exchange: Exchange, name: str) -> None:
     """`GET /distribution/{name}/json`."""
-    exchange.reply(200, as_client(engine, exchange, name).distribution(name))
+    registries = as_client(engine, exchange, name)
+    with ended_with(exchange, registries.stop):
+        found = registries.distribution(name)
+    exchange.reply(200, found)
 
 
 def as_client(engine: Engine, exchange: Exchange, name: str) -> Registries:

@@ -1,4 +1,4 @@
-"""Ending a build from outside: what runs of it is killed, what was to come is not begun."""
+"""Ending a build from outside: what runs of it is killed, what it waits for is hung up, what was to come is not begun."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sampan.errors import Conflict, NotFound, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     class Running(Protocol):
@@ -28,7 +28,7 @@ class Cancellation:
 
         self._lock = threading.Lock()
         self._cancelled = False
-        self._running: list[Sequence[Running]] = []
+        self._ends: list[Callable[[], None]] = []
 
     @property
     def cancelled(self) -> bool:
@@ -38,43 +38,52 @@ class Cancellation:
         """End the build: it raises `Cancelled`, in a moment. Idempotent."""
         with self._lock:
             self._cancelled = True
-            running = [one for containers in self._running for one in containers]
-        for one in running:
-            try:
-                one.kill()
-            except (Conflict, NotFound):
-                continue  # It does not run yet, and will not, or not any more.
+            ends = list(self._ends)
+        for end in ends:
+            end()
 
     def check(self) -> None:
         """Raises `Cancelled`."""
         if self._cancelled:
             raise Cancelled
 
-    def watching(self, containers: Sequence[Running]) -> Watching:
-        """Kill what is in the list, now or later, when the build is ended: a context manager."""
-        return Watching(self, containers)
+    def ending(self, end: Callable[[], None]) -> Ending:
+        """Have `end` called, perhaps several times, when the build is ended while the work inside goes on, or at once if it was before: a context manager."""
+        return Ending(self, end)
 
-    def _add(self, containers: Sequence[Running]) -> None:
+    def watching(self, containers: Sequence[Running]) -> Ending:
+        """Kill what is in the list, now or later, when the build is ended: a context manager."""
+
+        def kill() -> None:
+            for one in list(containers):
+                try:
+                    one.kill()
+                except (Conflict, NotFound):
+                    continue  # It does not run yet, and will not, or not any more.
+
+        return Ending(self, kill)
+
+    def _add(self, end: Callable[[], None]) -> None:
         with self._lock:
-            self._running.append(containers)
+            self._ends.append(end)
         if self._cancelled:
             # It was ended between the last look and this one.
-            self.cancel()
+            end()
 
-    def _remove(self, containers: Sequence[Running]) -> None:
+    def _remove(self, end: Callable[[], None]) -> None:
         with self._lock:
-            self._running = [one for one in self._running if one is not containers]
+            self._ends.remove(end)
 
 
-class Watching:
-    """See `Cancellation.watching`."""
+class Ending:
+    """See `Cancellation.ending`."""
 
-    def __init__(self, cancellation: Cancellation, containers: Sequence[Running]) -> None:
+    def __init__(self, cancellation: Cancellation, end: Callable[[], None]) -> None:
         self._cancellation = cancellation
-        self._containers = containers
+        self._end = end
 
     def __enter__(self) -> None:
-        self._cancellation._add(self._containers)
+        self._cancellation._add(self._end)
 
     def __exit__(self, _kind: object, _error: object, _traceback: object) -> None:
-        self._cancellation._remove(self._containers)
+        self._cancellation._remove(self._end)

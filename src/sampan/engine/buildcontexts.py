@@ -7,7 +7,7 @@ Whatever is not a directory of the caller's becomes one, in a place of the store
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from sampan.build import addresses
 from sampan.build.patterns import Ignore
@@ -19,10 +19,11 @@ from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
     from typing import Protocol, Self
 
+    from sampan.engine.buildcancel import Cancellation
     from sampan.engine.buildmounts import Workplaces
     from sampan.engine.download import Download
 
@@ -54,10 +55,11 @@ class Fetched(Struct):
 class Contexts:
     """All that one build fetches; each address once. A context manager: at its end everything goes."""
 
-    def __init__(self, workplaces: Workplaces, named: Mapping[str, str]) -> None:
-        """named: what --build-context says, by name in lower case."""
+    def __init__(self, workplaces: Workplaces, named: Mapping[str, str], cancellation: Cancellation) -> None:
+        """named: what --build-context says, by name in lower case. cancellation: what is being fetched ends with it."""
         self._workplaces = workplaces
         self._named = named
+        self.cancellation = cancellation
         self._until_done = ExitStack()
         self._trees: dict[tuple[str, ...], FileTree] = {}
 
@@ -77,14 +79,14 @@ class Contexts:
     def fetch(self, context: str, stream: Stream | None, keep_git_dir: bool = False) -> Fetched:
         """What a context is: of a stream an archive or a Dockerfile, by its first bytes; of an address the same, or a repository.
 
-        Raises `InvalidParameter`, `System`, `NotFound`.
+        Raises `InvalidParameter`, `System`, `NotFound`, `Cancelled`.
         """
         if stream is not None:
             return self._received(stream, "standard input")
         if addresses.is_git(context):
             return Fetched(self._checked_out(context, keep_git_dir))
         if addresses.is_http(context):
-            with _download(context) as download:
+            with self._download(context) as download:
                 return self._received(download, addresses.redacted(context))
         if addresses.is_remote(context):
             raise InvalidParameter(
@@ -112,7 +114,20 @@ class Contexts:
     def _checked_out(self, address: str, keep_git_dir: bool, checksum: str = "") -> str:
         from sampan.engine.buildgit import check_out
 
-        return check_out(addresses.parse_git(address), self._place(), keep_git_dir, checksum)
+        return check_out(addresses.parse_git(address), self._place(), self.cancellation, keep_git_dir, checksum)
+
+    @contextmanager
+    def _download(self, address: str) -> Iterator[Download]:
+        from sampan.engine.buildcancel import Cancelled
+        from sampan.engine.download import download
+        from sampan.registry.lines import Lines, Stopped
+
+        lines = Lines()
+        try:
+            with self.cancellation.ending(lines.hang_up), download(address, lines) as answer:
+                yield answer
+        except Stopped:
+            raise Cancelled from None
 
     # Named contexts
 
@@ -167,7 +182,7 @@ class Contexts:
         key = ("http", address, checksum)
         if key not in self._trees:
             place = self._place()
-            with _download(address) as download:
+            with self._download(address) as download:
                 _save(download, f"{place}/file", checksum, addresses.redacted(address))
             self._trees[key] = self._opened(place, Ignore())
         return self._trees[key], _name_of(address)
@@ -242,12 +257,6 @@ def _extract(stream: Stream, place: str) -> None:
         CopyIn(fd, b"", Manner()).run(decompress(stream, fd))
     finally:
         os.close(fd)
-
-
-def _download(address: str) -> Download:
-    from sampan.engine.download import download
-
-    return download(address)
 
 
 def _save(download: Download, path: str, checksum: str, shown: str) -> None:

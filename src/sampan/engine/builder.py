@@ -12,6 +12,7 @@ from sampan.build.instructions import Arg, Run
 from sampan.build.scope import KEEP_GIT_DIR, declared_names, unconsumed
 from sampan.build.source import Source
 from sampan.engine import buildparallel
+from sampan.engine.buildcancel import Cancellation, Cancelled
 from sampan.engine.buildcontexts import DOCKERFILE, Contexts, read_ignore, read_text
 from sampan.engine.buildstage import BuildFailed, Settings, StageBuilder
 from sampan.engine.images import new_name
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from sampan.build.parser import Parsed
     from sampan.build.rules import Finding
     from sampan.engine.buildcacheplaces import CacheSource, CacheTarget
-    from sampan.engine.buildcancel import Cancellation
     from sampan.engine.buildcontexts import Fetched, Stream
     from sampan.engine.buildexport import Tree
     from sampan.engine.buildfiles import FileTree
@@ -109,10 +109,13 @@ class Builder:
         janitor: Janitor,
         workplaces: Workplaces,
         attend: Callable[[bool], None],
+        registries: Callable[[], Registries],
     ) -> None:
-        """`begin` gives the steps of one build, `attend` says that many containers are to be started (`Engine.attend`): True if they surely are."""
+        """`begin` gives the steps of one build, `attend` says that many containers are to be started (`Engine.attend`): True if they surely are;
+        `registries` gives whoever is asked for bases unless the build says so."""
         self._begin = begin
         self._attend = attend
+        self._registries = registries
         self._janitor = janitor
         self._workplaces = workplaces
         self._images = images
@@ -120,7 +123,7 @@ class Builder:
 
     def check(self, request: BuildRequest) -> tuple[list[Finding], Source]:
         """What the rules find; nothing is built. Raises `DockerfileError`, `InvalidParameter`."""
-        with self._contexts(request) as contexts:
+        with self._contexts(request, Cancellation()) as contexts:
             read = self._read(request, contexts)
             self._plan(read, request)
             return self._findings(read, request), read.source
@@ -133,7 +136,7 @@ class Builder:
         """
         names = [new_name(tag) for tag in request.tags]
         self._workplaces.collect_garbage()
-        with self._contexts(request) as contexts:
+        with self._contexts(request, request.cancellation or Cancellation()) as contexts:
             read = self._read(request, contexts)
             plan = self._plan(read, request)
             self._foresee(plan, request)
@@ -156,10 +159,13 @@ class Builder:
     ) -> str:
         # The containers of builds that were killed.
         self._janitor.end_builds()
+        cancellation = contexts.cancellation
         with self._begin() as steps:
-            steps.cancellation = request.cancellation or steps.cancellation
-            find_image = self._finder(watcher, request.pull, registries)
+            steps.cancellation = cancellation
+            find_image = self._finder(watcher, request.pull, registries, cancellation)
             built = self._built(read, plan, request, watcher, contexts, steps, find_image)
+            # Also of one whose steps were all in the cache.
+            cancellation.check()
             if request.exports:
                 step = watcher.begin("exporting files")
                 for export in request.exports:
@@ -248,8 +254,8 @@ class Builder:
         watcher.note(step, "the second build made the same image")
         watcher.done(step)
 
-    def _contexts(self, request: BuildRequest) -> Contexts:
-        return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts})
+    def _contexts(self, request: BuildRequest, cancellation: Cancellation) -> Contexts:
+        return Contexts(self._workplaces, {name.lower(): value for name, value in request.contexts}, cancellation)
 
     def _read(self, request: BuildRequest, contexts: Contexts) -> _Read:
         keep_git_dir = dict(request.arguments).get(KEEP_GIT_DIR, "") in ("1", "true")
@@ -334,7 +340,9 @@ class Builder:
         buildparallel.build(plan.stages, make, built, steps.cancellation, request.at_once)
         return built
 
-    def _finder(self, watcher: Told, always: bool, registries: Registries | None) -> Callable[[str, str], Image]:
+    def _finder(
+        self, watcher: Told, always: bool, registries: Registries | None, cancellation: Cancellation
+    ) -> Callable[[str, str], Image]:
         """What finds a base: in the store, else by a pull; with `always` by a pull, once each."""
         pulled: set[tuple[str, str]] = set()
         import threading
@@ -353,7 +361,7 @@ class Builder:
                     pass
             step = watcher.begin(f"[internal] pull {name}")
             try:
-                self._images.pull(name, platform, registries=registries)
+                self._pull(name, platform, registries or self._registries(), cancellation)
             except SampanError as e:
                 watcher.failed(step, str(e))
                 raise
@@ -362,6 +370,21 @@ class Builder:
             return self._images.resolve(name, platform)
 
         return find
+
+    def _pull(self, name: str, platform: str, registries: Registries, cancellation: Cancellation) -> None:
+        """Raises as `Images.pull`, and `Cancelled`."""
+        from sampan.engine.registries import Stopped
+
+        # Those of this pull: whoever shares the others is not to be stopped with it.
+        own = registries.again()
+        try:
+            with cancellation.ending(own.stop):
+                self._images.pull(name, platform, registries=own)
+        except Stopped:
+            raise Cancelled from None
+        except SampanError:
+            cancellation.check()
+            raise
 
     def _publish(self, built: Built, request: BuildRequest, name: Reference | None) -> Image:
         """The image of the last stage. The same files and the same configuration are the same image."""

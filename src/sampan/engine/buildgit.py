@@ -1,14 +1,16 @@
 """Trees of git repositories, by the host's git: as a context, or a source of ADD.
 
 It is given lists of arguments, with `--` before what is not ours; the protocols that it may speak are named in its environment, for
-submodules and redirects too, which are the repository's word. Hooks, filters of the repository and questions are off. A
-subdirectory is opened below the tree without a link on the way.
+submodules and redirects too, which are the repository's word. Hooks, filters of the repository and questions are off: it has no
+terminal. A subdirectory is opened below the tree without a link on the way.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
+from contextlib import suppress
 
 from sampan.build.addresses import PROTOCOLS, redacted
 from sampan.errors import InvalidParameter, NotFound, System, Unavailable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.build.addresses import GitAddress
+    from sampan.engine.buildcancel import Cancellation
 
 _OPTIONS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.symlinks=true"),
@@ -33,26 +36,29 @@ class _GitFailed(System):
     """git said no."""
 
 
-def check_out(address: GitAddress, directory: str, keep_git_dir: bool = False, checksum: str = "") -> str:
+def check_out(
+    address: GitAddress, directory: str, cancellation: Cancellation, keep_git_dir: bool = False, checksum: str = ""
+) -> str:
     """Put the repository's tree into an empty directory; the path of the subdirectory in it that was asked for.
 
     checksum: the commit, or how it begins, that it must be. Raises `System` with git's words, `NotFound`, `InvalidParameter`,
-    `Unavailable` without git.
+    `Unavailable` without git, `Cancelled`.
     """
-    _git(directory, "init", "--quiet", "--template=")
+    git = _Git(directory, cancellation)
+    git("init", "--quiet", "--template=")
     ref = address.ref or "HEAD"
     try:
-        _git(directory, "fetch", "--quiet", "--no-tags", "--depth", "1", "--", address.url, ref)
-        _git(directory, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+        git("fetch", "--quiet", "--no-tags", "--depth", "1", "--", address.url, ref)
+        git("checkout", "--quiet", "--detach", "FETCH_HEAD")
     except _GitFailed:
         # A server that has no shallow copies, or gives no single commit: then all of it.
         heads = "+refs/heads/*:refs/remotes/origin/*"
-        _git(directory, "fetch", "--quiet", "--tags", "--", address.url, heads, ref if not _is_hash(ref) else "HEAD")
-        _git(directory, "checkout", "--quiet", "--detach", ref if _is_hash(ref) else "FETCH_HEAD")
+        git("fetch", "--quiet", "--tags", "--", address.url, heads, ref if not _is_hash(ref) else "HEAD")
+        git("checkout", "--quiet", "--detach", ref if _is_hash(ref) else "FETCH_HEAD")
     if checksum:
-        _check(address, directory, checksum)
+        _check(address, git, checksum)
     if os.path.lexists(f"{directory}/.gitmodules"):
-        _git(directory, "submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1")
+        git("submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1")
     if not keep_git_dir:
         _forget_repositories(directory)
     return _subdirectory(address, directory)
@@ -62,31 +68,62 @@ def _is_hash(ref: str) -> bool:
     return _SHORT_HASH <= len(ref) <= 64 and all(c in "0123456789abcdef" for c in ref)
 
 
-def _check(address: GitAddress, directory: str, checksum: str) -> None:
-    commit = _git(directory, "rev-parse", "--verify", "FETCH_HEAD^{commit}").strip()
-    head = _git(directory, "rev-parse", "--verify", "HEAD").strip()
+def _check(address: GitAddress, git: _Git, checksum: str) -> None:
+    commit = git("rev-parse", "--verify", "FETCH_HEAD^{commit}").strip()
+    head = git("rev-parse", "--verify", "HEAD").strip()
     if not head.startswith(checksum.lower()):
         raise InvalidParameter(
             f"{redacted(address.url)}: expected checksum {checksum}, but the commit is {head or commit}"
         )
 
 
-def _git(directory: str, *arguments: str) -> str:
-    """Run git in a directory; what it says. Raises `_GitFailed`, `Unavailable`."""
-    import subprocess
+class _Git:
+    """git in a directory."""
 
+    def __init__(self, directory: str, cancellation: Cancellation) -> None:
+        self._directory = directory
+        self._cancellation = cancellation
+
+    def __call__(self, *arguments: str) -> str:
+        """Run it; what it says. Raises `_GitFailed`, `Unavailable`, `Cancelled`."""
+        command = ["git", *_OPTIONS, "-C", self._directory, *arguments]
+        code, out, told = self._run(command)
+        self._cancellation.check()
+        if code:
+            raise _GitFailed(f"git {arguments[0]}: {_words(told, arguments)}")
+        return out.decode("utf-8", "replace")
+
+    def _run(self, command: Sequence[str]) -> tuple[int, bytes, bytes]:
+        from subprocess import DEVNULL, PIPE, Popen
+
+        try:
+            # With a process group of its own, for it has others talk to a server: none of them is to go on without us.
+            process = Popen(
+                command, env=_environment(), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+            )
+        except FileNotFoundError:
+            raise Unavailable("git is not there: install it, or give the build a directory or an archive") from None
+
+        def kill() -> None:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+        with process:
+            try:
+                with self._cancellation.ending(kill):
+                    out, told = process.communicate()
+            except BaseException:
+                kill()
+                raise
+            return process.returncode, out, told
+
+
+def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_CONFIG")}
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PROXY_COMMAND"):
         environment.pop(name, None)
-    environment |= {"GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS), "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
-    command = ["git", *_OPTIONS, "-C", directory, *arguments]
-    try:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except FileNotFoundError:
-        raise Unavailable("git is not there: install it, or give the build a directory or an archive") from None
-    if done.returncode:
-        raise _GitFailed(f"git {arguments[0]}: {_words(done.stderr, arguments)}")
-    return done.stdout.decode("utf-8", "replace")
+    return environment | {"GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS), "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
 
 
 def _words(said: bytes, arguments: Sequence[str]) -> str:

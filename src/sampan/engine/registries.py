@@ -11,12 +11,13 @@ from sampan.oci import image as documents
 from sampan.oci import reference
 from sampan.oci.image import Index
 from sampan.registry import pull as fetching
-from sampan.registry.client import Client, Repository
+from sampan.registry.client import Client, Patience, Repository
 from sampan.registry.client import Stopped as Stopped
 from sampan.registry.credentials import Credentials, account_of
 from sampan.registry.endpoint import HUB_ACCOUNT, Settings
 from sampan.registry.failures import Refused
 from sampan.registry.tokens import Credential
+from sampan.registry.transport import Transport
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -68,7 +69,7 @@ class Registries:
         self.downloads = config.max_concurrent_downloads
         self.uploads = config.max_concurrent_uploads
         self._lock = threading.Lock()
-        self._clients: WeakSet[Client] = WeakSet()
+        self._asking: WeakSet[Patience] = WeakSet()
         self._stopped = False
 
     def as_user(self, logins: Mapping[str, Login]) -> Registries:
@@ -79,23 +80,31 @@ class Registries:
         accounts = {account_of(domain_of(server)): login.credential for server, login in logins.items()}
         return Registries(self._config, accounts)
 
+    def again(self) -> Registries:
+        """The same for the same user, to be stopped alone."""
+        return Registries(self._config, self._accounts)
+
     def client(self, domain: str, mirrors: bool = False, insecure: bool = False) -> Client:
         """Whoever asks a registry, with the caller's credentials. `mirrors`: they are asked first."""
         client = Client(domain, self._settings, self._credential, mirrors, insecure)
+        self._add(client.patience)
+        return client
+
+    def _add(self, patience: Patience) -> None:
+        """Have `stop` end what waits by it."""
         with self._lock:
-            self._clients.add(client)
+            self._asking.add(patience)
             stopped = self._stopped
         if stopped:
-            client.patience.stop()
-        return client
+            patience.stop()
 
     def stop(self) -> None:
         """End what is asked of these registries, also while they say nothing: it raises `Stopped`. From any thread; idempotent."""
         with self._lock:
             self._stopped = True
-            clients = list(self._clients)
-        for client in clients:
-            client.patience.stop()
+            asking = list(self._asking)
+        for patience in asking:
+            patience.stop()
 
     def check_stopped(self) -> None:
         """Raises `Stopped` after `stop`."""
@@ -120,7 +129,10 @@ class Registries:
         """`GET /images/search`: what docker.io's index, or that of the registry which the term begins with, finds. See `engine.search`."""
         from sampan.engine.search import search
 
-        return search(term, limit, filters or {}, self._settings, self._credential)
+        transport = Transport(self._settings)
+        patience = Patience(transport.hang_up)
+        self._add(patience)
+        return search(term, limit, filters or {}, self._settings, self._credential, transport)
 
     def accounts(self) -> list[str]:
         """The registries that something is kept for, but docker.io, which needs no name. Raises `InvalidParameter`."""

@@ -15,7 +15,6 @@ from sampan.oci import reference
 from sampan.oci.reference import DEFAULT_DOMAIN
 from sampan.registry.endpoint import Endpoint, Settings, endpoints
 from sampan.registry.failures import Unreachable
-from sampan.registry.transport import Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.registry.tokens import Credential
+    from sampan.registry.transport import Transport
 
 LIMIT = 25
 _MOST = 100
@@ -37,6 +37,7 @@ def search(
     filters: Mapping[str, Sequence[str]],
     settings: Settings,
     credential: Callable[[str], Credential],
+    transport: Transport,
 ) -> list[dict[str, Any]]:
     """What an index finds: star_count, is_official, name, is_automated, description of each.
 
@@ -47,7 +48,7 @@ def search(
         raise InvalidParameter(f"Limit {limit} is outside the range of [1, {_MOST}]")
     domain, words = _split(term)
     path = f"/v1/search?{urlencode({'q': words, 'n': str(limit)})}"
-    document = _asked(domain, path, settings, credential)
+    document = _asked(transport, domain, path, settings, credential)
     try:
         results = [_shown(one) for one in document["results"] or ()]
     except (KeyError, TypeError, AttributeError):
@@ -67,8 +68,9 @@ def _split(term: str) -> tuple[str, str]:
     return DEFAULT_DOMAIN, term.removeprefix("library/")
 
 
-def _asked(domain: str, path: str, settings: Settings, credential: Callable[[str], Credential]) -> Any:
-    transport = Transport(settings)
+def _asked(
+    transport: Transport, domain: str, path: str, settings: Settings, credential: Callable[[str], Credential]
+) -> Any:
     found = endpoints(domain, settings, mirrors=False)
     for position, endpoint in enumerate(found):
         url = _HUB_INDEX if domain == DEFAULT_DOMAIN else endpoint.url

@@ -388,7 +388,7 @@ class Wiring:
             if now:
                 self.launcher.prepare()
 
-        return Builder(begin, self.images, lock, self.janitor, workplaces, attend)
+        return Builder(begin, self.images, lock, self.janitor, workplaces, attend, lambda: self.registries)
 
     def _build_cache(self) -> Any:
         from sampan.store.buildcache import BuildCache

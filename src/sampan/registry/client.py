@@ -12,6 +12,7 @@ import threading
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.registry.endpoint import Endpoint, endpoints
 from sampan.registry.failures import Refused, Unreachable, clean
+from sampan.registry.lines import Stopped as Stopped
 from sampan.registry.tokens import Authenticator, Credential
 from sampan.registry.transport import Transport, origin
 
@@ -29,10 +30,6 @@ _LONGEST_PAUSE = 60.0  # A registry that wants to be left alone for longer is to
 AGAIN = frozenset((429, 500, 502, 503, 504))
 _TAG_PAGES = 1000
 _PAGE_LIMIT = 4 << 20
-
-
-class Stopped(Exception):
-    """Somebody has given up meanwhile: a thread that downloads is to end."""
 
 
 class Patience:

@@ -1,6 +1,6 @@
-"""The connections to a registry's hosts that are open, for another thread to hang up.
+"""The connections to other hosts that are open, for another thread to hang up.
 
-A thread that waits for a silent registry sits in a system call for as long as the registry's time limit says. What brings it back
+A thread that waits for a silent host sits in a system call for as long as its time limit says. What brings it back
 at once is the end of its connection: shutdown(2) ends a connect(2), a handshake, a read and a write alike, and leaves the descriptor
 to the thread that uses it.
 """
@@ -11,14 +11,14 @@ import socket
 import threading
 from weakref import WeakSet
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.util.connection import allowed_gai_family
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+
+class Stopped(Exception):
+    """Somebody has given up meanwhile: whoever waits for another host is to end."""
 
 
 class Lines:
@@ -48,26 +48,14 @@ class Lines:
             for sock in list(self._open):
                 _shut(sock)
 
-    def pools(self) -> dict[str, type[HTTPConnectionPool]]:
-        """Pools whose connections are these lines: by the scheme, as `urllib3.PoolManager` has them."""
-
-        class Plain(_Line, HTTPConnection):
-            lines = self
-
-        class Secure(_Line, HTTPSConnection):
-            lines = self
-
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        return {"http": PlainPool, "https": SecurePool}
+    def check(self) -> None:
+        """Raises `Stopped` after `hang_up`: a body without a length seems to be at its end then."""
+        if self._hung_up:
+            raise Stopped
 
 
-class _Line:
-    """What a connection of the library does otherwise."""
+class Line:
+    """What a connection of `http.client`, or of a library that extends it, does otherwise: goes before it in a list of bases."""
 
     lines: Lines
     _handle: socket.socket | None = None
@@ -79,34 +67,26 @@ class _Line:
         finally:
             self._let_go()
 
-    def _new_conn(self: Any) -> socket.socket:
-        """As the library's, but that the socket is known while it connects."""
-        try:
-            return self._connected()  # type: ignore[no-any-return]
-        except socket.gaierror as e:
-            raise NameResolutionError(self.host, self, e) from e
-        except TimeoutError as e:
-            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from e
-        except OSError as e:
-            raise NewConnectionError(self, f"Failed to establish a new connection: {e}") from e
+    def dial(
+        self, address: tuple[str, int], timeout: Any, family: int = 0, options: Iterable[tuple[int, int, int]] = ()
+    ) -> socket.socket:
+        """As socket.create_connection, but that the socket is known while it connects. timeout, options: as sockets take them.
 
-    def _connected(self: Any) -> socket.socket:
-        """A connection to the first address that takes one. Raises the error of the last that does not."""
+        Raises the error of the last of the addresses if none takes a connection.
+        """
         error: OSError | None = None
-        host = self._dns_host.strip("[]")
-        found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
+        for kind, style, protocol, _, where in socket.getaddrinfo(*address, family, socket.SOCK_STREAM):
             try:
-                sock = socket.socket(family, kind, protocol)
+                sock = socket.socket(kind, style, protocol)
             except OSError as e:
                 error = e  # there is no such family here
                 continue
             try:
-                sock.settimeout(self.timeout)
-                for option in self.socket_options or ():
+                sock.settimeout(timeout)
+                for option in options:
                     sock.setsockopt(*option)
                 self._hold(sock)
-                sock.connect(address)
+                sock.connect(where)
                 return sock
             except OSError as e:
                 sock.close()

@@ -15,6 +15,7 @@ import urllib3
 from sampan.registry import certificates
 from sampan.registry.failures import Unreachable, clean, refused, unreachable
 from sampan.registry.lines import Lines
+from sampan.registry.pools import pools
 from sampan.registry.proxies import proxy_for
 
 TYPE_CHECKING = False
@@ -214,7 +215,7 @@ class Transport:
             raise Unreachable(f"the proxy of the environment cannot be used: {clean(str(e))}") from None
 
     def _known(self, manager: urllib3.PoolManager) -> urllib3.PoolManager:
-        manager.pool_classes_by_scheme = self._lines.pools()
+        manager.pool_classes_by_scheme = pools(self._lines)
         return manager
 
 
