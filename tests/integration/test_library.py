@@ -96,6 +96,35 @@ def test_an_interrupted_run_ends_its_container(root: Root) -> None:
         assert engine.containers.list(all=True) == []
 
 
+_INTERRUPTED = """
+import sampan, sys
+
+engine, place = sampan.Engine(*sys.argv[1:4]), sys.argv[4]
+
+def interrupt(frame, event, _argument):
+    if event == "return" and frame.f_code.co_qualname == place:
+        sys.setprofile(None)
+        raise KeyboardInterrupt(place)
+
+sys.setprofile(interrupt)
+try:
+    engine.containers.run("base", ["sleep", "1000"], name="box", remove=sys.argv[5] == "rm")
+except KeyboardInterrupt as e:
+    print(e)
+print(engine.containers.list(all=True))
+"""
+
+
+@pytest.mark.parametrize("keeps", ["rm", "keep"])
+@pytest.mark.parametrize("place", ["start", "Starter.start", "Containers.launch", "collect"])
+def test_an_interrupted_run_ends_its_container_at_whatever_moment(root: Root, place: str, keeps: str) -> None:
+    """As a function returns: by then what it has made is in nobody's hands."""
+    script = _INTERRUPTED if place != "collect" else _INTERRUPTED.replace('"sleep", "1000"', '"true"')
+    argv = [sys.executable, "-c", script, str(root.root), str(root.run_root), str(root.config), place, keeps]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=patience(60))
+    assert (done.stdout, done.stderr) == (f"{place}\n[]\n", "")
+
+
 # finding
 
 

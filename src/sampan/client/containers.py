@@ -79,10 +79,8 @@ class RemoteContainers:
         """Run a command in a new container to its end; what it wrote and its exit code. See the engine's own."""
         from sampan.engine.options import request
 
-        body = request(image, command, name, {"auto_remove": remove, **options})
-        container, attachment = self.launch(body | attached(input is not None), attach=True)
-        assert attachment is not None
-        return result_of(container, attachment, input).checked(check)
+        body = request(image, command, name, {"auto_remove": remove, **options}) | attached(input is not None)
+        return result_of(lambda created: self.launch(body, True, created), input).checked(check)
 
     def get(self, reference: str) -> RemoteContainer:
         """The container with that id, name, or unique beginning of an id. Raises NotFound, InvalidParameter."""

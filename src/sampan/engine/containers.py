@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.containerfilters import Filters
     from sampan.engine.create import Step
     from sampan.engine.networkviews import Connections
-    from sampan.engine.results import RunResult
+    from sampan.engine.results import Created, RunResult
     from sampan.oci.mountpoint import MountPoint
     from sampan.runtime.handle import Attachment
     from sampan.store.record import Record
@@ -113,11 +113,16 @@ class Containers:
         from sampan.engine.options import request
         from sampan.engine.results import attached, result_of
 
-        body = request(image, command, name, {"auto_remove": remove, **options})
-        container, attachment = self.launch(body | attached(input is not None), attach=True)
-        assert attachment is not None
-        result = result_of(container, attachment, input)
-        container.settle()
+        body = request(image, command, name, {"auto_remove": remove, **options}) | attached(input is not None)
+        made: list[Container] = []
+
+        def launch(created: Created) -> tuple[Container, Attachment | None]:
+            container, attachment = self.launch(body, True, created)
+            made.append(container)
+            return container, attachment
+
+        result = result_of(launch, input)
+        made[0].settle()
         return result.checked(check)
 
     @told

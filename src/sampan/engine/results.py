@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import select
 
-from sampan.errors import SampanError
+from sampan.errors import NotFound, SampanError
 from sampan.runtime.handle import STDERR, STDOUT
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.engine.interface import Attachment, ContainerInterface
+
+    Created = Callable[[ContainerInterface, list[str]], None]
+    Launch = Callable[[Created], tuple[ContainerInterface, Attachment | None]]
 
 __all__ = ["STDERR", "STDOUT", "ConnectionLost", "ExecResult", "Result", "RunFailed", "RunResult", "collect"]
 
@@ -103,14 +108,31 @@ def attached(has_input: bool) -> dict[str, bool]:
     return streams | dict.fromkeys(("AttachStdin", "OpenStdin", "StdinOnce"), True) if has_input else streams
 
 
-def result_of(container: ContainerInterface, attachment: Attachment, input: bytes | str | None) -> RunResult:
-    """`collect` of a container that was made for this. Interrupted, as subprocess.run: nobody has it in hand to end it, so it is removed."""
+def result_of(launch: Launch, input: bytes | str | None) -> RunResult:
+    """`collect` of a container that `launch` makes for this and starts: it tells of it in between.
+
+    Interrupted, at whatever moment, as subprocess.run: nobody has it in hand to end it, so it is removed. One whose start failed is not, but by `launch`.
+    """
+    made: list[ContainerInterface] = []
+    started = False
     try:
+        container, attachment = launch(lambda one, _warnings: made.append(one))
+        started = True
+        assert attachment is not None
         ended = collect(attachment, input)
-    except BaseException:
-        container.remove(force=True)
+    except BaseException as e:
+        if started or not isinstance(e, Exception):
+            for one in made:
+                _remove(one)
         raise
     return RunResult(ended.exit_code, ended.stdout_bytes, ended.stderr_bytes, container.name, container.id)
+
+
+def _remove(container: ContainerInterface) -> None:
+    try:
+        container.remove(force=True)
+    except NotFound:
+        return  # it had come to its end, or never to its start
 
 
 class _Feed:
