@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,25 @@ def test_make_run_in_a_fresh_clone(clone: Path, store: Root) -> None:
     out = run("make", "run", cwd=clone, env=store.environment)
     assert out.splitlines()[-1] == "hello"
     assert run("git", "status", "--porcelain", cwd=clone) == ""
+
+
+def test_the_interpreter_that_is_asked_for_is_the_one_of_the_venv(clone: Path) -> None:
+    version = "import sys; print(sys.version, sys.base_prefix)"
+    script, python, made = str(clone / "scripts/venv"), str(clone / ".venv/bin/python"), clone / ".venv/pyvenv.cfg"
+    run(script, cwd=clone)
+    first = made.stat().st_ino
+    run(script, cwd=clone)
+    run(script, cwd=clone, env={"PYTHON": python})
+    assert made.stat().st_ino == first
+    # What is none, or not new enough, leaves the one that is there.
+    for wrong in ("/bin/false", "python2.7"):
+        refused = subprocess.run([script], env={**EMPTY, "PYTHON": wrong}, capture_output=True, text=True)
+        assert (refused.returncode, refused.stderr) == (1, f"scripts/venv: {wrong} is not a Python 3.11 or later\n")
+    assert made.stat().st_ino == first
+    # The one that runs this test: where there are several on the machine, it is another.
+    ours = os.path.realpath(sys.executable)
+    run(script, cwd=clone, env={"PYTHON": ours})
+    assert run(python, "-c", version, cwd=clone) == run(ours, "-c", version, cwd=clone)
 
 
 def test_make_help_names_every_target_that_a_user_needs(clone: Path) -> None:
