@@ -48,6 +48,36 @@ def outcome():
     from sampan.engine.parallel import Outcome
     return Outcome(threading.Event()).wait
 
+def read_ahead():
+    from sampan.store.ahead import ReadAhead
+    silent = threading.Event()
+    class Source:
+        def read(self, size):
+            silent.wait()
+            return b""
+    def read():
+        with ReadAhead(Source(), silent.set) as ahead:
+            ahead.read(1)
+    return read
+
+def downloaded():
+    from sampan.engine.pulling import Download
+    return Download(None, None).wait_for_blob
+
+def stages():
+    from sampan.engine import buildparallel
+    from sampan.engine.buildcancel import Cancellation
+    cancellation, over = Cancellation(), threading.Event()
+    class Planned:
+        needs = ()
+        def __init__(self, index):
+            self.index, self.stage = index, self
+    def make(planned):
+        with cancellation.ending(over.set):
+            over.wait()
+        cancellation.check()
+    return lambda: buildparallel.build([Planned(0), Planned(1)], make, {}, cancellation, 2)
+
 wait = globals()[sys.argv[1]]()
 threading.Thread(target=interrupt, daemon=True).start()
 try:
@@ -61,7 +91,7 @@ except KeyboardInterrupt:
 def test_a_wait_without_an_end_notices_an_interrupt_that_came_too_early(tmp_path: Path) -> None:
     running = {
         wait: subprocess.Popen([sys.executable, "-c", PROGRAM, wait, str(tmp_path)], stdout=-1, stderr=-1)
-        for wait in ("watched", "ended", "collected", "outcome")
+        for wait in ("watched", "ended", "collected", "outcome", "read_ahead", "downloaded", "stages")
     }
     try:
         said = {wait: process.communicate(timeout=patience(60)) for wait, process in running.items()}

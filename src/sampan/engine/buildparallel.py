@@ -7,6 +7,7 @@ what failed first.
 from __future__ import annotations
 
 from sampan.engine.buildcancel import Cancellation, Cancelled
+from sampan.kernel import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class _Threads:
             while self._running or (self._left and failed is None):
                 if failed is None:
                     self._begin()
-                number, made, error = self._ended.get()
+                number, made, error = self._next()
                 self._running.pop(number).join()
                 if made is not None:
                     self._built[number] = made
@@ -79,6 +80,15 @@ class _Threads:
             raise
         if failed is not None:
             raise failed
+
+    def _next(self) -> Outcome:
+        from queue import Empty
+
+        while True:
+            try:
+                return self._ended.get(timeout=clock.TURN)
+            except Empty:
+                continue
 
     def _begin(self) -> None:
         from threading import Thread

@@ -5,6 +5,8 @@ Threads, for what is waited for is other processes, not computation. They are da
 
 from __future__ import annotations
 
+from sampan.kernel import clock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
@@ -34,8 +36,8 @@ class Outcome:
             self._ended.set()
 
     def wait(self) -> None:
-        """Until it is done. In turns: a Ctrl-C right before a wait does not end it, and Python only notes that it has come."""
-        while not self._ended.wait(1.0):
+        """Until it is done."""
+        while not self._ended.wait(clock.TURN):
             pass
 
 

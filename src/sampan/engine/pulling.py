@@ -403,7 +403,8 @@ class Download:
     def wait_for_blob(self) -> bool:
         """Wait until it begins to come; True if it is there whole, by somebody else. Raises what went wrong."""
         with self._changed:
-            self._changed.wait_for(lambda: self._partial is not None or self._ended)
+            while self._partial is None and not self._ended:
+                self._changed.wait(clock.TURN)
             if self._error is not None and self._partial is None:
                 raise self._error
             return self._there
@@ -413,7 +414,8 @@ class Download:
         with self._changed:
             partial = self._partial
             assert partial is not None
-            self._changed.wait_for(lambda: partial.size > self._position or self._ended or self._interrupted)
+            while partial.size <= self._position and not self._ended and not self._interrupted:
+                self._changed.wait(clock.TURN)
             if self._interrupted:
                 raise Stopped
             if self._error is not None:

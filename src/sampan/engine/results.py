@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 
 from sampan.errors import NotFound, SampanError
+from sampan.kernel import clock
 from sampan.runtime.handle import STDERR, STDOUT
 from sampan.structs import Struct
 
@@ -21,7 +22,6 @@ __all__ = ["STDERR", "STDOUT", "ConnectionLost", "ExecResult", "Result", "RunFai
 
 _CHUNK = 16384
 """Bytes of input sent at a time: less than a stream socket has room for when poll says that it has some."""
-_NOTICE_MILLISECONDS = 1000
 
 
 class Result(Struct):
@@ -86,8 +86,7 @@ def collect(attachment: Attachment, input: bytes | str | None) -> ExecResult:
     try:
         while attachment.exit is None:
             poll.register(attachment.fileno(), select.POLLIN | (select.POLLOUT if feed.left else 0))
-            # Not without end: a Ctrl-C right before poll(2) does not end it, and Python only notes that it has come.
-            for _, events in poll.poll(_NOTICE_MILLISECONDS):
+            for _, events in poll.poll(int(clock.TURN * 1000)):
                 if events & select.POLLOUT:
                     feed.send()
                 if events & ~select.POLLOUT:

@@ -1,8 +1,12 @@
-"""Time as Docker writes it, RFC 3339 in UTC with nanoseconds; and which boot of the machine it is."""
+"""Time as Docker writes it, RFC 3339 in UTC with nanoseconds; which boot of the machine it is; for how long the main thread waits at a time."""
 
 from __future__ import annotations
 
 import time
+
+TURN = 1.0
+"""Seconds that the main thread waits for something without an end before it waits again: a signal that comes right before a wait does not end
+that, and Python's handler only notes that it has come. A Ctrl-C is heard between two turns."""
 
 
 def rfc3339(nanoseconds: int) -> str:

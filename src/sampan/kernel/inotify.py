@@ -7,6 +7,7 @@ import errno
 import os
 import select
 
+from sampan.kernel import clock
 from sampan.kernel.libc import by_machine, raw
 
 _SYS_INOTIFY_INIT1, _SYS_INOTIFY_ADD_WATCH = by_machine(294, 26), by_machine(254, 27)
@@ -14,7 +15,6 @@ _SYS_INOTIFY_INIT1, _SYS_INOTIFY_ADD_WATCH = by_machine(294, 26), by_machine(254
 _IN_MODIFY, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
 _BUFFER = 1 << 16
 _LOOK_SECONDS = 0.1
-_SIGNAL_SECONDS = 1.0
 
 
 class DirectoryWatch:
@@ -55,8 +55,8 @@ class DirectoryWatch:
         else:
             poll.register(self._fd, select.POLLIN)
         if _thread.get_native_id() == os.getpid():
-            # The thread that Python's handlers run in, between two calls: a Ctrl-C right before this one would else be heard when it is over.
-            seconds = _SIGNAL_SECONDS if seconds is None else min(_SIGNAL_SECONDS, seconds)
+            # The thread that Python's handlers run in.
+            seconds = clock.TURN if seconds is None else min(clock.TURN, seconds)
         # poll(2) counts milliseconds in an int; whoever waits for longer looks once in between.
         ready = poll.poll(None if seconds is None else min(max(int(seconds * 1000) + 1, 0), 1 << 30))
         try:

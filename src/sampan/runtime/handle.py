@@ -361,8 +361,7 @@ def _poll(fd: int, seconds: float | None) -> bool:
     poll.register(fd, select.POLLIN)
     if seconds is not None:
         return bool(poll.poll(int(max(0.0, seconds) * 1000)))
-    # Not without end: a Ctrl-C right before poll(2) does not end it, and Python only notes that it has come.
-    while not poll.poll(1000):
+    while not poll.poll(int(clock.TURN * 1000)):
         pass
     return True
 

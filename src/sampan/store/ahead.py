@@ -7,6 +7,8 @@ file the other way round, and neither thread is to wait for the other meanwhile.
 
 from __future__ import annotations
 
+from sampan.kernel import clock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +72,7 @@ class ReadAhead:
     def _next(self) -> bytes:
         with self._changed:
             while not self._pieces and not self._ended:
-                self._changed.wait()
+                self._changed.wait(clock.TURN)
             if self._pieces:
                 self._changed.notify()
                 return self._pieces.pop(0)
