@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from support.command import Command
 
+_HERE = os.getcwd()
+
 # Properties are tried with the same examples in every run, so that a failure belongs to the change that is tested, and
 # without a time limit for making or trying them, which a busy machine breaks. All of them are tried by `make test-long`;
 # `make test` and `make check` try a few (--hypothesis-profile).
@@ -55,6 +57,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # Not skipped: a run that could not show what it is there to show has failed.
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.fail("this test needs root (make check runs those that do not)", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail the test that leaves this process in another directory, where the relative paths of later ones lead elsewhere."""
+    result = yield
+    there = os.readlink("/proc/self/cwd")
+    if there != _HERE:
+        os.chdir(_HERE)
+        pytest.fail(f"the working directory is {there} after this test, and not {_HERE}", pytrace=False)
+    return result
 
 
 @pytest.hookimpl(trylast=True)
