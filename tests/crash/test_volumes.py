@@ -11,6 +11,7 @@ import shutil
 import signal
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -322,6 +323,8 @@ def test_a_container_whose_exit_removes_it(root: Root) -> None:
     def run(engine: sampan.Engine) -> None:
         container = engine.containers.get("box")
         container.start()
-        container.wait()
+        # On a busy machine its shim's reaper may have removed it by now.
+        with suppress(NotFound):
+            container.wait()
 
     assert in_steps(root, lambda e: with_anonymous_volume(e, auto_remove=True), run, check) >= 20
