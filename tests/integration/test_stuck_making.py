@@ -67,6 +67,8 @@ def catch_stage(monitor: int, action: Callable[[], object]) -> int:
             for pid in set(children(monitor)) - known:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
+                    # It goes on, and may come to its program, until it takes the signal.
+                    eventually(lambda pid=pid: status(pid, "State") in ("T", "Z"), what="it stands still")
                     # Not in the moment in which it has made init's sibling and not yet said so: nobody knows of that then.
                     if is_stage(pid) and set(children(monitor)) == known | {pid}:
                         return pid
