@@ -22,6 +22,9 @@ def context(host: str, verify: bool, directories: Sequence[str]) -> ssl.SSLConte
     """The TLS settings for "name" or "name:port". Raises `InvalidParameter` for a file of certs.d that cannot be used."""
     if verify:
         made = ssl.create_default_context()
+        # From Python 3.13 on it is set, and refuses authorities that Docker, and we before, take: most that people have made themselves, without
+        # the extension "key usage".
+        made.verify_flags &= ~ssl.VERIFY_X509_STRICT
     else:
         # Without the system's authorities: to read them takes longer than a small pull.
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
