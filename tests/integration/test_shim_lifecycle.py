@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -519,7 +520,9 @@ def test_what_a_monitor_keeps_for_itself(box: Boxes) -> None:
     one = box("sleep", "1000")
     one.start().close()
     eventually(lambda: one.handle.started())
-    assert own_memory(one.monitor) < 2640 << 10
+    # Later Pythons bring more of their own: each has its limit.
+    most = {(3, 11): 2640, (3, 12): 3120}.get(sys.version_info[:2], 3328)
+    assert own_memory(one.monitor) < most << 10
     for _ in range(10):
         one.exec("true").ok()  # one that was forked copies pages of its zygote as it comes to them
     after = own_memory(one.monitor)
