@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 from sampan.cli.buildcaches import cache_from, cache_to
 from sampan.cli.buildoutputs import Outputs, write_metadata
@@ -30,6 +32,10 @@ _AT_ONCE = 4
 """Stages that are built at the same time. A command of one keeps as many processors busy as it likes."""
 _STDIN_LIMIT = 4 << 20
 _EPOCH = "SOURCE_DATE_EPOCH"
+_SWITCH_SECONDS = 0.0001
+"""How long a thread may compute while others wait: the one that starts commands has little to do each time, and the processors of its containers wait for it."""
+_OBJECTS = 100_000
+"""After how many the collector looks for garbage: what is known of thousands of files is none."""
 
 
 def build(context: Context, arguments: Arguments) -> int:
@@ -49,6 +55,8 @@ def build(context: Context, arguments: Arguments) -> int:
         at_once=_AT_ONCE,
         no_cache=tuple(name for text in arguments["no-cache-filter"] for name in text.split(",") if name),
     )
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.set_threshold(_OBJECTS)
     image = _built(context, request, outputs, progress)
     if image is None:
         return 1
