@@ -35,12 +35,18 @@ class Cancellation:
         return self._cancelled
 
     def cancel(self) -> None:
-        """End the build: it raises `Cancelled`, in a moment. Idempotent."""
+        """End the build: it raises `Cancelled`, in a moment. Idempotent. Raises the first failure, when all was tried."""
         with self._lock:
             self._cancelled = True
             ends = list(self._ends)
+        failed: SampanError | None = None
         for end in ends:
-            end()
+            try:
+                end()
+            except SampanError as e:
+                failed = failed or e
+        if failed is not None:
+            raise failed
 
     def check(self) -> None:
         """Raises `Cancelled`."""
