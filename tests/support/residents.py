@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support import host
 from support.disk import disk
-from support.patience import eventually, patience
+from support.patience import patience
 from support.roots import Root
 
 RESIDENTS = {
@@ -24,7 +24,10 @@ RESIDENTS = {
 def settle_down(root: Root) -> None:
     """Wait until what was begun has come to its end, and let the next command finish what killed ones left."""
     root.cli("ps", "-a").ok()
-    eventually(lambda: not _strangers(root), 30, "only the residents' processes are left")
+    deadline = time.monotonic() + patience(30)
+    while strangers := _strangers(root):
+        assert time.monotonic() < deadline, f"left beside the residents' processes: {strangers}"
+        time.sleep(0.02)
     root.cli("ps", "-a").ok()
 
 
