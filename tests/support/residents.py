@@ -32,9 +32,15 @@ def settle_down(root: Root) -> None:
 
 
 def _strangers(root: Root) -> list[str]:
-    """The processes that have to do with the root, but for the residents'."""
-    family = _family(root)
-    return [text for pid, text in host.processes(str(root.directory)).items() if pid not in family]
+    """The processes that have to do with the root, but for the residents'.
+
+    The parents are looked at last: a probe that began just now has one then, and one that has ended is not there any more.
+    """
+    shims = set(_shims(root).values())
+    found = host.processes(str(root.directory))
+    parents = _parents()
+    family = _below(shims, parents)
+    return [f"{pid}: {text}" for pid, text in found.items() if pid in parents and pid not in family]
 
 
 def ids_of_residents(root: Root) -> list[str]:
@@ -50,13 +56,20 @@ def _shims(root: Root) -> dict[str, int]:
     return found
 
 
-def _family(root: Root) -> set[int]:
-    """The residents' shims and all that are below them."""
-    found = set(_shims(root).values())
+def _parents() -> dict[int, int]:
+    """Each living process' parent."""
     parents = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                parents[int(entry)] = int(parent)
+    return parents
+
+
+def _below(shims: set[int], parents: dict[int, int]) -> set[int]:
+    """The shims and all that are below them."""
+    found = set(shims)
     for _ in range(8):
         found |= {pid for pid, parent in parents.items() if parent in found}
     return found
