@@ -26,12 +26,14 @@ def settle_down(root: Root) -> None:
     root.cli("ps", "-a").ok()
     deadline = time.monotonic() + patience(30)
     while strangers := _strangers(root):
-        assert time.monotonic() < deadline, f"left beside the residents' processes: {strangers}"
+        if time.monotonic() > deadline:
+            looked = "\n".join(_closely(*one) for one in strangers.items())
+            raise AssertionError(f"left beside the residents' processes:\n{looked}\n{root.cli('ps', '-a').ok().out}")
         time.sleep(0.02)
     root.cli("ps", "-a").ok()
 
 
-def _strangers(root: Root) -> list[str]:
+def _strangers(root: Root) -> dict[int, str]:
     """The processes that have to do with the root, but for the residents'.
 
     The parents are looked at last: a probe that began just now has one then, and one that has ended is not there any more.
@@ -40,7 +42,17 @@ def _strangers(root: Root) -> list[str]:
     found = host.processes(str(root.directory))
     parents = _parents()
     family = _below(shims, parents)
-    return [f"{pid}: {text}" for pid, text in found.items() if pid in parents and pid not in family]
+    return {pid: text for pid, text in found.items() if pid in parents and pid not in family}
+
+
+def _closely(pid: int, text: str) -> str:
+    """A process that should have ended, and what it is waiting for."""
+    seen = [f"{pid}: {text}"]
+    with contextlib.suppress(OSError):
+        proc = Path(f"/proc/{pid}")
+        seen += [(proc / name).read_text().strip() for name in ("stat", "wchan", "syscall")]
+        seen += [os.readlink(fd) for fd in (proc / "fd").iterdir()]
+    return "\n    ".join(seen)
 
 
 def ids_of_residents(root: Root) -> list[str]:
