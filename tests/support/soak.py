@@ -465,7 +465,11 @@ def soak(
 
 def _finish(root: Root, figures: Figures) -> None:
     """The look at what is left."""
-    settle_down(root)
+    try:
+        settle_down(root)
+    except AssertionError as e:
+        figures.problems.append(str(e))  # beside those from before, which may be its reason
+        return
     left = [i for i in root.cli("ps", "-aq", "--no-trunc").ok().out.split() if i not in ids_of_residents(root)]
     if left:
         # Of commands that were killed between the creation and the start; `--rm` removes what ends, not what never ran.
