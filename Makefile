@@ -64,7 +64,7 @@ check-types:
 check-unit-1: half = tests/unit/test_[a-c]*.py
 check-unit-2: half = tests/unit/test_[!a-c]*.py
 check-unit-1 check-unit-2:
-	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -m "not root and not long and not docker28 and not thorough" $(half)
+	@$(pytest) -q --no-header --hypothesis-profile=check -p no:cacheprovider -p no:xdist -m "not root and not long and not docker28 and not thorough" $(half)
 
 bench: ## start, API, networks, many, import and commit against other engines on this machine, by ratio in one run (root; BENCH=start for one of them)
 	@scripts/packages bench

@@ -7,6 +7,7 @@ new_root              an empty store for one test, checked in the same way
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -42,6 +43,12 @@ hypothesis.settings.register_profile(
     "some", derandomize=True, deadline=None, suppress_health_check=_UNTIMED, max_examples=25
 )
 hypothesis.settings.load_profile("full")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # `make check` is over before its garbage matters, and looking for it is a sixth of its time.
+    if config.getoption("--hypothesis-profile") == "check":
+        gc.disable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -243,6 +243,7 @@ class House:
 
     def __init__(self, files: dict[str, str]) -> None:
         self.modules: dict[str, Module] = {}
+        collecting = gc.isenabled()
         gc.disable()  # nothing of a tree is garbage, and looking for it takes longer than reading
         for path, text in sorted(files.items()):
             name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -252,7 +253,8 @@ class House:
             module.documented = bool(ast.get_docstring(tree))
             module.first = next((n for n in tree.body if not _is_constant(n)), None)
             module.imports = list(self._imports(module, tree.body, "load", module.has(_IMPORT_CALL)))
-        gc.enable()
+        if collecting:
+            gc.enable()
 
     @classmethod
     def read(cls, src: Path) -> House:
