@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def children() -> set[str]:
+    """The processes that are ours to wait for."""
+    found = set()
+    for path in glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, _, rest = Path(path).read_text().partition(" ")
+            if int(rest.rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(pid)
+    return found
 
 
 def descriptors(pid: int) -> list[str]:
@@ -244,6 +257,21 @@ def test_it_leaves_when_its_directory_has_gone(place: str) -> None:
     zygote = Zygotes(place).keep(3600)
     shutil.rmtree(place)
     eventually(lambda: not alive(zygote), 30)
+
+
+@pytest.mark.parametrize("end", ["open", "close"])
+def test_who_has_one_come_up_waits_for_it_when_it_is_used(place: str, end: str) -> None:
+    """Its first process needs the time of an interpreter's start until it has forked away, in which a build has other things to do."""
+    asks = launcher(place, attended=True)
+    before = children()
+    asks.prepare()
+    assert len(children() - before) == 1, "the first process was waited for"
+    if end == "open":
+        assert opened(asks) is ZygoteLaunch
+    else:
+        asks.close()
+    assert children() == before, "nothing of it is left to be waited for"
+    asks.close()
 
 
 def test_who_has_other_limits_or_another_package_does_not_use_it(place: str, tmp_path: Path) -> None:

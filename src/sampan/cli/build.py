@@ -35,11 +35,12 @@ _EPOCH = "SOURCE_DATE_EPOCH"
 _SWITCH_SECONDS = 0.0001
 """How long a thread may compute while others wait: the one that starts commands has little to do each time, and the processors of its containers wait for it."""
 _OBJECTS = 100_000
-"""After how many the collector looks for garbage: what is known of thousands of files is none."""
+"""After how many the collector looks for garbage: what is imported, and known of thousands of files, is none."""
 
 
 def build(context: Context, arguments: Arguments) -> int:
     """Build, or check. The id goes to standard output with --quiet, the progress to standard error."""
+    gc.set_threshold(_OBJECTS)
     progress = _progress(arguments)
     if arguments["check"]:
         return _check(context.engine.builds, _request(arguments))
@@ -56,7 +57,6 @@ def build(context: Context, arguments: Arguments) -> int:
         no_cache=tuple(name for text in arguments["no-cache-filter"] for name in text.split(",") if name),
     )
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.set_threshold(_OBJECTS)
     image = _built(context, request, outputs, progress)
     if image is None:
         return 1

@@ -121,9 +121,13 @@ def spawn_apart(script: str, arguments: list[str], control: int) -> int:
     return spawn(script, [str(len(groups)), *groups, *arguments], control)
 
 
-def spawn_zygote(arguments: list[str], line: int) -> None:
-    """Start a zygote (`shim.zygote`), which forks away from us, and live where shims do. Raises OSError."""
-    pid = spawn(SHIM, ["zygote", *arguments, *_placement()], line)
+def spawn_zygote(arguments: list[str], line: int) -> int:
+    """Start a zygote (`shim.zygote`), which forks away from us, to live where shims do; the pid to `reap`. Raises OSError."""
+    return spawn(SHIM, ["zygote", *arguments, *_placement()], line)
+
+
+def reap(pid: int) -> None:
+    """Wait for a child of ours to end."""
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:

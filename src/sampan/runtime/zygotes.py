@@ -18,7 +18,7 @@ from sampan.errors import System
 from sampan.kernel import files
 from sampan.kernel.surroundings import stamp, surroundings
 from sampan.oci.digest import hex_of
-from sampan.runtime.launcher import spawn_zygote
+from sampan.runtime.launcher import reap, spawn_zygote
 from sampan.runtime.sealed import SHIM
 from sampan.shim import protocol
 
@@ -62,6 +62,7 @@ class ZygoteLauncher:
     def open(self) -> Launch:
         """A shim that waits for its plan, or is on its way. Raises `System` when no process can be started."""
         line = self._the_line()
+        self._reap()
         control = self._ask(line) if line is not None else None
         if not self._attended:
             self.close()  # nothing is held open between two calls
@@ -70,12 +71,13 @@ class ZygoteLauncher:
         return ZygoteLaunch(control, self)
 
     def prepare(self) -> None:
-        """Have a zygote come up whose shims are wanted soon."""
+        """Have a zygote come up whose shims are wanted soon. It is not waited for: whoever opens the first has something else to do until then."""
         self._the_line()
 
     def close(self) -> None:
         """Let go of the zygote, which leaves then if nobody else is there."""
         self._drop(self._line)
+        self._reap()
 
     def another(self) -> Launch:
         """One of an interpreter of its own, for the zygote gave none: it is not trusted for a while."""
@@ -93,6 +95,10 @@ class ZygoteLauncher:
                 if self._line is None:
                     self._distrusted_until = time.monotonic() + (1.0 if self._attended else _DISTRUST_SECONDS)
             return self._line
+
+    def _reap(self) -> None:
+        with self._lock:
+            self._zygotes.reap()
 
     def _drop(self, line: Any) -> None:
         with self._lock:
@@ -159,13 +165,14 @@ class Zygotes:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._known: tuple[str, str] | None = None
+        self._begun = 0
 
     def find(self) -> Any:
         """A line to the zygote that could have been started by us; None without one. Raises OSError."""
         return self._connect(self._name()) if os.path.isdir(self._directory) else None
 
     def start(self) -> Any:
-        """A line to one that is started now; None if somebody else's is there, or just begins or ends. Raises OSError."""
+        """A line to one that is started now, to be followed by `reap`; None if somebody else's is there, or just begins or ends. Raises OSError."""
         os.makedirs(self._directory, 0o700, exist_ok=True)
         lock = files.lock_opened(os.open(f"{self._directory}/lock", _LOCK_FLAGS, 0o600))
         if lock < 0:
@@ -175,7 +182,7 @@ class Zygotes:
         try:
             listener = self._listen(self._name())
             send(ours, self._identity(), [listener.fileno(), lock])
-            spawn_zygote([self._directory, self._name()], theirs.fileno())
+            self._begun = spawn_zygote([self._directory, self._name()], theirs.fileno())
         except BaseException:
             ours.close()
             raise
@@ -186,11 +193,18 @@ class Zygotes:
                 listener.close()
         return ours
 
+    def reap(self) -> None:
+        """Wait for the process that was started, if it has not been waited for: its interpreter comes up (20 ms), and it ends when it has forked the zygote."""
+        pid, self._begun = self._begun, 0
+        if pid:
+            reap(pid)
+
     def keep(self, seconds: int) -> int:
         """Have a zygote there for that long, started if there is none; its pid. Raises `System`, OSError."""
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
             line = self.find() or self.start()
+            self.reap()
             if line is not None:
                 line.settimeout(_ANSWER_SECONDS)
                 try:
