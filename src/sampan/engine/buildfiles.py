@@ -19,7 +19,7 @@ from sampan.kernel.libc import KernelError
 from sampan.oci import digest as digests
 from sampan.store.archive import LEFT, TAKEN, PlainTree
 from sampan.store.copyout import CopyOut
-from sampan.store.tarstream import HARDLINK
+from sampan.store.tarstream import HARDLINK, TarEntry
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.store.layerwriter import Writer
-    from sampan.store.tarstream import TarEntry
     from sampan.store.tarwriter import Sink
 
     class Tree(Protocol):
@@ -343,13 +342,13 @@ class _Copy(CopyOut):
         yield from self._rest([self._level(shown, False)])
 
     def _described(self, path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
-        entry = super()._described(path, kind, status)
-        entry.mtime_ns = status.st_mtime_ns if self._manner.mtime_ns is None else self._manner.mtime_ns
-        if self._manner.owner is not None:
-            entry.uid, entry.gid = self._manner.owner
-        if self._manner.mode is not None and not stat.S_ISLNK(status.st_mode):
-            entry.mode = self._manner.mode(entry.mode, stat.S_ISDIR(status.st_mode))
-        return entry
+        manner = self._manner
+        uid, gid = (status.st_uid, status.st_gid) if manner.owner is None else manner.owner
+        mode = stat.S_IMODE(status.st_mode)
+        if manner.mode is not None and not stat.S_ISLNK(status.st_mode):
+            mode = manner.mode(mode, stat.S_ISDIR(status.st_mode))
+        mtime_ns = status.st_mtime_ns if manner.mtime_ns is None else manner.mtime_ns
+        return TarEntry(path, kind, mode, uid, gid, mtime_ns=mtime_ns)
 
 
 __all__ = ["FileTree", "Found", "Manner", "Read", "ReadTree"]

@@ -82,7 +82,10 @@ def read_small(path: str) -> bytes:
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """write(2) until all is written: a regular file takes less when a signal or a quota comes in between."""
-    view = memoryview(data)
+    written = os.write(fd, data) if data else 0
+    if written == len(data):
+        return
+    view = memoryview(data)[written:]
     while view:
         view = view[os.write(fd, view) :]
 

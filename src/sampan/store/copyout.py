@@ -73,16 +73,15 @@ class CopyOut(Archive):
             entry.uid, entry.gid = (i if i >= 0 else _NOBODY for i in (uid, gid))
         return entry
 
-    def _regular(self, file: int, path: bytes, status: os.stat_result) -> Iterator[None]:
+    def _at_once(self, file: int, path: bytes, status: os.stat_result) -> bool:
         if status.st_blocks or not is_made_up(file):
-            yield from super()._regular(file, path, status)
-            return
+            return super()._at_once(file, path, status)
         content = _made_up(file, path)
         entry = self._described(path, FILE, status)
         entry.size = len(content)
         self._writer.add(entry, content)
         self._wrote(path, status)
-        yield
+        return True
 
 
 class ContainerTree(PlainTree):

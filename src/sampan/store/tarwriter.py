@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 _END = bytes(2 * BLOCK)
 _NO_NAMES = bytes(64)  # Of the owner and the group.
-_CHECKSUM_AS_SPACES = 8 * 0x20
+_NO_DEVICE = b"0000000\0" * 2
+_MAGIC = b"ustar\x0000"
+_CONSTANTS = 8 * 0x20 + sum(_MAGIC)
+"""What the bytes of every header sum up to that are always the same: the checksum itself counts as spaces."""
 _OCTAL_7 = 1 << 21
 _OCTAL_11 = 1 << 33
 
@@ -144,23 +147,30 @@ def _header(entry: TarEntry, size: int) -> bytes:
 
 
 def _block(entry: TarEntry, prefix: bytes, name: bytes, target: bytes, size: int, seconds: int) -> bytes:
-    """One ustar header block; numbers that do not fit are 0, and in the pax header."""
-    numbers = (_fitting(entry.mode & 0o7777, 7), _fitting(entry.uid, 7), _fitting(entry.gid, 7))
-    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
-        name.ljust(100, b"\0"),
-        *numbers,
-        _fitting(size, 11),
-        _fitting(seconds, 11),
+    """One ustar header block; numbers that do not fit are 0, and in the pax header. `seconds` fit."""
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        entry.mode & 0o7777,
+        _fitting(entry.uid, _OCTAL_7),
+        _fitting(entry.gid, _OCTAL_7),
+        _fitting(size, _OCTAL_11),
+        seconds,
     )
-    tail = b"%b%bustar\x0000%b%07o\0%07o\0%b" % (
+    device = _NO_DEVICE
+    if entry.major or entry.minor:
+        device = b"%07o\0%07o\0" % (_fitting(entry.major, _OCTAL_7), _fitting(entry.minor, _OCTAL_7))
+    # Of all bytes of the block. Most are the zeros behind a name, which are not looked at.
+    checksum = _CONSTANTS + sum(name) + sum(numbers) + sum(entry.kind) + sum(target) + sum(device) + sum(prefix)
+    return b"%b%b%06o\0 %b%b%b%b%b%b" % (
+        name.ljust(100, b"\0"),
+        numbers,
+        checksum,
         entry.kind,
         target.ljust(100, b"\0"),
+        _MAGIC,
         _NO_NAMES,
-        _fitting(entry.major, 7),
-        _fitting(entry.minor, 7),
+        device,
         prefix.ljust(167, b"\0"),
     )
-    return b"%b%06o\0 %b" % (head, sum(head) + sum(tail) + _CHECKSUM_AS_SPACES, tail)
 
 
 def _pax_header(records: dict[bytes, bytes]) -> bytes:
@@ -204,8 +214,8 @@ def _time(nanoseconds: int) -> bytes:
     return sign + (b"%d.%09d" % (whole, fraction)).rstrip(b"0").rstrip(b".")
 
 
-def _fitting(value: int, digits: int) -> int:
-    return value if 0 <= value < 1 << (3 * digits) else 0
+def _fitting(value: int, limit: int) -> int:
+    return value if 0 <= value < limit else 0
 
 
 def _ascii(name: bytes) -> bytes:
