@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -9,6 +10,7 @@ import stat
 import struct
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -209,3 +211,24 @@ def test_special_attributes_that_a_file_system_lacks_are_left_out(tmp_path: Path
     records = {b"SCHILY.xattr.system.nonsense": b"1", b"SCHILY.xattr.none": b"1", b"SCHILY.xattr.user.ok": b"2"}
     unpack(tmp_path / "t", pax(records) + member(b"f") + END)
     assert os.listxattr(tmp_path / "t/f") == ["user.ok"]
+
+
+def test_a_stream_that_can_be_read_ahead_gives_the_same_and_leaves_no_thread(tmp_path: Path) -> None:
+    """What a pull does: decompressed by one thread, hashed by another one."""
+
+    class Stream(io.BytesIO):
+        def interrupt(self) -> None:
+            pass
+
+    data = debian_tar().read_bytes()
+    before = threading.active_count()
+    (tmp_path / "ahead").mkdir()
+    fd = os.open(tmp_path / "ahead", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        info = apply(Stream(gzip.compress(data, 1)), fd, whiteouts="overlay")
+    finally:
+        os.close(fd)
+    assert info == unpack(tmp_path / "plain", data)
+    assert info.diff_id == "sha256:" + hashlib.sha256(data).hexdigest()
+    assert fingerprint(tmp_path / "ahead", inodes=False) == fingerprint(tmp_path / "plain", inodes=False)
+    assert threading.active_count() == before

@@ -1,4 +1,4 @@
-"""A stream that a thread of its own reads ahead: decompressing and hashing go on while what came out is made into files.
+"""A stream that a thread of its own reads ahead: decompressing goes on while what came out is made into files.
 
 Both of them release the interpreter's lock, so that two processors are at work. What is ahead is bounded, and more than a
 moment's: a part of an archive with many small files takes long to be made and no time to be decompressed, one with a large

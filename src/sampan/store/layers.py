@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Literal
 
+    from sampan.oci.digest import Hash
     from sampan.store.tarstream import Source
 
     Whiteouts = Literal["overlay", "delete"]
@@ -46,9 +47,10 @@ class LayerInfo(Struct):
 class DigestStream:
     """Hashes and counts what is read through it. Raises `InvalidParameter` above `limit` bytes."""
 
-    def __init__(self, source: Source, limit: int = ARCHIVE_LIMIT) -> None:
+    def __init__(self, source: Source, limit: int = ARCHIVE_LIMIT, hasher: Hash | None = None) -> None:
+        """hasher: one that was not used yet, instead of one of its own."""
         self._read = source.read
-        self._hash = new_hash()
+        self._hash = hasher or new_hash()
         self._limit = limit
         self.size = 0
 
@@ -75,21 +77,26 @@ def apply(
     are the directories of the layers below, topmost first. With "delete" the directory holds a copy of all layers
     below already, and deleted names are removed.
 
-    A stream that can be interrupted (see `store.ahead`) is decompressed and hashed in a thread of its own.
+    A stream that can be interrupted (see `store.ahead`) is decompressed in a thread of its own, and hashed in another one.
 
     Reads to the end of the stream, since that is what the digest is of. Raises `InvalidParameter` for what is wrong
     with the archive and `System` where the disk refuses; the directory is then half full, and the caller's to remove.
     """
-    source = DigestStream(decompress(stream, dir_fd))
+    plain = decompress(stream, dir_fd)
     interrupt: Callable[[], None] | None = getattr(stream, "interrupt", None)
     if interrupt is None:
+        source = DigestStream(plain)
         size, entries = _apply(source, dir_fd, whiteouts, lower, limits)
-    else:
-        from sampan.store.ahead import ReadAhead
+        return LayerInfo(source.digest, size, entries, source.size)
 
+    from sampan.store.ahead import ReadAhead
+    from sampan.store.hashing import HashingThread
+
+    with HashingThread() as hasher:
+        source = DigestStream(plain, hasher=hasher)
         with ReadAhead(source, interrupt) as ahead:
             size, entries = _apply(ahead, dir_fd, whiteouts, lower, limits)
-    return LayerInfo(source.digest, size, entries, source.size)
+        return LayerInfo(source.digest, size, entries, source.size)
 
 
 def _apply(
