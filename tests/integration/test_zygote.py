@@ -274,6 +274,16 @@ def test_who_has_one_come_up_waits_for_it_when_it_is_used(place: str, end: str) 
     asks.close()
 
 
+def test_one_that_went_before_it_was_used_is_waited_for_too(place: str) -> None:
+    zygotes, before = Zygotes(place), children()
+    for _ in range(2):
+        # None as long as the first one has not gone.
+        eventually(zygotes.start).close()
+    assert len(children() - before) == 1
+    zygotes.reap()
+    assert children() == before
+
+
 def test_who_has_other_limits_or_another_package_does_not_use_it(place: str, tmp_path: Path) -> None:
     Zygotes(place).keep(60)
     assert opened(launcher(place)) is ZygoteLaunch

@@ -182,6 +182,7 @@ class Zygotes:
         try:
             listener = self._listen(self._name())
             send(ours, self._identity(), [listener.fileno(), lock])
+            self.reap()  # one that was begun before, and went before anybody wanted it
             self._begun = spawn_zygote([self._directory, self._name()], theirs.fileno())
         except BaseException:
             ours.close()
