@@ -311,8 +311,8 @@ def test_one_that_is_not_made_of_what_was_asked_for_goes(place: str, monkeypatch
     old = launcher(place, attended=True)
     monkeypatch.setattr(zygotes, "stamp", lambda _directories: "what was there before")
     launch = old.open()
-    assert isinstance(launch, ZygoteLaunch)
-    assert not launch._is_ready()
+    # One of its own interpreter, if the zygote was quicker to go than we to ask.
+    assert not isinstance(launch, ZygoteLaunch) or not launch._is_ready()
     launch.abandon()
     old.close()
 

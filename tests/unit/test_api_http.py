@@ -222,8 +222,9 @@ def test_kinds_of_failures_have_their_status_in_one_place() -> None:
 @pytest.fixture
 def switch_seconds() -> Iterator[float]:
     """How long a thread may compute before a server says otherwise; and again after the test."""
-    before = sys.getswitchinterval()
-    yield before
+    before = sys.getswitchinterval()  # after a server of another test in this process it is a server's
+    sys.setswitchinterval(0.005)
+    yield 0.005
     sys.setswitchinterval(before)
 
 
