@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import sampan
 from sampan.errors import Conflict, NotFound, Prohibited
 
+from support.netns import Host
 from support.roots import Root
 
 pytestmark = pytest.mark.root
@@ -102,17 +103,22 @@ def test_an_isolated_network_has_no_gateway(new_root: Root) -> None:
     assert (shown["IPAM"]["Config"], shown["Internal"]) == ([{"Subnet": "10.77.0.0/24"}], True)
 
 
-def test_chosen_subnets_meet_no_other_and_no_route_of_the_host(new_root: Root) -> None:
-    def routes() -> set[tuple[str, str]]:
-        shown = subprocess.run(["ip", "-4", "-json", "route"], capture_output=True, check=True).stdout
-        return {(route["dst"], route["dev"]) for route in json.loads(shown) if "/" in route["dst"]}
+@pytest.fixture
+def machine() -> Iterator[Host]:
+    """Another one than this, where the networks of other tests come and go."""
+    host = Host()
+    yield host
+    host.close()
 
-    before = routes()
-    for i in range(3):
-        new_root.cli("network", "create", "--ipv6", f"n{i}").ok()
-    # Other tests' networks come and go meanwhile: the subnet of one that has gone is free again, and may be one of these now.
-    nets = [ipaddress.ip_network(subnet) for subnet, _ in before & routes()]
-    others = len(nets)
+
+def test_chosen_subnets_meet_no_other_and_no_route_of_the_host(new_root: Root, machine: Host) -> None:
+    nets = [ipaddress.ip_network(subnet) for subnet in ("172.18.0.0/16", "172.20.0.0/14", "fd00:77::/64")]
+    machine.run("ip", "link", "add", "other", "up", "type", "bridge")
+    for net in nets:
+        machine.run("ip", f"-{net.version}", "route", "add", str(net), "dev", "other")
+    with machine.entered():
+        for i in range(3):
+            new_root.cli("network", "create", "--ipv6", f"n{i}").ok()
     for name in ("bridge", "n0", "n1", "n2"):
         for pool in inspected(new_root, name)["IPAM"]["Config"]:
             net = ipaddress.ip_network(pool["Subnet"])
@@ -120,7 +126,7 @@ def test_chosen_subnets_meet_no_other_and_no_route_of_the_host(new_root: Root) -
             assert ipaddress.ip_address(pool["Gateway"]) in net
             assert not any(net.version == other.version and net.overlaps(other) for other in nets)
             nets.append(net)
-    assert len(nets) - others == 7
+    assert len(nets) == 3 + 7
 
 
 def test_many_at_once_get_subnets_of_their_own(new_root: Root) -> None:
