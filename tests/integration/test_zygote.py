@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from glob import glob
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from sampan.runtime.launcher import ExecLaunch, ExecLauncher
 from sampan.runtime.zygotes import ZygoteLaunch, ZygoteLauncher, Zygotes
 from sampan.steps.trace import Trace
 
+from support import host
 from support.box import Boxes, collect
 from support.boxes import box, directory
 from support.child import in_child
@@ -59,15 +58,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def children() -> set[str]:
+def children() -> set[int]:
     """The processes that are ours to wait for."""
-    found = set()
-    for path in glob("/proc/[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            pid, _, rest = Path(path).read_text().partition(" ")
-            if int(rest.rpartition(")")[2].split()[1]) == os.getpid():
-                found.add(pid)
-    return found
+    return {pid for pid, parent in host.parents().items() if parent == os.getpid()}
 
 
 def descriptors(pid: int) -> list[str]:

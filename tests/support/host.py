@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -52,15 +53,29 @@ def processes(directory: str) -> dict[int, str]:
     return found
 
 
+def parents() -> dict[int, int]:
+    """The parent of each process, also of those that have ended and were not waited for."""
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it went meanwhile
+            found[int(entry)] = _parent(int(entry))
+    return found
+
+
 def _ancestors() -> set[int]:
     pids, pid = set(), os.getpid()
     while pid > 0:
         pids.add(pid)
         try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = _parent(pid)
         except OSError:
             break
     return pids
+
+
+def _parent(pid: int) -> int:
+    # The name, which may hold anything, ends with the last parenthesis (proc_pid_stat(5)).
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _speaks_of(proc: str, wanted: bytes, namespaces: dict[str, bool]) -> str:

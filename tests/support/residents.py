@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support import host
 from support.disk import disk
-from support.patience import patience
+from support.patience import eventually, patience
 from support.roots import Root
 
 RESIDENTS = {
@@ -24,12 +24,7 @@ RESIDENTS = {
 def settle_down(root: Root) -> None:
     """Wait until what was begun has come to its end, and let the next command finish what killed ones left."""
     root.cli("ps", "-a").ok()
-    deadline = time.monotonic() + patience(30)
-    while strangers := _strangers(root):
-        if time.monotonic() > deadline:
-            looked = "\n".join(_closely(*one) for one in strangers.items())
-            raise AssertionError(f"left beside the residents' processes:\n{looked}\n{root.cli('ps', '-a').ok().out}")
-        time.sleep(0.02)
+    eventually(lambda: not _strangers(root), 30, lambda: _told(root))
     root.cli("ps", "-a").ok()
 
 
@@ -40,15 +35,21 @@ def _strangers(root: Root) -> dict[int, str]:
     """
     shims = set(_shims(root).values())
     found = host.processes(str(root.directory))
-    parents = _parents()
+    parents = host.parents()
     family = _below(shims, parents)
     return {pid: text for pid, text in found.items() if pid in parents and pid not in family}
 
 
+def _told(root: Root) -> str:
+    """Who is left, and of what."""
+    looked = "\n".join(_closely(*one) for one in _strangers(root).items())
+    return f"only the residents' processes are left, but these are, too:\n{looked}\n{root.cli('ps', '-a').ok().out}"
+
+
 def _closely(pid: int, text: str) -> str:
     """A process that should have ended, and what it is waiting for."""
-    seen = [f"{pid}: {text}"]
-    with contextlib.suppress(OSError):
+    seen = [text]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended after all
         proc = Path(f"/proc/{pid}")
         seen += [(proc / name).read_text().strip() for name in ("stat", "wchan", "syscall")]
         seen += [os.readlink(fd) for fd in (proc / "fd").iterdir()]
@@ -66,17 +67,6 @@ def _shims(root: Root) -> dict[str, int]:
         main = json.loads(root.cli("inspect", name).ok().out)[0]["State"]["Pid"]
         found[name] = int(Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1])
     return found
-
-
-def _parents() -> dict[int, int]:
-    """Each living process' parent."""
-    parents = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
-            if state not in "ZX":
-                parents[int(entry)] = int(parent)
-    return parents
 
 
 def _below(shims: set[int], parents: dict[int, int]) -> set[int]:
@@ -108,7 +98,7 @@ def measure(root: Root) -> dict[str, object]:
 
 
 def _fewest_strangers(root: Root) -> int:
-    """0 as soon as there is none. A probe may begin or end between a look at the processes and one at their parents."""
+    """0 as soon as there is none: what the last commands began may need a moment to end."""
     fewest = len(_strangers(root))
     deadline = time.monotonic() + patience(60)
     while fewest and time.monotonic() < deadline:

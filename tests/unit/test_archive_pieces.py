@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sampan.store.archive import Archive, PlainTree
+from sampan.store.tarstream import TarEntry
 
 MIB = 1 << 20
 SIZES = (0, 1, 511, 512, MIB - 1, MIB, MIB + 1, 3 * MIB)
@@ -75,3 +76,22 @@ def test_a_file_that_shrinks_as_it_is_read_is_filled_with_zeros(tree: PlainTree,
         content = made.extractfile(last.name)
         assert content is not None
         assert content.read() == first + bytes(2 * MIB)
+
+
+def test_a_small_one_that_shrinks_before_it_is_read_is_filled_with_zeros(tree: PlainTree, tmp_path: Path) -> None:
+    small, sink = tmp_path / f"{SIZES[3]:08}", io.BytesIO()
+    first = small.read_bytes()[:100]
+
+    class Shrinking(Archive):
+        def _begin(self, file: int, path: bytes, status: os.stat_result) -> TarEntry:
+            if path == small.name.encode():
+                os.truncate(small, 100)  # its size has been looked at
+            return super()._begin(file, path, status)
+
+    for _ in Shrinking(tree, sink).write(with_root=False):
+        pass
+    sink.seek(0)
+    with tarfile.open(fileobj=sink) as made:
+        content = made.extractfile(small.name)
+        assert content is not None
+        assert content.read() == first + bytes(412)

@@ -41,6 +41,7 @@ _OBJECTS = 100_000
 def build(context: Context, arguments: Arguments) -> int:
     """Build, or check. The id goes to standard output with --quiet, the progress to standard error."""
     gc.set_threshold(_OBJECTS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     progress = _progress(arguments)
     if arguments["check"]:
         return _check(context.engine.builds, _request(arguments))
@@ -56,7 +57,6 @@ def build(context: Context, arguments: Arguments) -> int:
         at_once=_AT_ONCE,
         no_cache=tuple(name for text in arguments["no-cache-filter"] for name in text.split(",") if name),
     )
-    sys.setswitchinterval(_SWITCH_SECONDS)
     image = _built(context, request, outputs, progress)
     if image is None:
         return 1

@@ -342,6 +342,7 @@ class _Copy(CopyOut):
         yield from self._rest([self._level(shown, False)])
 
     def _described(self, path: bytes, kind: bytes, status: os.stat_result) -> TarEntry:
+        # In one step, as it is done for each of thousands of files: of what the copy of a container's files has (its ids, whole seconds), nothing is to be here.
         manner = self._manner
         uid, gid = (status.st_uid, status.st_gid) if manner.owner is None else manner.owner
         mode = stat.S_IMODE(status.st_mode)
