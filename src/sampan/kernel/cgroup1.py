@@ -59,13 +59,18 @@ class Version1(GroupVerbs):
         # pids is the last everywhere: whoever joins it first may not be able to fork any more.
         self._mounts = dict(sorted(mounts.items(), key=lambda m: "pids" in m[0].split(",")))
         self._places = {c: mount for name, mount in mounts.items() for c in name.split(",") if c in CONTROLLERS}
+        self._supported: dict[str, bool] = {}
+        """What was looked for: a kernel gets no knobs while it runs, and each start asks."""
         self.links = links
         self.controllers = frozenset(self._places)
 
     def supports(self, feature: str) -> bool:
-        controller, knob = _KNOBS[feature]
-        mount = self._places.get(controller)
-        return mount is not None and os.access(f"{mount}/{knob}", os.F_OK)
+        found = self._supported.get(feature)
+        if found is None:
+            controller, knob = _KNOBS[feature]
+            mount = self._places.get(controller)
+            found = self._supported[feature] = mount is not None and os.access(f"{mount}/{knob}", os.F_OK)
+        return found
 
     def cpuset(self) -> tuple[str, str]:
         mount = self._places["cpuset"]
@@ -295,7 +300,22 @@ def _could_hand_down(level: str) -> bool:
     return state is None or (state == "0" and os.path.basename(level) == DEFAULT_PARENT)
 
 
+_worked_out: dict[tuple[DeviceRule, ...], list[tuple[bool, str]]] = {}
+"""The lines of rules, up to a bound: nearly all containers have the same."""
+_MOST_WORKED_OUT = 32
+
+
 def device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:
+    """`_device_lines`, which are worked out once. Raises `KernelError`."""
+    found = _worked_out.get(rules)
+    if found is None:
+        found = _device_lines(rules)
+        if len(_worked_out) < _MOST_WORKED_OUT:
+            _worked_out[rules] = found
+    return found
+
+
+def _device_lines(rules: tuple[DeviceRule, ...]) -> list[tuple[bool, str]]:
     """The lines for devices.allow (True) and devices.deny (False) that come to the same as the rules in their order.
 
     v1 keeps a default and a list of exceptions from it, and a rule against the default takes only exceptions away

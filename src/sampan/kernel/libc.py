@@ -94,6 +94,17 @@ def kernel_version() -> tuple[int, int]:
     return _version[0]
 
 
+_there: dict[str, bool] = {}
+
+
+def has_file(path: str) -> bool:
+    """Whether this kernel shows a file that it has or has not as long as it runs, in /proc or /sys; each is looked for once."""
+    found = _there.get(path)
+    if found is None:
+        found = _there[path] = os.path.exists(path)
+    return found
+
+
 class KernelError(OSError):
     """The kernel refused a system call: an `OSError` that also knows which call it was."""
 

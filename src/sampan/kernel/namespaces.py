@@ -219,8 +219,23 @@ def has_group(gid: int) -> bool:
     return any(int(first) <= gid < int(first) + int(count) for first, _, count in _own_map("gid_map"))
 
 
+_maps: dict[tuple[int, str], list[list[bytes]]] = {}
+"""The maps that a process has read of itself: each start asks three times."""
+
+
 def _own_map(name: str) -> list[list[bytes]]:
-    """The lines of one of this process' maps. Each start reads them three times: without what `open()` asks about a file first."""
+    """The lines of one of this process' maps, which are written once and stay (user_namespaces(7)), but for a child in a namespace of its own."""
+    key = os.getpid(), name
+    found = _maps.get(key)
+    if found is None:
+        found = _read_map(name)
+        if found:  # one that has not been written yet is empty
+            _maps[key] = found
+    return found
+
+
+def _read_map(name: str) -> list[list[bytes]]:
+    """Without what `open()` asks about a file first."""
     fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = b""

@@ -7,6 +7,7 @@ import stat
 
 from sampan.kernel import namespaces
 from sampan.kernel.cgroup import ANY, DeviceRule
+from sampan.kernel.libc import has_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def masked_paths() -> list[str]:
     paths = list(_MASKED)
     cpus = "/sys/devices/system/cpu"
     # One look instead of one a CPU: a machine has the counters on all of its CPUs or on none.
-    if os.path.exists(f"{cpus}/cpu0/thermal_throttle"):
+    if has_file(f"{cpus}/cpu0/thermal_throttle"):
         numbers = sorted(int(n[3:]) for n in os.listdir(cpus) if n.startswith("cpu") and n[3:].isdigit())
         paths += [f"{cpus}/cpu{n}/thermal_throttle" for n in numbers]
     return paths
@@ -132,6 +133,14 @@ DEVICE_RULES = (
 
 ALL_DEVICES = (DeviceRule(True, "a"),)
 """--privileged."""
+
+_ENTRIES = {rules: tuple(rule.to_json() for rule in rules) for rules in (DEVICE_RULES, ALL_DEVICES)}
+
+
+def device_entries(privileged: bool) -> list[dict[str, Any]]:
+    """`ALL_DEVICES` or `DEVICE_RULES` as linux.resources.devices has them."""
+    return [dict(entry) for entry in _ENTRIES[ALL_DEVICES if privileged else DEVICE_RULES]]
+
 
 NETWORK_SYSCTLS = (("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647"))
 """For a network namespace of the container's own, where the kernel has them (moby daemon/oci_linux.go)."""

@@ -10,7 +10,7 @@ import os
 
 from sampan.errors import InvalidParameter
 from sampan.kernel import files
-from sampan.kernel.libc import kernel_version
+from sampan.kernel.libc import has_file, kernel_version
 from sampan.oci.digest import hex_of
 from sampan.steps.process import LoadFilter
 
@@ -127,7 +127,7 @@ def _seal(key: bytes, content: str) -> str:
 
 def supported() -> bool:
     """Whether the kernel has filters (CONFIG_SECCOMP_FILTER)."""
-    return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
+    return has_file("/proc/sys/kernel/seccomp/actions_avail")
 
 
 def _compile(asked: str, capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> LoadFilter | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import cgroup, namespaces
+from sampan.kernel.libc import has_file
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults, plancgroups
 from sampan.shim.protocol import NO_CLONE, VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
@@ -247,6 +248,22 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver, alone:
     return steps
 
 
+_made: dict[tuple[object, ...], Step] = {}
+"""Steps that were made already, up to a bound: of the hundred of a start half are the same in each."""
+_MOST_MADE = 256
+
+
+def _same(kind: type[Step], *fields: object) -> Step:
+    """A step with fields in which nothing is the container's own, and which can be keys."""
+    key = (kind, *fields)
+    step = _made.get(key)
+    if step is None:
+        step = kind(*fields)
+        if len(_made) < _MOST_MADE:
+            _made[key] = step
+    return step
+
+
 def planmore() -> Any:
     """The steps that no container of a plain `run` has, imported for the first that has one."""
     from sampan.runtime import planmore
@@ -352,8 +369,8 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
         # While the root can still be written to and the host's file system is in view, as hooks expect it.
         steps += planmore().hooks_of_making(spec, mode)
     # Masks and read-only paths over what was mounted; through descriptors, so before or after pivot_root is the same.
-    steps += [mounts.BindOntoItself(path) for path in linux.get("readonlyPaths") or ()]
-    steps += [mounts.MaskPath(path) for path in linux.get("maskedPaths") or ()]
+    steps += [_same(mounts.BindOntoItself, path) for path in linux.get("readonlyPaths") or ()]
+    steps += [_same(mounts.MaskPath, path) for path in linux.get("maskedPaths") or ()]
     if spec["root"].get("readonly"):
         steps.append(changeroot.ReadOnlyRoot())
     if driver.version == cgroup.NONE and "CAP_MKNOD" not in ((own.get("capabilities") or {}).get("bounding") or ()):
@@ -455,12 +472,12 @@ def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: Cgrou
     if options.remount or options.copy_up or (facts.mode.strict and entry["type"] != "cgroup"):
         return list(planmore().attach(entry, index, options))
     if entry["type"] in ("bind", "image"):
-        return [mounts.AttachMount(f"mount.{index}", target)]
+        return [_same(mounts.AttachMount, f"mount.{index}", target)]
     if entry["type"] == "devpts":
-        return [mounts.AttachMount("devpts", target)]
+        return [_same(mounts.AttachMount, "devpts", target)]
     if entry["type"] == "cgroup":
         return _cgroup_view(target, options, facts, driver)
-    return [mounts.MountFilesystem(entry["type"], target, options.data, options.attributes, entry["source"])]
+    return [_same(mounts.MountFilesystem, entry["type"], target, options.data, options.attributes, entry["source"])]
 
 
 def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, driver: CgroupDriver) -> list[Step]:
@@ -469,8 +486,8 @@ def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, drive
         return [mounts.MountFilesystem("cgroup2", target, (), options.attributes, "cgroup")]
     steps: list[Step] = [mounts.MountFilesystem("tmpfs", target, (("mode", "755"),), options.attributes & ~oci.RDONLY)]
     for hierarchy in driver.hierarchies(facts.group):
-        steps.append(mounts.AttachMount(f"cgroup.mount.{hierarchy.name}", f"{target}/{hierarchy.name}"))
-    steps += [mounts.MakeLink(f"{target}/{name}", points_to) for name, points_to in driver.links]
+        steps.append(_same(mounts.AttachMount, f"cgroup.mount.{hierarchy.name}", f"{target}/{hierarchy.name}"))
+    steps += [_same(mounts.MakeLink, f"{target}/{name}", points_to) for name, points_to in driver.links]
     if options.attributes & oci.RDONLY:
         # Last, for the directories and links had to be made in it.
         steps.append(mounts.SealMount(target))
@@ -491,9 +508,9 @@ def _all_devices(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _devices(spec: dict[str, Any]) -> list[Step]:
     steps = [_device(entry, spec) for entry in _all_devices(spec) if entry["path"].startswith("/dev/")]
-    steps += [mounts.MakeLink(path, points_to) for path, points_to in defaults.LINKS]
-    if os.path.exists(defaults.KCORE_LINK[1]):
-        steps.append(mounts.MakeLink(*defaults.KCORE_LINK))
+    steps += [_same(mounts.MakeLink, path, points_to) for path, points_to in defaults.LINKS]
+    if has_file(defaults.KCORE_LINK[1]):
+        steps.append(_same(mounts.MakeLink, *defaults.KCORE_LINK))
     return steps
 
 
@@ -501,7 +518,8 @@ def _device(entry: dict[str, Any], spec: dict[str, Any]) -> Step:
     if oci.namespace(spec, "user") is not None:
         attach: Step = planmore().attach_device(entry)
         return attach
-    return mounts.MakeDevice(
+    return _same(
+        mounts.MakeDevice,
         entry["path"],
         entry["type"],
         entry.get("major") or 0,

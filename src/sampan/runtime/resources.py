@@ -6,6 +6,7 @@ from sampan.kernel import cgroup, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
@@ -40,8 +41,23 @@ def make_limits(resources: dict[str, Any]) -> cgroup.Limits:
         hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits") or ()),
         pids=(resources.get("pids") or {}).get("limit") or 0,
         # In a user namespace no rule can be made, and none is needed: the kernel opens no node that was made in it.
-        devices=() if in_user else tuple(cgroup.DeviceRule(**rule) for rule in resources.get("devices") or ()),
+        devices=() if in_user else _device_rules(resources.get("devices") or ()),
     )
+
+
+_rules: dict[tuple[tuple[object, ...], ...], tuple[cgroup.DeviceRule, ...]] = {}
+"""What was made of lists of rules, up to a bound: nearly all containers have the same, of a dozen."""
+_MOST_RULES = 32
+
+
+def _device_rules(entries: Sequence[dict[str, Any]]) -> tuple[cgroup.DeviceRule, ...]:
+    key = tuple(tuple(entry.items()) for entry in entries)
+    found = _rules.get(key)
+    if found is None:
+        found = tuple(cgroup.DeviceRule(**entry) for entry in entries)
+        if len(_rules) < _MOST_RULES:
+            _rules[key] = found
+    return found
 
 
 _THROTTLES = (

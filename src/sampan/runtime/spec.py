@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import capabilities, namespaces
-from sampan.kernel.libc import kernel_version
+from sampan.kernel.libc import has_file, kernel_version
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults
 
@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
-
-    from sampan.kernel.cgroup import DeviceRule
 
 DEFAULT_SHM_SIZE = 64 << 20
 
@@ -44,7 +42,7 @@ def make_spec(
     host = record["host_config"]
     privileged = bool(host.get("Privileged"))
     devices, rules = _devices(host, privileged)
-    resources = {**_resources(host), "devices": [r.to_json() for r in rules]}
+    resources = {**_resources(host), "devices": rules}
     spec = {
         "ociVersion": oci.VERSION,
         "process": _process(record, host, privileged, init),
@@ -298,17 +296,18 @@ def _namespaces(host: dict[str, Any], cgroup_version: str, joined: dict[str, str
     return entries
 
 
-def _devices(host: dict[str, Any], privileged: bool) -> tuple[list[dict[str, Any]], list[DeviceRule]]:
+def _devices(host: dict[str, Any], privileged: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """linux.devices beside the default ones, and linux.resources.devices."""
     nodes = defaults.host_devices() if privileged else []
-    rules = list(defaults.ALL_DEVICES if privileged else defaults.DEVICE_RULES)
+    rules = defaults.device_entries(privileged)
     if host.get("Devices") or host.get("DeviceCgroupRules"):
         from sampan.runtime import hostdevices  # few containers have any
 
         asked, more = hostdevices.devices(host.get("Devices") or [], privileged)
         nodes += asked
         if not privileged:
-            rules += more + hostdevices.extra_rules(host.get("DeviceCgroupRules") or [])
+            more += hostdevices.extra_rules(host.get("DeviceCgroupRules") or [])
+            rules += [rule.to_json() for rule in more]
     return nodes, rules
 
 
@@ -321,7 +320,7 @@ def _sysctls(host: dict[str, Any]) -> dict[str, str]:
         for name, value in defaults.NETWORK_SYSCTLS:
             if name == "net.ipv4.ping_group_range" and namespaces.in_user_namespace():
                 continue  # the range has groups that are none in there
-            if os.path.exists(f"/proc/sys/{oci.parameter_path(name)}"):
+            if has_file(f"/proc/sys/{oci.parameter_path(name)}"):
                 found[name] = value
     return {**found, **(host.get("Sysctls") or {})}
 
