@@ -86,7 +86,6 @@ class Connection:
 
     def _one(self) -> bool:
         """One request and its answer; whether the connection may have another one."""
-        identifier = os.urandom(6).hex()
         try:
             head, self._rest = read_head(self.socket, self._rest)
             if not head:
@@ -100,10 +99,10 @@ class Connection:
             if self._rest:
                 protocol.receive_data(self._rest)
         except (Refused, h11.RemoteProtocolError) as e:
-            self._refuse(identifier, e)
+            self._refuse(_identifier(), e)
             return False
         assert isinstance(request, h11.Request)
-        exchange = Exchange(identifier, request, protocol, self.socket, self._log, self._watch)
+        exchange = Exchange(_identifier(), request, protocol, self.socket, self._log, self._watch)
         return self._answer(exchange) and self._next(exchange, protocol)
 
     def _refuse(self, identifier: str, error: Exception) -> None:
@@ -148,16 +147,19 @@ class Connection:
 
     def _handle(self, exchange: Exchange) -> None:
         check_host(exchange.headers, self._listener)
-        target = urlsplit(exchange.target)
-        exchange.query = Query(target.query)
-        exchange.version, exchange.path = versions.split(target.path)
+        path, query = _split(exchange.target)
+        exchange.query = Query(query)
+        exchange.version, exchange.path = versions.split(path)
         route, parameters = routes.find(exchange.method, exchange.path, exchange.version)
         routes.load(route)(self._engine, exchange, **parameters)
 
     def _tell(self, exchange: Exchange, fault: str) -> None:
+        tell = self._log.info if fault else self._log.debug
+        if not self._log.takes("info" if fault else "debug"):
+            return
         took = (time.monotonic() - exchange.begun) * 1000
         line = f"{exchange.id} {exchange.method} {exchange.target} {exchange.status or '-'} {took:.1f} ms"
-        (self._log.info if fault else self._log.debug)(line + (f": {fault}" if fault else ""))
+        tell(line + (f": {fault}" if fault else ""))
 
     def _next(self, exchange: Exchange, protocol: h11.Connection) -> bool:
         """Make way for the next request: what of the body nobody wanted is read away, if it is not too much."""
@@ -169,7 +171,7 @@ class Connection:
             read += len(part)
             if read > _MAX_DRAIN:
                 return False
-        if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
+        if not (exchange.plain or protocol.our_state is h11.DONE) or protocol.their_state is not h11.DONE:
             return False  # one of us said `Connection: close`, or it is HTTP/1.0
         self._rest = bytes(protocol.trailing_data[0])
         return True
@@ -202,3 +204,17 @@ class Connection:
         except OSError:
             pass
         self.close()
+
+
+def _identifier() -> str:
+    """Of a request, in the log and for its client."""
+    return os.urandom(6).hex()
+
+
+def _split(target: str) -> tuple[str, str]:
+    """The path and the query of a request's target, as `urlsplit` finds them, which most targets do not need."""
+    if target.startswith("/") and not target.startswith("//") and "#" not in target:
+        path, _, query = target.partition("?")
+        return path, query
+    parts = urlsplit(target)
+    return parts.path, parts.query

@@ -18,6 +18,10 @@ class Log:
         self._least = LEVELS.index(level)
         self._fd = fd
 
+    def takes(self, level: str) -> bool:
+        """Whether lines of this level are written: who would make one by the request asks first."""
+        return LEVELS.index(level) >= self._least
+
     def debug(self, text: str) -> None:
         self._write("debug", text)
 
@@ -31,7 +35,7 @@ class Log:
         self._write("error", text)
 
     def _write(self, level: str, text: str) -> None:
-        if LEVELS.index(level) < self._least:
+        if not self.takes(level):
             return
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"

@@ -15,6 +15,8 @@ class Query:
 
     def __init__(self, text: str) -> None:
         self._values: dict[str, list[str]] = {}
+        if not text:
+            return  # of most requests
         for name, value in parse_qsl(text, keep_blank_values=True, errors="surrogateescape"):
             self._values.setdefault(name, []).append(value)
 

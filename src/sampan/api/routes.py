@@ -17,7 +17,6 @@ from sampan.structs import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     Handler = Callable[..., None]
 
@@ -132,12 +131,16 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(_PARAMETER.sub(r"(?P<\1>.+)", pattern), re.DOTALL)
 
 
+def _first(path: str) -> str:
+    return path[1:].partition("/")[0]
+
+
 # The longer pattern first: /exec/{id}/json is also a name below a shorter one.
-_PATTERNS = [
-    (_compiled(route.pattern), route)
-    for route in sorted(ROUTES, key=lambda route: -len(_PARAMETER.sub("", route.pattern)))
-    if "{" in route.pattern
-]
+_PATTERNS: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
+"""By the method and the first segment of the path, "{rest}" for all."""
+for _route in sorted(ROUTES, key=lambda route: -len(_PARAMETER.sub("", route.pattern))):
+    if "{" in _route.pattern:
+        _PATTERNS.setdefault((_route.method, _first(_route.pattern)), []).append((_compiled(_route.pattern), _route))
 
 
 def find(method: str, path: str, version: tuple[int, int]) -> tuple[Route, dict[str, str]]:
@@ -146,8 +149,8 @@ def find(method: str, path: str, version: tuple[int, int]) -> tuple[Route, dict[
     route = _EXACT.get((method, decoded))
     if route is not None and version >= route.since:
         return route, {}
-    for pattern, route in _PATTERNS:
-        if route.method == method and version >= route.since:
+    for pattern, route in (*_PATTERNS.get((method, _first(decoded)), ()), *_PATTERNS.get((method, "{rest}"), ())):
+        if version >= route.since:
             found = pattern.fullmatch(decoded)
             if found is not None:
                 return route, {name: value.removeprefix("/") for name, value in found.groupdict().items()}
@@ -156,6 +159,11 @@ def find(method: str, path: str, version: tuple[int, int]) -> tuple[Route, dict[
 
 def load(route: Route) -> Handler:
     """The handler itself."""
-    module, _, name = route.handler.partition(":")
-    handler: Any = getattr(import_module(f"sampan.api.{module}"), name)
-    return handler  # type: ignore[no-any-return]
+    handler = _loaded.get(route.handler)
+    if handler is None:
+        module, _, name = route.handler.partition(":")
+        handler = _loaded[route.handler] = getattr(import_module(f"sampan.api.{module}"), name)
+    return handler
+
+
+_loaded: dict[str, Handler] = {}

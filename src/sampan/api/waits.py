@@ -36,7 +36,7 @@ def wait(engine: Engine, exchange: Exchange, name: str) -> None:
     if condition == NOT_RUNNING:
         code = _ended(container)
         if code is not None:
-            _answer(exchange, code)
+            exchange.reply(200, {"StatusCode": code})  # at once: nobody has to be watched for, who might leave
             return
     leaving = exchange.leaving()
     try:
@@ -44,15 +44,9 @@ def wait(engine: Engine, exchange: Exchange, name: str) -> None:
         exchange.start(200, {"Content-Type": "application/json"})
         code = waiter.run()
         if code is not None:
-            exchange.write(_document(code))
+            exchange.end(_document(code))
     finally:
         leaving.close()
-
-
-def _answer(exchange: Exchange, code: int) -> None:
-    """At once: nobody has to be watched for, who might leave."""
-    exchange.start(200, {"Content-Type": "application/json"})
-    exchange.write(_document(code))
 
 
 def _document(code: int) -> bytes:
