@@ -52,14 +52,19 @@ def dumps(value: Any) -> bytes:
 
     Raises ValueError and TypeError for what JSON cannot say.
     """
-    return "".join(_encode(value, 0)).encode("ascii")
+    return text(value).encode("ascii")
+
+
+def text(value: Any) -> str:
+    """The same as text, which has no line feed in it."""
+    return "".join(_encode(value, 0))
 
 
 def loads(data: bytes | str) -> Any:
     """The value of a JSON document, UTF-8 if it comes as bytes. Raises ValueError for anything else, or nested too deep."""
-    text = data if isinstance(data, str) else data.decode("utf-8")
-    value, end = leading(text)
-    if text[end:].strip(_SPACE):
+    document = data if isinstance(data, str) else data.decode("utf-8")
+    value, end = leading(document)
+    if document[end:].strip(_SPACE):
         raise ValueError(f"something follows the JSON value at character {end}")
     return value
 

@@ -64,6 +64,31 @@ class Struct:
         missing = next(f for f in cls._fields if f not in given and f not in kwargs and f not in cls._defaults)
         return f"{cls.__name__} misses the field {missing!r}"
 
+    def to_values(self) -> list[Any]:
+        """The fields without their names, in order; those at the end that are as they are by default are left out."""
+        cls, values = type(self), self.__dict__
+        found = [values[name] for name in cls._fields]
+        for name in reversed(cls._fields):
+            if found[-1] is not getattr(cls, name, found):
+                break
+            found.pop()
+        return found
+
+    @classmethod
+    def from_values(cls, values: list[Any]) -> Self:
+        """The record that `to_values` described. Raises TypeError for too many values, or too few."""
+        fields = cls._fields
+        if len(values) > len(fields):
+            return cls(*values)  # which says what is wrong
+        made = object.__new__(cls)
+        own = made.__dict__
+        own.update(zip(fields, values, strict=False))
+        for name in fields[len(values) :]:
+            if not hasattr(cls, name):
+                return cls(*values)
+            own[name] = getattr(cls, name)
+        return made
+
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:
         """The record with these fields, in a dictionary that is its own from now on: for what was whole once, and is read back by the hundred."""

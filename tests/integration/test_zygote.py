@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from sampan.kernel.surroundings import stamp, surroundings
 from sampan.runtime import zygotes
 from sampan.runtime.launcher import ExecLaunch, ExecLauncher
 from sampan.runtime.zygotes import ZygoteLaunch, ZygoteLauncher, Zygotes
+from sampan.shim import protocol
 from sampan.steps.trace import Trace
 
 from support import host
@@ -223,6 +225,49 @@ def alive_end(probe: socket.socket) -> bool:
     poll = select.poll()
     poll.register(probe, 0)
     return not poll.poll(0)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("attended", [True, False])
+def test_what_a_plan_has_in_common_with_others_is_taught_once(
+    box: Boxes, place: str, attended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a launcher that keeps its line, and by one that has none between two starts. What is one container's own is not in it."""
+    said: list[bytes] = []
+    send = zygotes.send
+
+    def noted(line: Any, message: bytes, descriptors: list[int] | None = None) -> None:
+        said.append(message)
+        send(line, message, descriptors)
+
+    monkeypatch.setattr(zygotes, "send", noted)
+    Zygotes(place).keep(60)
+    asks = launcher(place, attended)
+    for number in range(3):
+        one = box("echo", str(number), config={"Env": ["SECRET=hidden"]})
+        attachment = asks.open().start(one.plan(), {})
+        assert attachment is not None
+        assert collect(attachment).ok() == b"%d\n" % number
+    asks.close()
+    (lesson,) = [message for message in said if message.startswith(protocol.ZYGOTE_LEARN)]
+    assert b"MaskPath" in lesson
+    assert b"hidden" not in lesson
+    assert str(box("true").directory.parent).encode() not in lesson
+
+
+@pytest.mark.parametrize(
+    "lesson", [b"", b"\xff", b'["Nonsense"]\n[\n\n["MaskPath"]\n["MaskPath","/x"]', b"7", b'{"MaskPath":1}\n[[]]\n[{}]']
+)
+def test_a_lesson_that_cannot_be_read_does_no_harm(box: Boxes, place: str, lesson: bytes) -> None:
+    Zygotes(place).keep(60)
+    line = Zygotes(place).find()
+    zygotes.send(line, protocol.ZYGOTE_LEARN + lesson)
+    line.close()
+    launch = launcher(place).open()
+    assert isinstance(launch, ZygoteLaunch)
+    attachment = launch.start(box("echo", "here").plan(), {})
+    assert attachment is not None
+    assert collect(attachment).ok() == b"here\n"
 
 
 def test_it_leaves_with_the_last_line(place: str) -> None:

@@ -90,7 +90,7 @@ def launch_plan(**changes: object) -> LaunchPlan:
 
 def test_a_plan_comes_back_as_it_was() -> None:
     plan = launch_plan()
-    back = LaunchPlan.from_json(protocol.loads(protocol.dumps(plan.to_json())))
+    back = LaunchPlan.from_body(plan.to_body(traced=plan.traced))
     assert back.to_json() == plan.to_json()
     assert [(stage, step.describe()) for stage, step in back.steps()] == [
         ("stage1", "fsopen overlay of 2 lower layers, upper /u"),
@@ -108,8 +108,21 @@ def test_a_plan_of_another_version_is_refused_with_both_numbers() -> None:
 
 def test_a_plan_with_an_unknown_step_is_refused() -> None:
     with pytest.raises(KeyError):
-        base.decode([["Nonsense", {}]])
+        base.decode([["Nonsense"]])
     with pytest.raises(KeyError):
-        Stages.from_text('{"stage1":[["Nonsense",{}]],"clone":0,"stage2":[]}')
-    with pytest.raises(TypeError):
-        base.decode([["WriteFile", {"path": "x", "value": "", "more": 1}]])
+        Stages.from_text('1 0\n["Nonsense"]')
+    for values in (["x"], ["x", "", True, 1]):
+        with pytest.raises(TypeError):
+            base.decode([["WriteFile", *values]])
+
+
+def test_a_line_that_was_learned_is_the_same_step_each_time() -> None:
+    usual = sources.CloneTree("a\n", "/learned in a test")
+    (line,) = base.to_lines([usual])
+    assert "\n" not in line
+    assert base.from_lines([line])[0] is not base.from_lines([line])[0]
+    base.learn([line, "nonsense", ""])
+    assert base.from_lines([line]) == [usual]
+    assert base.from_lines([line])[0] is base.from_lines([line])[0]
+    with pytest.raises(ValueError, match="no JSON value"):
+        base.from_lines(["nonsense"])

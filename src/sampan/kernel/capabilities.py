@@ -7,7 +7,7 @@ import errno
 import os
 
 from sampan.kernel.libc import KernelError, buffer, by_machine, filled, raw
-from sampan.kernel.process import prctl, prctl2
+from sampan.kernel.process import SYS_PRCTL, prctl, prctl2
 
 NAMES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
@@ -69,7 +69,7 @@ def drop_bounding(keep: int) -> None:
         if keep >> number & 1:
             continue
         try:
-            prctl(_PR_CAPBSET_DROP, number, "prctl(PR_CAPBSET_DROP)")
+            raw(SYS_PRCTL, "prctl(PR_CAPBSET_DROP)", "", _PR_CAPBSET_DROP, number, 0, 0, 0)
         except KernelError as e:
             if e.errno == errno.EINVAL:
                 return  # past the last capability of this kernel

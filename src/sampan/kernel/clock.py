@@ -20,7 +20,12 @@ def now() -> str:
     return rfc3339(time.time_ns())
 
 
+_boot: list[str] = []
+
+
 def boot_id() -> str:
-    """The kernel's name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id") as f:
-        return f.read().strip()
+    """The kernel's name for this boot, which stays what it is for as long as a process lives."""
+    if not _boot:
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            _boot.append(f.read().strip())
+    return _boot[0]

@@ -169,7 +169,8 @@ def raw(number: int, name: str, path: str | bytes, *args: Any) -> int:
 
     `name` and `path` go into the error: a failure without its path is of no use to a user.
     """
-    result = syscall(number, *args)
+    # As `syscall`, and not by it: of all that a start calls, this is called most.
+    result: int = _syscall(_Long(number), *[_Long(a) if isinstance(a, int) else a for a in args])
     if result == -1:
         raise KernelError(_ctypes.get_errno(), name, path)
     return result

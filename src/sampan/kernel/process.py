@@ -31,7 +31,7 @@ _SYS_KEYCTL = by_machine(250, 219)
 _SYS_EXECVEAT = by_machine(322, 281)
 _SYS_MMAP = by_machine(9, 222)
 _SYS_MUNMAP = by_machine(11, 215)
-_SYS_PRCTL = by_machine(157, 167)
+SYS_PRCTL = by_machine(157, 167)
 _SYS_PRLIMIT64 = by_machine(302, 261)
 _SYS_RT_SIGACTION = by_machine(13, 134)
 _LIBRARY_SIGNALS = (32, 33)
@@ -82,12 +82,12 @@ def drop_place(place: int) -> None:
 
 def prctl(option: int, argument: int = 0, syscall: str = "prctl") -> int:
     """prctl(2) with one argument; `syscall` names the option in errors."""
-    return raw(_SYS_PRCTL, syscall, "", option, argument, 0, 0, 0)
+    return raw(SYS_PRCTL, syscall, "", option, argument, 0, 0, 0)
 
 
 def prctl2(option: int, first: int, second: int, syscall: str = "prctl") -> int:
     """prctl(2) with two arguments."""
-    return raw(_SYS_PRCTL, syscall, "", option, first, second, 0, 0)
+    return raw(SYS_PRCTL, syscall, "", option, first, second, 0, 0)
 
 
 def die_with_parent(signal: int) -> None:
@@ -112,7 +112,7 @@ def set_no_new_privileges() -> None:
 
 def set_name(name: str) -> None:
     """The process' name in ps, at most 15 bytes."""
-    raw(_SYS_PRCTL, "prctl(PR_SET_NAME)", "", PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0)
+    raw(SYS_PRCTL, "prctl(PR_SET_NAME)", "", PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0)
 
 
 def set_credentials(uid: int, gid: int, groups: list[int]) -> None:
@@ -250,10 +250,13 @@ def start_time(pid: int) -> int:
     Raises `ProcessLookupError` when there is none.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as f:
-            stat = f.read()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    try:
+        stat = os.read(fd, 4096)
+    finally:
+        os.close(fd)
     # The name, field 2, is in parentheses and may hold anything: count from its last one.
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 

@@ -55,8 +55,8 @@ def start(control: Any, plan: protocol.LaunchPlan, descriptors: dict[str, int], 
 def _converse(control: Any, plan: protocol.LaunchPlan, fds: list[int], trace: Trace) -> dict[str, Any]:
     lists: protocol.Stages | None = None
     try:
-        document = {**plan.to_json(), "traced": trace.keeps or trace.observer is not None}
-        _send(control, protocol.frame(protocol.PLAN, protocol.dumps(document)), fds)
+        body = plan.to_body(traced=trace.keeps or trace.observer is not None)
+        _send(control, protocol.frame(protocol.PLAN, body), fds)
         if not plan.watched:
             _await_answer(control, f"{plan.directory}/monitor.lock")
         for kind, body in frames_of(control):

@@ -484,9 +484,10 @@ def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, drive
     """/sys/fs/cgroup: v2 as one mount in the container's own namespace; v1 a directory a hierarchy, bound to its own group."""
     if driver.version == "v2":
         return [mounts.MountFilesystem("cgroup2", target, (), options.attributes, "cgroup")]
-    steps: list[Step] = [mounts.MountFilesystem("tmpfs", target, (("mode", "755"),), options.attributes & ~oci.RDONLY)]
+    top, attributes = "cgroups", options.attributes & ~oci.RDONLY
+    steps: list[Step] = [mounts.MountFilesystem("tmpfs", target, (("mode", "755"),), attributes, keep=top)]
     for hierarchy in driver.hierarchies(facts.group):
-        steps.append(_same(mounts.AttachMount, f"cgroup.mount.{hierarchy.name}", f"{target}/{hierarchy.name}"))
+        steps.append(_same(mounts.AttachMount, f"cgroup.mount.{hierarchy.name}", f"{target}/{hierarchy.name}", top))
     steps += [_same(mounts.MakeLink, f"{target}/{name}", points_to) for name, points_to in driver.links]
     if options.attributes & oci.RDONLY:
         # Last, for the directories and links had to be made in it.

@@ -153,7 +153,8 @@ def attach_device(entry: dict[str, Any]) -> Step:
     from sampan.steps import moremounts
 
     name = f"device:{entry['path']}"
-    return moremounts.AttachDevice(name, entry["path"], entry["type"], entry.get("major") or 0, entry.get("minor") or 0)
+    major, minor = entry.get("major") or 0, entry.get("minor") or 0
+    return moremounts.AttachDevice(name, entry["path"], kind=entry["type"], major=major, minor=minor)
 
 
 def open_console(own: dict[str, Any]) -> Step:

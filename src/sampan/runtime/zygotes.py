@@ -42,6 +42,8 @@ _DISTRUST_SECONDS = 10.0
 """For which a zygote that gave no shim is not asked again, and no other one is started."""
 _ANSWER_SECONDS = 10.0
 _QUEUE = 512
+_MOST_LEARNED = 60_000
+"""Bytes of a lesson: a zygote takes no longer message (`shim.zygote`). A line that is cut off is one that it cannot read."""
 
 
 class ZygoteLauncher:
@@ -73,6 +75,17 @@ class ZygoteLauncher:
     def prepare(self) -> None:
         """Have a zygote come up whose shims are wanted soon. It is not waited for: whoever opens the first has something else to do until then."""
         self._the_line()
+
+    def teach(self, lines: list[str]) -> None:
+        """Have the zygote read these lines of a plan, which are the next plan's too. Nobody depends on it: what goes wrong makes starts slower."""
+        line = self._the_line()
+        if line is not None:
+            try:
+                send(line, protocol.ZYGOTE_LEARN + "\n".join(lines).encode("ascii")[:_MOST_LEARNED])
+            except OSError:
+                self._drop(line)
+        if not self._attended:
+            self.close()
 
     def close(self) -> None:
         """Let go of the zygote, which leaves then if nobody else is there."""
@@ -130,6 +143,7 @@ class ZygoteLaunch:
     def __init__(self, control: Any, launcher: ZygoteLauncher) -> None:
         self._control = control
         self._launcher = launcher
+        self._untaught = False
 
     def start(self, plan: protocol.LaunchPlan, descriptors: dict[str, int]) -> Attachment | None:
         """As `ExecLaunch.start`. Without a shim nobody has seen the plan, and another one can be given it."""
@@ -139,9 +153,12 @@ class ZygoteLaunch:
             self.abandon()
             return self._launcher.another().start(plan, descriptors)
         try:
-            return conversation.start(self._control, plan, descriptors, self._launcher._trace)
+            attachment = conversation.start(self._control, plan, descriptors, self._launcher._trace)
         finally:
             self.abandon()
+        if self._untaught:
+            self._launcher.teach(plan.lists().usual_lines())
+        return attachment
 
     def abandon(self) -> None:
         """Let go of the shim: without a plan it ends, also one that is forked only later."""
@@ -154,9 +171,11 @@ class ZygoteLaunch:
         if not poll.poll(_READY_SECONDS * 1000):
             return False
         try:
-            return bool(self._control.recv(protocol.HEADER_SIZE) == protocol.frame(protocol.READY))
+            word = self._control.recv(protocol.HEADER_SIZE)
         except OSError:
             return False
+        self._untaught = word == protocol.frame(protocol.UNTAUGHT)
+        return self._untaught or bool(word == protocol.frame(protocol.READY))
 
 
 class Zygotes:

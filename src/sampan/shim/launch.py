@@ -109,7 +109,6 @@ def begin(
         process.drop_place(place)
         raise
     if child == 0:
-        ours.close()
         ctx.fds["status"] = theirs.fileno()
         # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
         process.close_all_but([0, 1, 2, *ctx.fds.values()])

@@ -67,6 +67,8 @@ class Monitor:
         self.compressor: Compressor | None = None
         self.prober: Prober | None = None
         self.keepers: list[KeeperWatch] = []
+        self.identity: dict[str, Any] = {}
+        """What the file `started` says of processes."""
         self.began = 0.0
         self.resting = False
         """Its program has ended, and it waits until it is time for the next start."""
@@ -102,7 +104,7 @@ class Monitor:
             if not data:
                 return False
             frames = reader.feed(data)
-        self.plan = protocol.LaunchPlan.from_json(protocol.loads(frames[0][1]))
+        self.plan = protocol.LaunchPlan.from_body(frames[0][1])
         self.ctx.fds.update(zip(self.plan.descriptors, received, strict=True))
         return True
 
@@ -156,9 +158,16 @@ class Monitor:
         launching = self._own_step(last, outcome, self._begin) if _clones(plan) else self._begin(None)
         if launching is None:
             return outcome
+        self._identify(launching.stage2())
         launched = launch.finish(launching, self._ask_leave if plan.watched else None, plan.traced)
         launched.done = outcome.done + launched.done
         return launched
+
+    def _identify(self, init: int) -> None:
+        """What tells our process, and init's if there is one yet, from others that come to have their numbers: found out while we wait anyway."""
+        self.identity.update(boot=clock.boot_id(), monitor=os.getpid(), monitor_start=process.start_time(os.getpid()))
+        if init:
+            self.identity.update(pid=init, pid_start=process.start_time(init))
 
     def _begin(self, clone: Step | None) -> launch.Launching:
         return launch.begin(self.plan.stages, self.ctx, True, self.plan.watched, clone)
@@ -259,14 +268,9 @@ class Monitor:
         if self.prober is not None:
             self.prober.begin(self.session.pidfd)
         self.began = time.monotonic()
-        started = {
-            "monitor": os.getpid(),
-            "monitor_start": process.start_time(os.getpid()),
-            "pid": outcome.pid,
-            "pid_start": process.start_time(outcome.pid),
-            "boot": clock.boot_id(),
-            "started": clock.now(),
-        }
+        if self.identity.get("pid") != outcome.pid:
+            self._identify(outcome.pid)
+        started = {**self.identity, "started": clock.now()}
         write_whole(f"{self.plan.start}/started", protocol.dumps(started), sync=False)
         self._event("start")  # by this process, so that no end can be told before it
         for name in [n for n in self.ctx.fds if n not in ("devpts",)]:

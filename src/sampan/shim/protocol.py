@@ -1,7 +1,7 @@
 """What the processes of a container say to each other: the one table, for both sides.
 
     launcher (command, library, server)            monitor                stage1 / stage2 (= init)
-       | posix_spawn ------------------------------> boots, waits (or is forked by a zygote, and says READY)
+       | posix_spawn ------------------------------> boots, waits (or is forked by a zygote, and says READY or UNTAUGHT)
        | PLAN + descriptors -----------------------> runs its steps
        |                                              | clone3 -------------> stage1: host's privileges; then stage2
        |                                              |  or fork -----------> stage1, clone3(CLONE_PARENT) -> stage2
@@ -54,7 +54,7 @@ VERSION = 1
 """Of this table and of LaunchPlan; a launcher and its shim come from the same files, a client may be newer."""
 
 # launcher <-> monitor
-PLAN, STARTED, FAILED, BEGIN, GO, READY = 1, 2, 3, 4, 5, 10
+PLAN, STARTED, FAILED, BEGIN, GO, READY, UNTAUGHT = 1, 2, 3, 4, 5, 10, 11
 # stages -> monitor
 DONE, INIT, LAST, MEET = 6, 7, 8, 9
 # client -> monitor
@@ -75,7 +75,7 @@ WAITING = "waiting."
 LOSS_FILE = "log-lost"
 """A file of the run directory: what of the output could not be written to the log, as a JSON object (`shim.logs`)."""
 
-ZYGOTE_FORK, ZYGOTE_KEEP, ZYGOTE_STOP = b"fork", b"keep ", b"stop"
+ZYGOTE_FORK, ZYGOTE_LEARN, ZYGOTE_KEEP, ZYGOTE_STOP = b"fork", b"learn ", b"keep ", b"stop"
 """What is said to a zygote: see `shim.zygote`."""
 
 CONTROL_FD = 3
@@ -97,13 +97,18 @@ on, the nanoseconds of so many of them, eight bytes each. Before the first is th
 class Stages(Struct):
     """The lists of stage1 and stage2, and the namespace flags of the clone between them; `NO_CLONE` where one process runs both.
 
-    They travel as a text inside a plan, and only the child that runs them reads it: what a monitor does not decode it
-    does not keep in memory for the life of its container.
+    They travel as a text behind a plan, and only the child that runs them reads it: what a monitor does not decode it
+    does not keep in memory for the life of its container. A line for each step: what is the same for all containers a zygote has read
+    before, and whom it forks finds it by its line.
     """
 
     stage1: tuple[base.Step, ...]
     clone: int
     stage2: tuple[base.Step, ...]
+
+    def usual_lines(self) -> list[str]:
+        """The lines of those steps that other containers have as well (`Step.usual`)."""
+        return base.to_lines([step for step in (*self.stage1, *self.stage2) if step.usual])
 
     def text_of(self, stage: str, index: int) -> str:
         """A step in words. stage: as reports name it, "clone" for what is between the lists."""
@@ -112,14 +117,16 @@ class Stages(Struct):
         return (self.stage1 if stage == "stage1" else self.stage2)[index].describe()
 
     def to_text(self) -> str:
-        lists = {"stage1": base.encode(self.stage1), "clone": self.clone, "stage2": base.encode(self.stage2)}
-        return dumps(lists).decode("ascii")
+        head = f"{len(self.stage1)} {self.clone}"
+        return "\n".join((head, *base.to_lines(self.stage1), *base.to_lines(self.stage2)))
 
     @staticmethod
     def from_text(text: str) -> Stages:
-        """The lists that `to_text` described. Raises `ProtocolError`, or `KeyError` for a step that is not known."""
-        data = loads(text.encode("ascii"))
-        return Stages(tuple(base.decode(data["stage1"])), data["clone"], tuple(base.decode(data["stage2"])))
+        """The lists that `to_text` described. Raises `ValueError`, or `KeyError` for a step that is not known."""
+        head, *lines = text.split("\n")
+        count, _, clone = head.partition(" ")
+        steps = tuple(base.from_lines(lines))
+        return Stages(steps[: int(count)], int(clone), steps[int(count) :])
 
 
 class LogPlan(Struct):
@@ -181,6 +188,16 @@ class LaunchPlan(Struct):
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "monitor": base.encode(self.monitor)}
 
+    def to_body(self, traced: bool) -> bytes:
+        """The body of PLAN: a JSON object on a line, then `stages` as it is, for that is most of it."""
+        return b"%s\n%s" % (dumps({**self.to_json(), "stages": "", "traced": traced}), self.stages.encode("ascii"))
+
+    @staticmethod
+    def from_body(body: bytes) -> LaunchPlan:
+        """The plan that `to_body` described. Raises `ProtocolError`."""
+        head, _, stages = body.partition(b"\n")
+        return LaunchPlan.from_json({**loads(head), "stages": stages.decode("ascii")})
+
     @staticmethod
     def from_json(data: dict[str, Any]) -> LaunchPlan:
         """The plan that `to_json` described. Raises `ProtocolError` for another version."""
@@ -188,10 +205,10 @@ class LaunchPlan(Struct):
             raise ProtocolError(f"plan version {data.get('version')}, this shim speaks {VERSION}")
         decoded = {
             "monitor": tuple(base.decode(data["monitor"])),
-            "cgroup": LiveGroup(**data["cgroup"]),
-            "log": LogPlan(**data["log"]),
+            "cgroup": LiveGroup.from_fields(data["cgroup"]),
+            "log": LogPlan.from_fields(data["log"]),
         }
-        return LaunchPlan(**{**data, **decoded})
+        return LaunchPlan.from_fields({**data, **decoded})
 
     def lists(self) -> Stages:
         """The stages' lists, decoded."""

@@ -21,10 +21,10 @@ def rehearse() -> list[str]:
     failed: list[str] = []
     place = process.make_place()
     try:
-        plan = protocol.frame(protocol.PLAN, protocol.dumps(_plan().to_json()))
+        plan = protocol.frame(protocol.PLAN, _plan().to_body(traced=False))
         for _ in range(_TIMES):
             for _, body in protocol.Reader().feed(plan):
-                read = protocol.LaunchPlan.from_json(protocol.loads(body))
+                read = protocol.LaunchPlan.from_body(body)
                 failed += _take_steps(read.stages, stages.Reporter(-1, False, place))
     except OSError as e:
         failed.append(str(e))

@@ -71,6 +71,11 @@ def _forget_function(function: Any) -> None:
 _FUNCTION = type(forget_start_up)
 
 
+def is_sealed() -> bool:
+    """Whether `seal` was called, in this process or in one that it was forked from."""
+    return not sys.meta_path
+
+
 def seal() -> None:
     """Make every further import of a module that is not loaded yet an ImportError. Cannot be undone."""
     for name in PRELOADED_CODECS:

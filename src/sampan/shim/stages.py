@@ -117,7 +117,10 @@ def load_start(text: str) -> None:
     """Import what only the children of a start need, then seal: a monitor would keep it for the life of its container.
 
     `text` is that of the plan, which tells whether it has steps that few have. Done by stage1 before its first step, while all that it sees is the host's.
+    A zygote has done it for all that it forks.
     """
+    if seal.is_sealed():
+        return
     from sampan.steps import cgroups, changeroot, mounts, namespaces, sources  # noqa: F401
 
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):

@@ -5,6 +5,7 @@
        | {stamp} + listening socket, lock -----> compares; serves, as long as it has the lock
        | FORK + the shim's socket -------------> clone3(CLONE_PARENT) -----> monitor
        |<- READY ----------------------------------------------------------- over the shim's socket; then as `protocol` has it
+       | LEARN lines --------------------------> reads steps that plans have in common (`steps.base.learn`), once: see UNTAUGHT
        | KEEP seconds -------------------------> stays that long without a request, also without a line
        |<- its pid -----------------------------
        | STOP ---------------------------------> leaves
@@ -46,7 +47,7 @@ seal.forget_documentation()
 from sampan.shim import compressor, health, keeperwatch, locallog, protocol, rehearsal  # noqa: F401
 
 seal.forget_documentation()
-from sampan.steps import cgroups, changeroot, ids, moremounts, mounts, namespaces, sources  # noqa: F401
+from sampan.steps import base, cgroups, changeroot, ids, moremounts, mounts, namespaces, sources  # noqa: F401
 
 seal.forget_documentation()
 
@@ -78,7 +79,7 @@ class Zygote:
         self._kept = 0.0
         self._used = time.monotonic()
         self._leaving = False
-        self._forked = self._rehearsed = False
+        self._forked = self._rehearsed = self._taught = False
 
     def serve(self, listener: int, line: Any) -> None:
         """Until nobody is there any more, nobody has asked for anything for long, or it is told to stop."""
@@ -148,6 +149,8 @@ class Zygote:
             if message == protocol.ZYGOTE_FORK and len(descriptors) == 1:
                 self._used = time.monotonic()
                 self._fork(descriptors.pop())
+            elif message.startswith(protocol.ZYGOTE_LEARN):
+                self._learn(message[len(protocol.ZYGOTE_LEARN) :])
             elif message.startswith(protocol.ZYGOTE_KEEP) and message[len(protocol.ZYGOTE_KEEP) :].isdigit():
                 self._used, self._kept = time.monotonic(), float(message[len(protocol.ZYGOTE_KEEP) :])
                 line.send(b"%d" % os.getpid())
@@ -159,6 +162,13 @@ class Zygote:
             pass  # no process, no memory: the launcher sees its socket hang up, and helps itself
         finally:
             files.close_all(descriptors)
+
+    def _learn(self, lines: bytes) -> None:
+        """Once: what is learned stays, and plans are alike enough."""
+        if not self._taught:
+            self._taught = True
+            base.learn(lines.decode("ascii", "replace").split("\n"))
+            _freeze()
 
     def _fork(self, control: int) -> None:
         try:
@@ -175,7 +185,7 @@ class Zygote:
                 line.detach()  # these numbers will be others' in this process
             os.dup2(control, protocol.CONTROL_FD, inheritable=False)
             process.close_range(protocol.CONTROL_FD + 1)
-            os.write(protocol.CONTROL_FD, protocol.frame(protocol.READY))
+            os.write(protocol.CONTROL_FD, protocol.frame(protocol.READY if self._taught else protocol.UNTAUGHT))
             monitor.main(protocol.CONTROL_FD)
             os._exit(0)
         finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 
+from sampan import jsontext
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -73,6 +74,8 @@ class Step(Struct):
     kinds: ClassVar[dict[str, type[Step]]] = {}
     forks: ClassVar[bool] = False
     """Whether it makes a process and names it to the host's /proc: not to be run by one that is in a pid namespace of its own."""
+    usual: ClassVar[bool] = True
+    """Whether many containers have the same one. Not where it says what one of them alone has, such as its environment: see `learn`."""
     final: ClassVar[bool] = False
     """Whether nothing is said of its success: from here on the program's own filter may forbid to write (`shim.stages`)."""
 
@@ -103,10 +106,38 @@ _GENERAL_ADVICE = {
 
 
 def encode(steps: list[Step] | tuple[Step, ...]) -> list[list[Any]]:
-    """Steps as what is JSON: [kind, fields] each. Their fields are plain already, or they could not be read back."""
-    return [[type(step).__name__, step.__dict__] for step in steps]
+    """Steps as what is JSON: [kind, values...] each. Their fields are plain already, or they could not be read back."""
+    return [[type(step).__name__, *step.to_values()] for step in steps]
 
 
 def decode(data: list[list[Any]]) -> list[Step]:
     """The steps that `encode` described; their modules must have been imported. Raises KeyError for an unknown kind."""
-    return [Step.kinds[kind].from_fields(fields) for kind, fields in data]
+    return [Step.kinds[kind].from_values(values) for kind, *values in data]
+
+
+def to_lines(steps: list[Step] | tuple[Step, ...]) -> list[str]:
+    """The same as text without line feeds, one for each step."""
+    return [jsontext.text(one) for one in encode(steps)]
+
+
+_known: dict[str, Step] = {}
+"""Steps by their lines, for `from_lines`."""
+
+
+def learn(lines: list[str]) -> None:
+    """Keep the steps of these lines in memory, where those who are forked from this process find them. What cannot be read is passed over."""
+    for line in lines:
+        try:
+            _known[line] = _from_line(line)
+        except (LookupError, TypeError, ValueError):
+            continue
+
+
+def from_lines(lines: list[str]) -> list[Step]:
+    """The steps of `to_lines`. Raises KeyError for an unknown kind, ValueError for what is no JSON."""
+    return [_known.get(line) or _from_line(line) for line in lines]
+
+
+def _from_line(line: str) -> Step:
+    kind, *values = jsontext.loads(line)
+    return Step.kinds[kind].from_values(values)

@@ -9,6 +9,7 @@ from sampan.steps.base import Context, Step
 class MakeCgroup(Step):
     """Make one directory of a hierarchy; one that exists is used."""
 
+    usual = False
     path: str
 
     def describe(self) -> str:
@@ -21,6 +22,7 @@ class MakeCgroup(Step):
 class WriteCgroup(Step):
     """Write one knob. `required` is False where a kernel may lack it and nobody asked for it by name. `unless_set`: what it says already stays."""
 
+    usual = False
     path: str
     value: str
     required: bool = True

@@ -48,6 +48,7 @@ class AttachRoot(Step):
     The parent mount of a new root must not be shared, or pivot_root would change the host (pivot_root(2)).
     """
 
+    usual = False
     place: str
 
     def describe(self) -> str:

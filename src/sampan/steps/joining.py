@@ -67,6 +67,7 @@ class OpenCgroups(Step):
     to a group that belongs to the container's user; a write to cgroup.procs asks who opened it.
     """
 
+    usual = False
     join_files: tuple[str, ...]
     clone_directory: str = ""
     beside: str = ""

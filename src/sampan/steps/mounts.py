@@ -43,16 +43,26 @@ def mount_point(ctx: Context, path: str, directory: bool, make: bool, follow: bo
 
 
 class AttachMount(Step):
-    """Attach the detached mount `name` at a place in the container."""
+    """Attach the detached mount `name` at a place in the container.
+
+    within: the name of a file system that these steps have made and attached where the target's parent is, and in which nobody else has made
+    anything: there is no path to walk then, and no link.
+    """
 
     name: str
     target: str
+    within: str = ""
 
     def describe(self) -> str:
         return f"move_mount of {self.name} to {self.target}"
 
     def run(self, ctx: Context) -> None:
         fd = ctx.fds[self.name]
+        if self.within:
+            place = self.target.rpartition("/")[2]
+            os.mkdir(place, 0o755, dir_fd=ctx.fds[self.within])
+            mount.move_mount(fd, ctx.fds[self.within], place)
+            return
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         try:
             target = mount_point(ctx, self.target, directory, make=True)
@@ -115,13 +125,14 @@ def _inside_proc(path: str) -> str:
 
 
 class MountFilesystem(Step):
-    """Make a new file system and attach it at a place in the container at once."""
+    """Make a new file system and attach it at a place in the container at once. keep: a name for its descriptor, "" if no later step needs it."""
 
     fstype: str
     target: str
     options: tuple[tuple[str, str], ...] = ()
     attributes: int = 0
     source: str = ""
+    keep: str = ""
 
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}{options_text(self.options, self.attributes)}"
@@ -130,6 +141,8 @@ class MountFilesystem(Step):
         fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes, self.source)
         try:
             attach_filesystem(ctx, fd, self.fstype, self.target)
+            if self.keep:
+                ctx.put(self.keep, os.dup(fd))
         finally:
             os.close(fd)
 

@@ -69,6 +69,7 @@ class PrivateProgram(Step):
 
 
 class SetHostname(Step):
+    usual = False
     name: str
 
     def describe(self) -> str:

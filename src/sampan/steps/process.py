@@ -330,6 +330,7 @@ class Execute(Step):
     """Become the container's program. Nothing of sampan is left in the process if it works."""
 
     final = True
+    usual = False
     argv: tuple[str, ...]
     env: tuple[str, ...]
     init: str = ""
@@ -396,6 +397,7 @@ def _search(name: bytes, path: bytes, attempt: Callable[[bytes], int]) -> None:
 class FindProgram(Step):
     """Look whether the program can be executed, long before it is: `create` fails then, and not `start`."""
 
+    usual = False
     name: str
     env: tuple[str, ...]
 

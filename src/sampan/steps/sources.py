@@ -26,6 +26,7 @@ class BuildOverlay(Step):
     volatile: its end writes nothing to the disk, which the kernel does otherwise, for all of the disk.
     """
 
+    usual = False
     name: str
     lower: tuple[str, ...]
     upper: str
@@ -76,6 +77,7 @@ class CloneTree(Step):
     ("rprivate": none). subpath: below `source`, from which no link leads out.
     """
 
+    usual = False
     name: str
     source: str
     recursive: bool = False
@@ -146,6 +148,7 @@ def _below(top: int, source: str, subpath: str) -> int:
 class BuildImage(Step):
     """Join an image's layers into a detached read-only mount, or take a directory or file of it, kept as `name`."""
 
+    usual = False
     name: str
     lower: tuple[str, ...]
     subpath: str = ""
@@ -202,6 +205,7 @@ class MatchUser(Step):
     """
 
     forks = True
+    usual = False
 
     name: str
     source: str
