@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from sampan.errors import StartFailed, System
+from sampan.kernel.libc import raw
 from sampan.kernel.surroundings import stamp, surroundings
 from sampan.runtime import zygotes
 from sampan.runtime.launcher import ExecLaunch, ExecLauncher
@@ -64,6 +66,35 @@ def alive(pid: int) -> bool:
 def children() -> set[int]:
     """The processes that are ours to wait for."""
     return {pid for pid, parent in host.parents().items() if parent == os.getpid()}
+
+
+def spare_of(zygote: int) -> int:
+    """The shim that a zygote has forked for the next request: what it listens to was made by the zygote; 0 if there is none."""
+    for name in os.listdir("/proc"):
+        try:
+            if not name.isdigit() or Path(f"/proc/{name}/comm").read_text() != "sampan-shim\n":
+                continue
+            pidfd = os.pidfd_open(int(name))
+            try:
+                line = socket.socket(fileno=raw(438, "pidfd_getfd", "", pidfd, protocol.CONTROL_FD, 0))
+            finally:
+                os.close(pidfd)
+            with line:
+                maker, _, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            continue  # it has gone meanwhile, or has no such descriptor any more
+        if maker == zygote:
+            return int(name)
+    return 0
+
+
+def with_spare(box: Boxes, place: str) -> tuple[int, int]:
+    """A zygote that has been asked for a shim, taught, and has another one ready."""
+    zygote = Zygotes(place).keep(60)
+    box.zygote = place
+    assert collect(box("echo", "first").start()).ok() == b"first\n"
+    eventually(lambda: spare_of(zygote) > 0)
+    return zygote, spare_of(zygote)
 
 
 def descriptors(pid: int) -> list[str]:
@@ -268,6 +299,51 @@ def test_a_lesson_that_cannot_be_read_does_no_harm(box: Boxes, place: str, lesso
     attachment = launch.start(box("echo", "here").plan(), {})
     assert attachment is not None
     assert collect(attachment).ok() == b"here\n"
+
+
+@pytest.mark.core
+def test_one_is_forked_for_the_next_start_and_is_as_one_that_was_asked_for(box: Boxes, place: str) -> None:
+    zygote, spare = with_spare(box, place)
+    zygote_fds = set(descriptors(zygote))
+    eventually(lambda: sorted(descriptors(spare)) == ["0", "1", "2", "3"])  # nothing of the zygote's
+    one = box("sleep", "60")
+    one.start().close()
+    assert one.monitor == spare
+    assert os.getsid(spare) == spare
+    eventually(lambda: spare_of(zygote) not in (0, spare))
+    eventually(lambda: set(descriptors(zygote)) == zygote_fds)
+    # Two at once: the second cannot have it.
+    two, three = box("echo", "2"), box("echo", "3")
+    launches = [one.launch() for one in (two, three)]
+    for launch, one in zip(launches, (two, three), strict=True):
+        attachment = launch.start(one.plan(), {})
+        assert attachment is not None
+        assert collect(attachment).code == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_start_is_not_lost_when_the_one_for_it_is(
+    box: Boxes, place: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygotes, "_READY_SECONDS", 0.5)
+    _, spare = with_spare(box, place)
+    os.kill(spare, how)
+    try:
+        assert collect(box("echo", "hello").start()).ok() == b"hello\n"
+    finally:
+        if how == signal.SIGSTOP:
+            os.kill(spare, signal.SIGCONT)
+    eventually(lambda: not alive(spare))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, 0], ids=["killed", "told to"])
+def test_what_it_has_forked_for_the_next_start_ends_with_it(box: Boxes, place: str, how: int) -> None:
+    zygote, spare = with_spare(box, place)
+    if how:
+        os.kill(zygote, how)
+    else:
+        Zygotes(place).stop()
+    eventually(lambda: not alive(spare))
 
 
 def test_it_leaves_with_the_last_line(place: str) -> None:

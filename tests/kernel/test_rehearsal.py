@@ -33,6 +33,7 @@ def test_it_leaves_nothing_behind() -> None:
         namespaces.private_mounts()  # on the machine's other tests mount something meanwhile
         before = surroundings()
         failed = rehearsal.rehearse()
+        failed += rehearsal.rehearse_monitor(2)
         return failed, before, surroundings()
 
     failed, before, after = in_child(inside)

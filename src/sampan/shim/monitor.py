@@ -545,14 +545,26 @@ def _reserve() -> int:
 
 def main(control_fd: int) -> None:
     """The monitor from its first moment; the process is this and nothing else."""
-    os.setsid()
     os.umask(0)
     os.chdir("/")
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGPIPE):
-        _signal.signal(number, _signal.SIG_IGN)  # the container's signals come as messages; ours end us only by SIGKILL
-    process.set_name("sampan-shim")
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)
     process.set_dumpable(False)
     placement.be_spared()
+    leave()
+    live(control_fd)
+
+
+def leave() -> None:
+    """Be a process of its own. All else a zygote's child has from the zygote."""
+    os.setsid()
+    # The container's signals come as messages; ours end us only by SIGKILL.
+    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+    process.set_name("sampan-shim")
+
+
+def live(control_fd: int) -> None:
+    """The monitor's life, over the launcher's socket."""
     monitor = Monitor(_socket.socket(fileno=control_fd))
     try:
         reaper = monitor.run()

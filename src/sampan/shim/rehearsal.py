@@ -8,12 +8,16 @@ changes anything else: those that do (namespaces, cgroups, credentials) are not 
 
 from __future__ import annotations
 
-from sampan.kernel import mount, process
-from sampan.shim import protocol, stages
+import os
+
+from sampan.kernel import appendlog, clock, directories, mount, process
+from sampan.shim import logs, protocol, stages, streams
+from sampan.shim.documents import write_whole
+from sampan.shim.spill import Spill
 from sampan.steps import cgroups, joining, mounts, namespaces, sources, terminal
 from sampan.steps.base import Context, Step, StepError
 
-_TIMES = 12
+TIMES = 12
 
 
 def rehearse() -> list[str]:
@@ -22,7 +26,7 @@ def rehearse() -> list[str]:
     place = process.make_place()
     try:
         plan = protocol.frame(protocol.PLAN, _plan().to_body(traced=False))
-        for _ in range(_TIMES):
+        for _ in range(TIMES):
             for _, body in protocol.Reader().feed(plan):
                 read = protocol.LaunchPlan.from_body(body)
                 failed += _take_steps(read.stages, stages.Reporter(-1, False, place))
@@ -31,6 +35,45 @@ def rehearse() -> list[str]:
     finally:
         process.drop_place(place)
     return failed
+
+
+def rehearse_monitor(times: int) -> list[str]:
+    """What a monitor does of itself from the plan to the end, with files in a file system that nobody sees. As `rehearse` it may fail."""
+    try:
+        fd = mount.new_filesystem("tmpfs", (("mode", "700"),), mount.MOUNT_ATTR_NODEV)
+    except OSError as e:
+        return [str(e)]
+    try:
+        plan = protocol.frame(protocol.PLAN, _plan().to_body(traced=False))
+        for _ in range(times):
+            _monitor(plan, f"/proc/self/fd/{fd}")
+    except OSError as e:
+        return [str(e)]
+    finally:
+        os.close(fd)
+    return []
+
+
+def _monitor(plan: bytes, directory: str) -> None:
+    (_, body), *_ = protocol.Reader().feed(plan)
+    read = protocol.LaunchPlan.from_body(body)
+    ctx, loop = Context(), streams.Loop()
+    log = logs.JsonFile(protocol.LogPlan("json-file", f"{directory}/log"))
+    session = streams.Session(loop, "", False, False, False, log, Spill(f"{directory}/spill"))
+    read.monitor[0].run(ctx)
+    directories.make_private(f"{directory}/run")
+    session.prepare(ctx)
+    session.close_program_ends(ctx)
+    started = {"started": clock.now(), "boot": clock.boot_id(), "monitor_start": process.start_time(os.getpid())}
+    write_whole(f"{directory}/started", protocol.dumps(started), sync=False)
+    appendlog.append(
+        f"{directory}/journal", protocol.dumps({**protocol.loads(b'{"attributes":{}}'), **started}), 1 << 20
+    )
+    protocol.message(protocol.STARTED, **started, steps=[])
+    session.drain(0)
+    session.close()
+    log.close()
+    ctx.close("devpts")
 
 
 def _plan() -> protocol.LaunchPlan:

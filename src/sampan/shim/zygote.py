@@ -3,7 +3,7 @@
     launcher                                   zygote                        shim
        | posix_spawn, a line ------------------> boots
        | {stamp} + listening socket, lock -----> compares; serves, as long as it has the lock
-       | FORK + the shim's socket -------------> clone3(CLONE_PARENT) -----> monitor
+       | FORK + the shim's socket -------------> clone3(CLONE_PARENT) -----> monitor; or one that was forked before gets the socket
        |<- READY ----------------------------------------------------------- over the shim's socket; then as `protocol` has it
        | LEARN lines --------------------------> reads steps that plans have in common (`steps.base.learn`), once: see UNTAUGHT
        | KEEP seconds -------------------------> stays that long without a request, also without a line
@@ -62,6 +62,8 @@ _ROOM = 1 << 16
 _MOST_LINES = 512
 _LOOK_SECONDS = 5.0
 """How often it looks whether its directory is still there, and whether its time is over."""
+_QUIET_SECONDS = 0.03
+"""After which a shim is forked for the next request, if there was none. Not at once: the start that was asked for last has the processors."""
 _UNUSED_SECONDS = 300.0
 """Without a request, after which it leaves though somebody has a line: the next one starts another."""
 _PEER = struct.Struct("3i")
@@ -79,6 +81,8 @@ class Zygote:
         self._kept = 0.0
         self._used = time.monotonic()
         self._leaving = False
+        self._spare: Any = None
+        self._makes_spares = True
         self._forked = self._rehearsed = self._taught = False
 
     def serve(self, listener: int, line: Any) -> None:
@@ -89,7 +93,10 @@ class Zygote:
         self._add(line)
         _freeze()
         while not self._leaving and (left := self._seconds_left()) > 0:
-            for fd, _ in self._poll.poll(int(min(left, _LOOK_SECONDS) * 1000) + 1):
+            ready = self._poll.poll(int(min(left, self._patience()) * 1000) + 1)
+            if not ready and self._wants_spare():
+                self._make_spare()
+            for fd, _ in ready:
                 if fd == listener:
                     self._accept()
                 elif fd in self._lines:
@@ -98,8 +105,16 @@ class Zygote:
                 # Not before the first, whose launcher waits.
                 self._rehearsed = True
                 rehearsal.rehearse()
+                rehearsal.rehearse_monitor(rehearsal.TIMES)
                 _freeze()
         self._leave()
+
+    def _patience(self) -> float:
+        """Seconds until the next look at what is not an event."""
+        return _QUIET_SECONDS if self._wants_spare() else _LOOK_SECONDS
+
+    def _wants_spare(self) -> bool:
+        return self._rehearsed and self._makes_spares and self._spare is None
 
     def _seconds_left(self) -> float:
         if not os.path.exists(f"{self._directory}/{self._name}"):
@@ -167,12 +182,13 @@ class Zygote:
         """Once: what is learned stays, and plans are alike enough."""
         if not self._taught:
             self._taught = True
+            self._drop_spare()
             base.learn(lines.decode("ascii", "replace").split("\n"))
             _freeze()
 
     def _fork(self, control: int) -> None:
         try:
-            if process.clone3(process.CLONE_PARENT) == 0:
+            if not self._hand_to_spare(control) and process.clone3(process.CLONE_PARENT) == 0:
                 self._become_shim(control)
             self._forked = True
         finally:
@@ -181,15 +197,69 @@ class Zygote:
     def _become_shim(self, control: int) -> NoReturn:
         """What `boot` does for a shim with an interpreter of its own, less what was done before the fork."""
         try:
-            for line in (self._listener, *self._lines.values()):
-                line.detach()  # these numbers will be others' in this process
-            os.dup2(control, protocol.CONTROL_FD, inheritable=False)
-            process.close_range(protocol.CONTROL_FD + 1)
-            os.write(protocol.CONTROL_FD, protocol.frame(protocol.READY if self._taught else protocol.UNTAUGHT))
-            monitor.main(protocol.CONTROL_FD)
-            os._exit(0)
+            self._leave_all_but(control)
+            self._live()
         finally:
             os._exit(1)
+
+    def _leave_all_but(self, fd: int) -> None:
+        """Nothing is left of the zygote's but this descriptor, which gets the number of a launcher's socket."""
+        for line in (self._listener, *self._lines.values()):
+            line.detach()  # these numbers will be others' in this process
+        os.dup2(fd, protocol.CONTROL_FD, inheritable=False)
+        process.close_range(protocol.CONTROL_FD + 1)
+        monitor.leave()
+
+    def _live(self) -> NoReturn:
+        os.write(protocol.CONTROL_FD, protocol.frame(protocol.READY if self._taught else protocol.UNTAUGHT))
+        monitor.live(protocol.CONTROL_FD)
+        os._exit(0)
+
+    # one that is forked before it is asked for
+
+    def _make_spare(self) -> None:
+        """When nothing is asked for. It costs the next start nothing to be forked and to come up, and has copied most of its pages by then."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            if process.clone3(process.CLONE_PARENT) == 0:
+                self._become_spare(theirs.fileno())
+            self._spare = ours
+        except OSError:
+            self._makes_spares = False  # no processes: those that there are are for who asks
+            ours.close()
+        finally:
+            theirs.close()
+
+    def _become_spare(self, line: int) -> NoReturn:
+        try:
+            self._leave_all_but(line)
+            rehearsal.rehearse_monitor(1)
+            _, descriptors = receive(_socket.socket(fileno=protocol.CONTROL_FD))
+            if not descriptors:
+                os._exit(0)  # the zygote has gone, or has learned something that we have not
+            os.dup2(descriptors[0], protocol.CONTROL_FD, inheritable=False)
+            os.close(descriptors[0])
+            self._live()
+        finally:
+            os._exit(1)
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    def _hand_to_spare(self, control: int) -> bool:
+        """Whether there was one that took it. One that is stopped does not answer; who waits for it helps himself."""
+        if self._spare is None:
+            return False
+        try:
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", control))
+            self._spare.sendmsg([b"fork"], [rights], _socket.MSG_NOSIGNAL)
+            return True
+        except OSError:
+            return False  # it was killed
+        finally:
+            self._drop_spare()
 
 
 def _freeze() -> None:
