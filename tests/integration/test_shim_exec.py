@@ -54,13 +54,14 @@ def test_streams_and_exit_code_of_an_exec(box: Boxes) -> None:
 
 
 @pytest.mark.core
-def test_an_exec_is_in_the_containers_namespaces_cgroups_and_root(box: Boxes) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_exec_is_in_the_containers_namespaces_cgroups_and_root(box: Boxes, alone: bool) -> None:
     one = box("sleep", "60")
     one.start().close()
     script = (
         "for n in mnt pid net ipc uts cgroup time; do readlink /proc/$$/ns/$n; done; cat /proc/self/cgroup; hostname"
     )
-    own = one.exec("sh", "-c", script).ok().decode().splitlines()
+    own = one.exec("sh", "-c", script, alone=alone).ok().decode().splitlines()
     spaces = [os.readlink(f"/proc/{one.init}/ns/{n}") for n in ("mnt", "pid", "net", "ipc", "uts", "cgroup", "time")]
     assert own[:7] == spaces
     assert own[-1] == "box"
@@ -101,6 +102,9 @@ def test_a_hundred_at_once(box: Boxes) -> None:
         one.exec_start("sh", "-c", f"read x; echo $x {number}; exit {number}", stdin=True) for number in range(100)
     ]
     assert len(children(one.monitor)) == 101
+    assert {os.readlink(f"/proc/{one.monitor}/ns/{name}") for name in ("mnt", "pid", "net")} == {
+        os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "pid", "net")
+    }
     for attachment in reversed(running):
         attachment.send(b"answer\n")
     for number, attachment in enumerate(running):
@@ -226,7 +230,7 @@ def test_a_failing_system_call_is_told_with_its_step(box: Boxes) -> None:
     group = one.group
     one.group = f"{one.group}/nonexistent"
     try:
-        with pytest.raises(StartFailed, match=r"stage1: open .*cgroup.*/nonexistent.*no such file or directory"):
+        with pytest.raises(StartFailed, match=r"monitor: open .*cgroup.*/nonexistent.*no such file or directory"):
             one.exec("true")
     finally:
         one.group = group

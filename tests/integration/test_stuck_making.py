@@ -142,7 +142,8 @@ def test_an_exec_whose_first_process_ends_its_work_right_after_its_clone(
     root: Root, engine: sampan.Engine, end: signal.Signals
 ) -> None:
     """It never says who its child is. Whom nobody reaps keeps the container's pid namespace, and so `stop`, waiting."""
-    box = engine.containers.create("base", SLEEP, stop_signal="KILL", network="none")
+    # With a capability for which an exec takes two processes (docs/adr/0018).
+    box = engine.containers.create("base", SLEEP, stop_signal="KILL", network="none", cap_add=["SYS_PTRACE"])
     box.start()
     monitor = monitor_of(root, box)
     init = set(children(monitor))

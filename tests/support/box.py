@@ -14,7 +14,8 @@ from typing import Any
 from sampan.kernel import cgroup
 from sampan.runtime.handle import STDERR, STDOUT, Attachment, Handle
 from sampan.runtime.launcher import ExecLaunch, ExecLauncher
-from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
+from sampan.runtime.plan import Launching, RootFilesystem, make_plan
+from sampan.runtime.planexec import make_exec_plan
 from sampan.runtime.spec import make_spec
 from sampan.runtime.zygotes import ZygoteLaunch, ZygoteLauncher, Zygotes
 from sampan.shim.protocol import ExecPlan, LaunchPlan, LogPlan
@@ -158,10 +159,19 @@ class Box:
         return output
 
     def exec_plan(
-        self, *command: str, stdin: bool = False, detach: bool = False, tty: bool = False, **process: Any
+        self,
+        *command: str,
+        stdin: bool = False,
+        detach: bool = False,
+        tty: bool = False,
+        alone: bool = True,
+        powerful: bool = False,
+        **process: Any,
     ) -> ExecPlan:
+        """`alone`: by one process, as the engine does it in a container without privileges."""
         own = {**self.spec["process"], "args": list(command), "terminal": tty, **process}
-        return make_exec_plan(os.urandom(8).hex(), own, self.group, self.driver, open_stdin=stdin, detach=detach)
+        how: dict[str, Any] = {"open_stdin": stdin, "detach": detach, "alone": alone, "powerful": powerful}
+        return make_exec_plan(os.urandom(8).hex(), own, self.group, self.driver, **how)
 
     def exec_start(self, *command: str, **options: Any) -> Attachment:
         return self._kept(self.handle.exec(self.exec_plan(*command, **options)))

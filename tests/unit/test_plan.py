@@ -9,7 +9,8 @@ import pytest
 from sampan.kernel import namespaces
 from sampan.kernel.cgroupmodel import Hierarchy, Limits, Write
 from sampan.kernel.livegroup import LiveGroup
-from sampan.runtime.plan import Launching, RootFilesystem, make_exec_plan, make_plan
+from sampan.runtime.plan import Launching, RootFilesystem, make_plan
+from sampan.runtime.planexec import make_exec_plan
 from sampan.runtime.spec import make_spec
 from sampan.shim.protocol import NO_CLONE, ExecPlan, LaunchPlan, Stages, dumps, loads
 from sampan.steps import base, cgroups, changeroot, joining, mounts, process, sources, terminal  # noqa: F401
@@ -394,9 +395,9 @@ def test_an_exec() -> None:
     lists = Stages.from_text(plan.stages)
     assert lists.clone == 0, "the pid namespace that was joined is for the child; nothing else is new"
     kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup", "time")
+    assert [step.describe() for step in plan.monitor] == ["open the tasks files of 2 cgroups"]
+    assert (plan.score, plan.alone, plan.powerful) == ("100", False, False)
     assert [step.describe() for step in lists.stage1] == [
-        "open the tasks files of 2 cgroups",
-        "write '100' to /proc/self/oom_score_adj",
         f"setns {', '.join(kind for kind in kinds if namespaces.supported(kind))} of the container's init",
     ]
     assert [step.describe() for step in lists.stage2] == [
@@ -413,7 +414,7 @@ def test_an_exec() -> None:
         "umask 022, signals to their defaults, descriptors from 3 on close-on-exec",
         "execve id",
     ]
-    assert ExecPlan.from_json(loads(dumps(plan.to_json()))).to_json() == plan.to_json()
+    assert dumps(ExecPlan.from_json(loads(dumps(plan.to_json()))).to_json()) == dumps(plan.to_json())
 
 
 def test_limits_of_processes_are_set_by_root_just_before_it_is_the_user() -> None:

@@ -13,7 +13,8 @@ from sampan.errors import Conflict
 from sampan.kernel import cgroup, process
 from sampan.oci import lifecycle
 from sampan.runtime.auditor import probe
-from sampan.runtime.plan import make_exec_plan
+from sampan.runtime.plan import Mode
+from sampan.runtime.planexec import make_exec_stages
 from sampan.structs import Struct
 
 TYPE_CHECKING = False
@@ -73,8 +74,8 @@ class Auditor:
         group = cgroup.container_group(record.id, record.host_config)
         process_spec = process_object(record, request)
         load_filter = self._filters.of_container(record.host_config, process_spec["capabilities"]["bounding"])
-        plan = make_exec_plan("audit", process_spec, group, self._cgroups, load_filter=load_filter)
-        for name, held, detail in probe(init, plan):
+        stages = make_exec_stages(process_spec, group, self._cgroups, Mode(), process_spec["ownIds"], load_filter)
+        for name, held, detail in probe(init, stages):
             yield AuditFinding(name, HELD if held else OPEN, detail)
 
     def _from_outside(self, record: Record, pid: int) -> Iterator[AuditFinding]:

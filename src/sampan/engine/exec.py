@@ -8,10 +8,10 @@ import time
 from sampan import jsontext
 from sampan.engine.validate import check_environment, clean_working_directory
 from sampan.errors import Conflict, InvalidParameter, NotFound, StartFailed
-from sampan.kernel import cgroup, files
+from sampan.kernel import cgroup, files, namespaces
 from sampan.oci import lifecycle
 from sampan.runtime.handle import Handle
-from sampan.runtime.plan import make_exec_plan
+from sampan.runtime.planexec import make_exec_plan
 from sampan.runtime.spec import environment, granted_capabilities, merge_environment, no_new_privileges, resource_limits
 from sampan.shim.protocol import ENDED_EXEC_FILE
 from sampan.structs import Struct
@@ -110,6 +110,8 @@ class Executor:
         self._settler = settler
         self._cgroups = cgroups
         self._events = events
+        self._nested: bool | None = None
+        """Whether this process is in a user namespace, which it never changes."""
 
     def exec(self, record: Record, request: ExecRequest) -> Attachment:
         """Start a process; the connection to its streams brings its exit code as well.
@@ -211,6 +213,8 @@ class Executor:
         linked = any(attachment.links and attachment.network == BRIDGE for attachment in record.networks)
         process = process_object(record, request, self._connector().linked_variables(record) if linked else ())
         group = cgroup.container_group(record.id, record.host_config)
+        host = record.host_config
+        granted = granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], host["Privileged"])
         plan = make_exec_plan(
             identifier,
             process,
@@ -218,22 +222,27 @@ class Executor:
             self._cgroups,
             open_stdin=request.stdin,
             detach=request.detach,
-            load_filter=self._filter(record, request),
+            load_filter=None if request.privileged else self._filters.of_container(host, granted),
             about=_about(request),
+            alone=self._can_be_alone(record, granted),
+            powerful=request.privileged,
         )
         self._tell(record, "exec_start", identifier, request)
         attachment = handle.exec(plan)
         attachment.notice = lambda action, _: self._notice_exec(record, action, plan.identifier)
         return attachment
 
-    def _filter(self, record: Record, request: ExecRequest) -> LoadFilter | None:
-        """The container's own; --privileged goes without."""
-        if request.privileged:
-            return None
-        host = record.host_config
-        return self._filters.of_container(
-            host, granted_capabilities(host["CapAdd"] or [], host["CapDrop"] or [], host["Privileged"])
-        )
+    def _can_be_alone(self, record: Record, granted: Sequence[str]) -> bool:
+        """Whether the process may be born in the container's namespaces, with all that its monitor has, as far as one can know beforehand (docs/adr/0018).
+
+        Not where a process of the container may take over one that is of the host's user namespace; not where it may mount something over its root, at
+        which the monitor would have to wait; and not where the monitor could not come back.
+        """
+        if self._nested is None:
+            self._nested = namespaces.in_user_namespace()
+        shares_pids = bool(record.host_config["PidMode"])
+        takes_over = "CAP_SYS_PTRACE" in granted and not record.uids
+        return not (self._nested or shares_pids or takes_over or "CAP_SYS_ADMIN" in granted)
 
     def inspect(self, record: Record, exec_id: str) -> dict[str, Any]:
         """`GET /exec/{id}/json` of an exec of this container's present run, also of one that has ended. Raises NotFound."""

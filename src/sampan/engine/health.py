@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from sampan.engine.exec import ExecRequest, process_object
 from sampan.oci import duration, health, lifecycle
-from sampan.runtime.plan import make_exec_plan
+from sampan.runtime.plan import Mode
+from sampan.runtime.planexec import make_exec_stages
 from sampan.shim.protocol import HealthPlan
 from sampan.store import states
 
@@ -47,7 +48,7 @@ def make_health_plan(
         start_interval=seconds("StartInterval"),
         retries=health.setting(record.config, "Retries"),
         command=tuple(command),
-        stages=make_exec_plan("", process, group, cgroups, load_filter=load_filter).stages,
+        stages=make_exec_stages(process, group, cgroups, Mode(), process["ownIds"], load_filter).to_text(),
         too_long=f"Health check exceeded timeout ({duration.shown(health.setting(record.config, 'Timeout'))})",
         health=health.beginning(_of_run(paths, states.earlier_success(paths, number))),
     ).to_text()

@@ -417,6 +417,8 @@ class Starter:
                 if mode.startswith(_JOIN):
                     other = mode.removeprefix(_JOIN)
                     handle = self._running(kind, other)
+                    if kind == "pid":
+                        handle.share_pids()
                     opened[kind] = handle.open_namespace(kind)
                     if kind == "ipc":
                         # Its /dev/shm is part of the bargain, and is found in its mount namespace.

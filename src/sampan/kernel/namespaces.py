@@ -137,6 +137,52 @@ def in_network(fd: int, function: Callable[[], T]) -> T:
         os.close(own)
 
 
+_WAY_BACK = ("network", "pid", "mount")
+
+
+def born_inside(pidfd: int, clone: Callable[[], int]) -> int:
+    """Call `clone` from within the mount, pid and network namespaces of a process, so that its child is born there, and come back.
+
+    What `clone` gives: the child's pid, 0 in the child, which stays. Only for a process without threads, whose working directory is / (setns(2)). Raises
+    what `clone` raises, and `KernelError` if it cannot go there or would not come back. One that cannot come back all the same ends at once: what it did
+    next would be done in another's files.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    own: list[tuple[int, int]] = []
+    try:
+        for kind in _WAY_BACK:
+            own.append((os.open(f"/proc/self/ns/{FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC), FLAGS[kind]))
+        # Before anything else, from here to here: who may go there may be nobody who may come back.
+        _enter(own, root)
+        setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET)
+        try:
+            pid = clone()
+        except BaseException:
+            _come_back(own, root)
+            raise
+        if pid:
+            _come_back(own, root)
+        return pid
+    finally:
+        for fd in (root, *(fd for fd, _ in own)):
+            os.close(fd)
+
+
+def _come_back(own: list[tuple[int, int]], root: int) -> None:
+    try:
+        _enter(own, root)
+    except BaseException:
+        os._exit(1)
+
+
+def _enter(spaces: list[tuple[int, int]], root: int) -> None:
+    for fd, flag in spaces:
+        setns(fd, flag)
+    # A mount namespace is entered at its root, which need not be the one that this process had (chroot(2)).
+    os.fchdir(root)
+    os.chroot(".")
+
+
 def new_network() -> int:
     """A descriptor of a new network namespace, in which nobody lives. It and what is in it end with the last descriptor.
 

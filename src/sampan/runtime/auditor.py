@@ -14,17 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sampan.shim.protocol import ExecPlan
-
 AUDITOR = os.path.join(os.path.dirname(SHIM), "auditor.py")
 
 
-def probe(init: int, exec_plan: ExecPlan) -> Sequence[tuple[str, bool, str]]:
+def probe(init: int, lists: Stages) -> Sequence[tuple[str, bool, str]]:
     """Make the probes in the container whose init the pidfd `init` leads to: name, whether it held, what was seen.
 
-    exec_plan: how a program would be executed there; the probes take the place of its execve. Raises `System` if no process can join the container.
+    lists: how a program would be executed there; the probes take the place of its execve. Raises `System` if no process can join the container.
     """
-    lists = exec_plan.lists()
     stages = Stages(lists.stage1, lists.clone, (*lists.stage2[:-1], RunProbes())).to_text()
     plan = os.memfd_create("plan", os.MFD_CLOEXEC)
     found, found_in = os.pipe2(os.O_CLOEXEC)

@@ -6,6 +6,7 @@ All of it is asked of the kernel and the disk, nothing is remembered: any proces
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import struct
@@ -229,6 +230,23 @@ class Handle:
             return fd
         finally:
             os.close(pidfd)
+
+    def share_pids(self) -> None:
+        """Say that others are put into its pid namespace from now on, and wait until no process is born there that they might take over.
+
+        Raises `ProcessLookupError` if it has ended.
+        """
+        try:
+            fd = os.open(self._paths.run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+        try:
+            os.close(os.open(protocol.SHARED_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd))
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except FileNotFoundError:  # removed with its run
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+        finally:
+            os.close(fd)
 
     def wait_monitor(self, seconds: float | None) -> bool:
         """Wait until the monitor has gone; False if it has not within the time."""

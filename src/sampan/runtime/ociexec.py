@@ -7,7 +7,7 @@ import os
 from sampan.errors import Conflict, InvalidParameter
 from sampan.kernel import capabilities
 from sampan.oci import runtime as oci
-from sampan.runtime import ocilaunch, ocimake, ocispec, ocistate, plan
+from sampan.runtime import ocilaunch, ocimake, ocispec, ocistate, plan, planexec
 from sampan.steps.joining import OpenCgroups
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ def run(given: Global, arguments: Arguments, stage: Stage) -> int:
     agent = ocispec.listener_of(container.config)
     told = ocispec.process_state(container.config, container.state(ocistate.RUNNING)) if agent else ""
     mode = plan.Mode(monitored=False, strict=True, preserved=stage.preserved, console=terminal, listener=told)
-    stages = plan.make_exec_stages(
+    stages = planexec.make_exec_stages(
         own,
         container.group,
         container.driver,

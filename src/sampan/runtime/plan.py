@@ -12,7 +12,7 @@ from sampan.kernel import cgroup, namespaces
 from sampan.kernel.libc import has_file
 from sampan.oci import runtime as oci
 from sampan.runtime import defaults, plancgroups
-from sampan.shim.protocol import NO_CLONE, VERSION, WAITING, ExecPlan, LaunchPlan, LogPlan, Stages
+from sampan.shim.protocol import NO_CLONE, VERSION, WAITING, LaunchPlan, LogPlan, Stages
 from sampan.steps import changeroot, joining, mounts, process, sources, terminal
 from sampan.steps import namespaces as setup
 from sampan.steps.base import Step
@@ -212,7 +212,7 @@ def _stage1(spec: dict[str, Any], facts: Launching, driver: CgroupDriver, alone:
     if not alone:
         steps += plancgroups.limit(spec, facts, driver, alone)
     # /proc/self is this process', and what is set here goes over to init; there, /proc is the container's.
-    steps += _oom_score(spec["process"], facts.mode)
+    steps += oom_score(spec["process"], facts.mode)
     if facts.init:
         steps.append(setup.PrivateProgram("init", facts.init))
     user = oci.namespace(spec, "user")
@@ -271,7 +271,7 @@ def planmore() -> Any:
     return planmore
 
 
-def _oom_score(own: dict[str, Any], mode: Mode) -> list[Step]:
+def oom_score(own: dict[str, Any], mode: Mode) -> list[Step]:
     if own.get("oomScoreAdj") is None:
         return []
     return [process.WriteFile("/proc/self/oom_score_adj", str(own["oomScoreAdj"]), required=mode.strict)]
@@ -391,7 +391,7 @@ def _stage2(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
             steps.append(setup.SetDomainname(spec["domainname"]))
     if linux.get("personality"):
         steps.append(planmore().personality(linux["personality"]))
-    return steps + _become(spec, own, mode, facts.filter, "init" if facts.init else "")
+    return steps + become(spec, own, mode, facts.filter, "init" if facts.init else "")
 
 
 def _mounts(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> list[Step]:
@@ -410,7 +410,7 @@ def _mounts(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     return steps + [_device(e, spec) for e in spec["linux"].get("devices") or () if not e["path"].startswith("/dev/")]
 
 
-def _become(
+def become(
     spec: dict[str, Any], own: dict[str, Any], mode: Mode, load_filter: process.LoadFilter | None, init: str = ""
 ) -> list[Step]:
     """The end of init and of an exec alike: from a root process of ours to the user's program."""
@@ -529,69 +529,3 @@ def _device(entry: dict[str, Any], spec: dict[str, Any]) -> Step:
         entry.get("uid") or 0,
         entry.get("gid") or 0,
     )
-
-
-# exec
-
-
-JOINED_BY_EXEC = ("mount", "pid", "network", "ipc", "uts", "cgroup", "time")
-
-
-def make_exec_plan(
-    identifier: str,
-    process_spec: dict[str, Any],
-    group: str,
-    driver: CgroupDriver,
-    open_stdin: bool = False,
-    detach: bool = False,
-    load_filter: process.LoadFilter | None = None,
-    about: str = "{}",
-) -> ExecPlan:
-    """The plan of another process in a running container.
-
-    `process_spec` is an OCI process object, with "ownIds" beside its fields for a container with a user namespace of its own; the rest:
-    `ExecPlan`.
-    """
-    own_ids = bool(process_spec.get("ownIds"))
-    size = process_spec.get("consoleSize") or {}
-    return ExecPlan(
-        version=VERSION,
-        identifier=identifier,
-        stages=make_exec_stages(process_spec, group, driver, Mode(), own_ids, load_filter).to_text(),
-        terminal=bool(process_spec.get("terminal")),
-        size=(size.get("height", 0), size.get("width", 0)),
-        open_stdin=open_stdin,
-        detach=detach,
-        about=about,
-    )
-
-
-def make_exec_stages(
-    own: dict[str, Any],
-    group: str,
-    driver: CgroupDriver,
-    mode: Mode,
-    user_namespace: bool = False,
-    load_filter: process.LoadFilter | None = None,
-    groups: Step | None = None,
-) -> Stages:
-    """The lists of an exec's two processes. `user_namespace`: the container has one of its own. `groups`: opens others than the container's."""
-    by_file = user_namespace and driver.version == "v2"
-    joined = tuple(kind for kind in JOINED_BY_EXEC if namespaces.supported(kind))
-    stage1: list[Step] = [
-        # The cgroups' files first: behind the setns they are the container's read-only view.
-        groups or plancgroups.open_cgroups(group, driver, beside=True, by_file=by_file),
-        *_oom_score(own, mode),
-        *(planmore().affinity(own, "initial") if mode.strict else ()),
-        process.JoinProcess((*(("user",) if user_namespace else ()), *joined)),
-    ]
-    stage2: list[Step] = [
-        joining.JoinCgroups(len(driver.join_files(group)) + by_file),
-        *(planmore().affinity(own, "final") if mode.strict else ()),
-        # setns(2) into a mount namespace has made its root ours.
-        process.OpenRoot(),
-    ]
-    if mode.console:
-        stage2.append(planmore().open_console(own))
-    # Joining a pid namespace is for children: the clone makes one (and no new namespace).
-    return Stages(tuple(stage1), clone=0, stage2=(*stage2, *_become({}, own, mode, load_filter)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import time
@@ -12,6 +13,7 @@ from sampan.shim import launch, protocol
 from sampan.shim.documents import attempt, write_whole
 from sampan.shim.streams import Session
 from sampan.steps.base import Context, StepError
+from sampan.steps.joining import CloneInside, ForkForExec
 from sampan.steps.terminal import OpenTerminal
 
 TYPE_CHECKING = False
@@ -56,6 +58,8 @@ class Execs:
         self._event = event
         self._running: list[Session] = []
         self._making: list[Making] = []
+        self._guarded = False
+        """There is or was a process in the container that may take over others: what is made there from now on has to be made elsewhere first."""
         self.directory = ""
         """The run directory."""
 
@@ -69,8 +73,12 @@ class Execs:
         making = Making(client, plan, session, Context())
         if not plan.detach:
             client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
+        self._guarded = self._guarded or plan.powerful
         try:
-            making.launching = _begin(session, making.ctx, plan, init, devpts)
+            making.launching = self._begin(making, init, devpts)
+        except launch.Unmade as e:
+            self._give_up(making, e.failed, init)
+            return
         except Exception as e:
             # Out of descriptors or processes, or a plan that is none: the container goes on, and keeps nothing of it.
             self._fail(making, _failure(f"cannot start a process in the container: {e}"))
@@ -78,6 +86,43 @@ class Execs:
         self._making.append(making)
         # No event but the hang-up: the reports of its steps wait in the socket until then.
         self._loop.watch(making.launching.fileno(), 0, lambda _: self._made(making, init))
+
+    def _begin(self, making: Making, init: int, devpts: int) -> launch.Launching:
+        plan, ctx = making.plan, making.ctx
+        if plan.terminal:
+            if devpts < 0:
+                raise StepError("it has no /dev/pts of its own for a terminal")
+            ctx.fds["devpts"] = devpts
+            OpenTerminal("devpts", plan.size[0], plan.size[1]).run(ctx)
+            del ctx.fds["devpts"]
+        making.session.prepare(ctx)
+        ctx.fds["init"] = init
+        privacy = self._privacy() if plan.alone and not self._guarded else -1
+        try:
+            make = ForkForExec(plan.score) if privacy < 0 else CloneInside(plan.score)
+            return launch.begin_by((*plan.monitor, make), plan.stages, ctx, privacy >= 0)
+        finally:
+            if privacy >= 0:
+                os.close(privacy)
+
+    def _privacy(self) -> int:
+        """A descriptor that keeps other containers out of this one's pid namespace, -1 if one may be there already (`protocol.SHARED_FILE`).
+
+        A child inherits it, and closes it with all that it has of ours.
+        """
+        try:
+            fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            shared = os.path.exists(f"{self.directory}/{protocol.SHARED_FILE}")
+        except BlockingIOError:
+            shared = True
+        if shared:
+            os.close(fd)
+            return -1
+        return fd
 
     def turn(self) -> float | None:
         """Give up what is on its way for too long. The seconds until this is to be called again, None if nothing is on its way."""
@@ -102,13 +147,7 @@ class Execs:
             return
         client, plan, session = making.client, making.plan, making.session
         if outcome.failed is not None:
-            # Its end kills what was about to join, or leaves it nothing to join: a process on its way out has no
-            # namespaces any more (ESRCH), and its pid namespace takes no more processes (ENOMEM), a moment before the
-            # end is known. A program that cannot be executed has nothing to do with it, and waits for nothing.
-            patience = 0 if outcome.failed["exit_code"] in (126, 127) else 100
-            if outcome.failed["errno"] == errno.ESRCH or _has_ended(init, patience):
-                outcome.failed.update(message="the container has ended", errno=0, advice="")
-            self._fail(making, outcome.failed)
+            self._give_up(making, outcome.failed, init)
             return
         self._running.append(session)
         attempt(lambda: write_whole(self._file(session), _document(plan, outcome.pid), sync=False))
@@ -116,6 +155,16 @@ class Execs:
         client.send(protocol.message(protocol.REPLY, pid=outcome.pid))
         if plan.detach:
             client.finish()
+
+    def _give_up(self, making: Making, failed: dict[str, Any], init: int) -> None:
+        """Tell the client in which step it has failed, or that the container has ended meanwhile."""
+        # Its end kills what was about to join, or leaves it nothing to join: a process on its way out has no
+        # namespaces any more (ESRCH), and its pid namespace takes no more processes (ENOMEM), a moment before the
+        # end is known. A program that cannot be executed has nothing to do with it, and waits for nothing.
+        patience = 0 if failed["exit_code"] in (126, 127) else 100
+        if failed["errno"] == errno.ESRCH or _has_ended(init, patience):
+            failed.update(message="the container has ended", errno=0, advice="")
+        self._fail(making, failed)
 
     def _fail(self, making: Making, failed: dict[str, Any]) -> None:
         making.session.close_program_ends(making.ctx)
@@ -177,18 +226,6 @@ class Execs:
 
 def _failure(message: str) -> dict[str, Any]:
     return {"message": message, "errno": 0, "exit_code": 126, "advice": ""}
-
-
-def _begin(session: Session, ctx: Context, plan: protocol.ExecPlan, init: int, devpts: int) -> launch.Launching:
-    if plan.terminal:
-        if devpts < 0:
-            raise StepError("it has no /dev/pts of its own for a terminal")
-        ctx.fds["devpts"] = devpts
-        OpenTerminal("devpts", plan.size[0], plan.size[1]).run(ctx)
-        del ctx.fds["devpts"]
-    session.prepare(ctx)
-    ctx.fds["init"] = init
-    return launch.begin(plan.stages, ctx)
 
 
 def _document(plan: protocol.ExecPlan, pid: int) -> bytes:

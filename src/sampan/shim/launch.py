@@ -78,6 +78,14 @@ class Launching:
         process.drop_place(self.place)
 
 
+class Unmade(Exception):
+    """A step by which its parent was to make a process has failed. failed: which and why, see `stages.failure`."""
+
+    def __init__(self, failed: dict[str, Any]) -> None:
+        super().__init__(failed["step"])
+        self.failed = failed
+
+
 class Outcome:
     """What came of a launch. `pid` runs the program if `failed` is None; `done` has the executed steps in order, if it failed or they are wanted."""
 
@@ -88,17 +96,42 @@ class Outcome:
         self.executing = False
 
 
+def begin_by(steps: tuple[Step, ...], text: str, ctx: Context, alone: bool) -> Launching:
+    """Make the first process of an exec by steps of this one, the last of which clones it; `alone`: it is the only one. Raises `Unmade`.
+
+    What the steps have opened for it is closed here.
+    """
+    kept = set(ctx.fds)
+    done = 0
+    try:
+        for step in steps[:-1]:
+            step.run(ctx)
+            done += 1
+        return begin(text, ctx, clone=steps[-1], alone=alone)
+    except Exception as e:
+        raise Unmade(stages.failure("monitor", done, steps[done], e)) from None
+    finally:
+        for name in set(ctx.fds) - kept:
+            ctx.close(name)
+
+
 def begin(
-    text: str, ctx: Context, starting: bool = False, watched: bool = False, clone: Step | None = None
+    text: str,
+    ctx: Context,
+    starting: bool = False,
+    watched: bool = False,
+    clone: Step | None = None,
+    alone: bool = True,
 ) -> Launching:
     """Make stage1, and do not wait. `finish` or `conclude` does.
 
     `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec; `watched`: each step waits for
-    leave. `clone` makes the process that runs both lists; without it stage1 is forked, and clones stage2. `ctx` keeps the
+    leave. `clone` makes the process that runs both lists, if it is `alone`; without it stage1 is forked, and clones stage2. `ctx` keeps the
     descriptors that the caller put there; those of the stages are opened in the children. Raises OSError.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     place = process.make_place()
+    alone = alone and clone is not None
     try:
         if clone is not None:
             clone.run(ctx)
@@ -109,12 +142,15 @@ def begin(
         process.drop_place(place)
         raise
     if child == 0:
-        ctx.fds["status"] = theirs.fileno()
-        # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
-        process.close_all_but([0, 1, 2, *ctx.fds.values()])
-        stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched, place), starting)
+        try:
+            ctx.fds["status"] = theirs.fileno()
+            # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
+            process.close_all_but([0, 1, 2, *ctx.fds.values()])
+            stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched, place), starting, alone)
+        finally:
+            os._exit(1)
     theirs.close()
-    return Launching(child, ours, place, clone is not None)
+    return Launching(child, ours, place, alone)
 
 
 def finish(

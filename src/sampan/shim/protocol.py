@@ -50,7 +50,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 1
+VERSION = 2
 """Of this table and of LaunchPlan; a launcher and its shim come from the same files, a client may be newer."""
 
 # launcher <-> monitor
@@ -72,6 +72,9 @@ EXEC_FILE, ENDED_EXEC_FILE = "exec-", "ended-"
 a blank, what its `ExecPlan` says about it."""
 WAITING = "waiting."
 """Begins the names of descriptors that are connections of clients who were there before the start (`runtime.waiting`)."""
+SHARED_FILE = "pid-shared"
+"""A file of the run directory: another container has been put into this one's pid namespace. Written before that is done, and an flock(2) on the
+directory had exclusively in between, which a monitor has shared while it makes a process that nobody in there may take over."""
 LOSS_FILE = "log-lost"
 """A file of the run directory: what of the output could not be written to the log, as a JSON object (`shim.logs`)."""
 
@@ -254,17 +257,26 @@ class HealthPlan(Struct):
 class ExecPlan(Struct):
     """The same for another process in a running container (EXEC).
 
+    monitor: what the monitor does first. score: oom_score_adj, as text. alone: one process may do it (docs/adr/0018), as far as it is the container's
+    making that counts; then it runs both lists, else the first of two clones the second. powerful: it may take over what is made after it.
     about: a JSON object for whoever inspects it, kept in its file.
     """
 
     version: int
     identifier: str
+    monitor: tuple[base.Step, ...]
     stages: str
+    score: str = ""
+    alone: bool = False
+    powerful: bool = False
     terminal: bool = False
     size: tuple[int, int] = (0, 0)
     open_stdin: bool = False
     detach: bool = False
     about: str = "{}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "monitor": base.encode(self.monitor)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> ExecPlan:
@@ -273,7 +285,7 @@ class ExecPlan(Struct):
             raise ProtocolError(
                 f"exec plan version {data.get('version')}, this shim speaks {VERSION}: it was started by another sampan"
             )
-        return ExecPlan(**data)
+        return ExecPlan(**{**data, "monitor": tuple(base.decode(data["monitor"]))})
 
     def lists(self) -> Stages:
         """The stages' lists, decoded."""

@@ -7,8 +7,12 @@ A plain start needs one process for both:
 
     monitor --clone3(new pid and time namespaces, into its cgroup)--> stage1, unshare(the other namespaces), stage2
 
+And so does an exec, whose process is born in the container (docs/adr/0018):
+
+    monitor --setns, clone3(into the container's cgroup), setns back--> stage1, setns(the other namespaces), stage2
+
 Where the kernel gives a namespace only to children of whoever has entered another one (a user namespace, a pid namespace that is joined, clocks
-with offsets), and for every exec, whose process nobody in the container is to see before it has left the host, there are two:
+with offsets), and for an exec in a container of which somebody might take such a process over, there are two:
 
     monitor --fork--> stage1 --clone3(CLONE_PARENT, new namespaces)--> stage2, a child of the monitor; stage1 ends
 
@@ -130,23 +134,26 @@ def load_start(text: str) -> None:
     seal.seal()
 
 
-def stage1(text: str, ctx: Context, report: Reporter, starting: bool) -> NoReturn:
-    """Run the host's side; go on as stage2, or clone it, tell its pid, and end. `text` is the plan's `Stages`; `starting`, and no exec."""
+def stage1(text: str, ctx: Context, report: Reporter, starting: bool, alone: bool = False) -> NoReturn:
+    """Run the host's side; go on as stage2, or clone it, tell its pid, and end.
+
+    `text` is the plan's `Stages`; `starting`, and no exec; `alone`: go on in any case, for this process was born where stage2 would be.
+    """
     gc.disable()  # it is gone before there is garbage, and a collection writes to pages that are the monitor's too
     try:
         if starting:
             load_start(text)
-        host_side(protocol.Stages.from_text(text), ctx, report)
+        host_side(protocol.Stages.from_text(text), ctx, report, alone)
     finally:
         os._exit(1)
 
 
-def host_side(lists: protocol.Stages, ctx: Context, report: Reporter) -> NoReturn:
+def host_side(lists: protocol.Stages, ctx: Context, report: Reporter, alone: bool = False) -> NoReturn:
     """The same, with lists that are there already and all imported that they need."""
     status = 1
     try:
         if run_steps("stage1", lists.stage1, ctx, report):
-            if lists.clone == protocol.NO_CLONE:
+            if alone or lists.clone == protocol.NO_CLONE:
                 stage2(lists.stage2, ctx, report)
             pid = _clone(lists.clone, ctx, report)
             if pid == 0:

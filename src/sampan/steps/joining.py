@@ -46,6 +46,61 @@ class CloneInit(Step):
         return advice_on_namespaces(errno) or super().advice(errno)
 
 
+class ForkForExec(Step):
+    """Make the first of an exec's two processes. score: its oom_score_adj, "" for this process' own."""
+
+    score: str = ""
+
+    def describe(self) -> str:
+        return "fork" + self._words()
+
+    def _words(self) -> str:
+        return f" with {self.score!r} in /proc/self/oom_score_adj" if self.score else ""
+
+    def run(self, ctx: Context) -> None:
+        if not self.score:
+            ctx.child = self._make(ctx)
+            return
+        # Its own for as long as the clone takes: a child's /proc may be the container's, which may be anything.
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            before = os.read(fd, 32)
+            _set_score(fd, self.score.encode())
+            child = -1
+            try:
+                child = self._make(ctx)
+            finally:
+                if child:
+                    _set_score(fd, before)
+            ctx.child = child
+        finally:
+            os.close(fd)
+
+    def _make(self, ctx: Context) -> int:
+        return process.fork()
+
+    def advice(self, errno: int) -> str:
+        return advice_on_namespaces(errno) or super().advice(errno)
+
+
+class CloneInside(ForkForExec):
+    """Make the one process of an exec in the mount, pid and network namespaces of the container's init, and in its cgroup2 group (docs/adr/0018)."""
+
+    def describe(self) -> str:
+        return "clone3 in the namespaces of the container's init" + self._words()
+
+    def _make(self, ctx: Context) -> int:
+        return namespaces.born_inside(ctx.fds["init"], lambda: process.clone3(0, ctx.fds.get("cgroup", -1)))
+
+
+def _set_score(fd: int, text: bytes) -> None:
+    """Not in a container without the privilege to go below what it has itself: it stays there."""
+    try:
+        os.pwrite(fd, text, 0)
+    except OSError:
+        pass
+
+
 class CloneSibling(Step):
     """The step between stage1's list and stage2's where two processes run them: not in a list, but described like the others."""
 
