@@ -59,6 +59,8 @@ class Remover:
         removes it in this moment; System if processes of it do not die.
         """
         name = reference or record.name
+        if self._remove_at_once(record, force, volumes, patience):
+            return
         first: Observation | None = self._require(record, name)
         killed = False
         for _ in range(_ATTEMPTS):
@@ -74,7 +76,8 @@ class Remover:
                 if seen.monitor or killed or record.broken:
                     await_monitor(self._records.paths(record.id), patience.others)
                 with self._records.lock(record.id, patience.others) as lock:
-                    if self._remove_locked(record, lock, force, volumes, patience):
+                    seen = self._settler.recover(record, lock, patience)
+                    if self._remove_locked(record, lock, seen, force, volumes, patience):
                         return
             except NotFound:
                 if killed and record.auto_remove:
@@ -82,6 +85,23 @@ class Remover:
                 # It was there a moment ago: another command was quicker, and is still at it or has just ended.
                 raise _in_progress(name) from None
         raise Conflict(f"container {record.id} is started again and again by another command")
+
+    def _remove_at_once(self, record: Record, force: bool, volumes: bool, patience: Patience) -> bool:
+        """Remove one that does not run and that nobody is at work on, as most are: it is looked at once, under its lock.
+
+        False: it takes more than that, of which nothing is done yet.
+        """
+        if record.broken:
+            return False
+        try:
+            lock = self._records.lock(record.id, 0)
+        except (Conflict, NotFound):
+            return False
+        with lock:
+            seen = self._settler.observe(record)
+            if seen.monitor or (seen.number and seen.exit is None):
+                return False  # who runs or has to be waited for is not met under the lock
+            return self._remove_locked(record, lock, seen, force, volumes, patience)
 
     def _require(self, record: Record, name: str) -> Observation:
         """Its state. Raises NotFound for a container that went long ago, which is no removal in progress."""
@@ -92,9 +112,10 @@ class Remover:
                 raise _in_progress(name) from None
             raise NotFound(f"No such container: {name}") from None
 
-    def _remove_locked(self, record: Record, lock: RecordLock, force: bool, volumes: bool, patience: Patience) -> bool:
+    def _remove_locked(
+        self, record: Record, lock: RecordLock, seen: Observation, force: bool, volumes: bool, patience: Patience
+    ) -> bool:
         """Remove the container if its state allows it; False if it has to be killed (once more) first."""
-        seen = self._settler.recover(record, lock, patience)
         if force and seen.running:
             return False
         if force and seen.status == lifecycle.STARTING:

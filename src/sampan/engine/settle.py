@@ -247,10 +247,14 @@ class Settler:
         """Kill all that is in the container's cgroup, and remove it. Idempotent. Raises System."""
         group = cgroup.container_group(record.id, record.host_config)
         try:
-            with self._trace.step("kill cgroup", group):
-                self._cgroups.kill(group, patience.killed, patience.stuck)
+            # A group that can be removed has no process, and that of a run that has ended is gone: its monitor removes it.
             with self._trace.step("remove cgroup", group):
-                self._cgroups.remove(group)
+                empty = self._cgroups.remove_empty(group)
+            if not empty:
+                with self._trace.step("kill cgroup", group):
+                    self._cgroups.kill(group, patience.killed, patience.stuck)
+                with self._trace.step("remove cgroup", group):
+                    self._cgroups.remove(group)
             if self._cgroups.version == cgroup.NONE:
                 self._kill_init(record, patience)
         except TimeoutError as e:

@@ -203,6 +203,9 @@ class CgroupDriver(Protocol):
         Raises `OSError` (EBUSY) when processes are in it after `timeout` seconds.
         """
 
+    def remove_empty(self, group: str) -> bool:
+        """Remove the group if nothing is in it, or it is gone already; False if something is."""
+
     def oom_kills(self, group: str) -> int:
         """How many processes the out-of-memory killer took in the group; 0 when nothing counts them."""
 

@@ -7,6 +7,7 @@ so that whoever makes a plan finds out what is mounted, and the monitor needs no
 from __future__ import annotations
 
 import errno
+import os
 import time
 
 from sampan.kernel import cgroupfs
@@ -144,6 +145,21 @@ class LiveGroup(Struct):
         for directory in (*self.version1, *((self.unified,) if self.unified else ())):
             cgroupfs.remove_tree(directory, deadline)
 
+    def remove_empty(self) -> bool:
+        """Remove the group if nothing is in it: a call for each directory, which mostly its monitor has removed already.
+
+        False: there are processes or groups in it, or the kernel has not let go of them yet. What was removed then held neither.
+        """
+        try:
+            for directory in (*self.version1, *((self.unified,) if self.unified else ())):
+                try:
+                    os.rmdir(directory)
+                except FileNotFoundError:
+                    pass
+        except OSError:
+            return False  # why, is told by who goes about it in earnest
+        return True
+
     def oom_kills(self) -> int:
         """How many processes the out-of-memory killer took in the group; 0 when nothing counts them."""
         total = 0
@@ -173,6 +189,9 @@ class GroupVerbs:
 
     def remove(self, group: str, timeout: float = 2.0) -> None:
         self.live(group).remove(timeout)
+
+    def remove_empty(self, group: str) -> bool:
+        return self.live(group).remove_empty()
 
     def oom_kills(self, group: str) -> int:
         return self.live(group).oom_kills()

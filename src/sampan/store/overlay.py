@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from sampan.store.tarwriter import Sink
 
 
+_UNWRITTEN = ("upper", "work/work", "work")
+"""The directories of a container that has written nothing, with the one that the kernel makes for its first mount."""
+
+
 class OverlaySnapshotter:
     """layers/HEX/{diff, init, layer.json} and snapshots/ID/{upper, work}. See `snapshots.Snapshotter`."""
 
@@ -41,7 +45,7 @@ class OverlaySnapshotter:
     def __init__(self, layers_directory: str, snapshots_directory: str, trace: Trace) -> None:
         self._trace = trace
         self._layers = LayerDirectory(layers_directory, "", trace)
-        self._parts = WritableParts(snapshots_directory, "upper", trace)
+        self._parts = WritableParts(snapshots_directory, "upper", trace, _UNWRITTEN)
 
     # Layers
 

@@ -54,8 +54,11 @@ class Records:
         # Nothing but these characters reaches a path.
         if not is_name(name, shortest=1):
             raise NotFound(f"No such container: {reference}")
-        if len(name) == 64 and os.path.isdir(self._layout.container(name).directory):
-            return self.read(name)
+        if len(name) == 64:
+            try:
+                return self.read(name)
+            except NotFound:
+                pass  # a name may be as long
         owner = self._owner(name)
         if owner is None and not self._are_names_whole():
             with self._names_lock():

@@ -451,11 +451,15 @@ class LayerDirectory:
 
 
 class WritableParts:
-    """snapshots/ID/: one directory for each container, which holds the directory `part`."""
+    """snapshots/ID/: one directory for each container, which holds the directory `part`.
 
-    def __init__(self, directory: str, part: str, trace: Trace) -> None:
+    skeleton: the directories in there if the container has written nothing, deepest first; () for what always has more.
+    """
+
+    def __init__(self, directory: str, part: str, trace: Trace, skeleton: tuple[str, ...] = ()) -> None:
         self._directory = directory
         self._part = part
+        self._skeleton = skeleton
         self._staging = Staging(directory, trace)
 
     def path(self, container_id: str) -> str:
@@ -483,7 +487,7 @@ class WritableParts:
         )
 
     def remove(self, container_id: str) -> None:
-        self._staging.remove(os.path.basename(self.path(container_id)))
+        self._staging.remove(os.path.basename(self.path(container_id)), self._skeleton)
 
     def leftovers(self) -> tuple[str, ...]:
         return tuple(self._staging.leftovers())

@@ -51,8 +51,11 @@ class Staging:
             raise
         return Staged(path, lock, self._trace)
 
-    def remove(self, name: str) -> bool:
-        """Remove a published directory; False if it is not there. Killed in the middle, it is gone all the same."""
+    def remove(self, name: str, skeleton: tuple[str, ...] = ()) -> bool:
+        """Remove a published directory; False if it is not there. Killed in the middle, it is gone all the same.
+
+        skeleton: the directories that it has if nobody has put anything into it, deepest first.
+        """
         path = f"{self.directory}/{name}"
         aside = f"{self.directory}/{_REMOVING}{os.urandom(8).hex()}"
         try:
@@ -63,7 +66,8 @@ class Staging:
         try:
             with self._trace.step("rename away", path):
                 os.rename(path, aside)
-            self._delete(aside)
+            if not skeleton or not self._delete_empty(aside, skeleton):
+                self._delete(aside)
         except FileNotFoundError:
             return False
         finally:
@@ -105,6 +109,18 @@ class Staging:
                 self._delete(f"{self.directory}/{_TEMPORARY}{key}")
             finally:
                 _drop(lock)
+
+    def _delete_empty(self, path: str, skeleton: tuple[str, ...]) -> bool:
+        """As `_delete`, without a look at what is there; False if there was something else."""
+        with self._trace.step("delete directories", path):
+            for directory in (*(f"{path}/{below}" for below in skeleton), path):
+                try:
+                    os.rmdir(directory)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    return False
+        return True
 
     def _delete(self, path: str) -> None:
         with self._trace.step("delete tree", path):
