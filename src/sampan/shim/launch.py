@@ -8,7 +8,7 @@ import select
 
 from sampan.kernel import process
 from sampan.kernel.libc import number_at
-from sampan.shim import protocol, stages
+from sampan.shim import protocol, seal, stages
 from sampan.steps.base import Context, Step
 
 TYPE_CHECKING = False
@@ -125,10 +125,13 @@ def begin(
 ) -> Launching:
     """Make stage1, and do not wait. `finish` or `conclude` does.
 
-    `text` is a plan's `Stages`, which only the child decodes; `starting` is the container's start, and no exec; `watched`: each step waits for
+    `text` is a plan's `Stages`; `starting` is the container's start, and no exec; `watched`: each step waits for
     leave. `clone` makes the process that runs both lists, if it is `alone`; without it stage1 is forked, and clones stage2. `ctx` keeps the
-    descriptors that the caller put there; those of the stages are opened in the children. Raises OSError.
+    descriptors that the caller put there; those of the stages are opened in the children. Raises OSError; KeyError and ValueError for a plan
+    that is none.
     """
+    # Read here, where nothing is left to import: a process that was just forked copies a page for nearly each object that it makes.
+    lists = protocol.Stages.from_text(text) if seal.is_sealed() else None
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     place = process.make_place()
     alone = alone and clone is not None
@@ -146,7 +149,7 @@ def begin(
             ctx.fds["status"] = theirs.fileno()
             # Nothing else of the monitor's: a program that may ptrace this process finds no lock, log or client in it.
             process.close_all_but([0, 1, 2, *ctx.fds.values()])
-            stages.stage1(text, ctx, stages.Reporter(theirs.fileno(), watched, place), starting, alone)
+            stages.stage1(lists or text, ctx, stages.Reporter(theirs.fileno(), watched, place), starting, alone)
         finally:
             os._exit(1)
     theirs.close()

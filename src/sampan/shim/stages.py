@@ -121,10 +121,7 @@ def load_start(text: str) -> None:
     """Import what only the children of a start need, then seal: a monitor would keep it for the life of its container.
 
     `text` is that of the plan, which tells whether it has steps that few have. Done by stage1 before its first step, while all that it sees is the host's.
-    A zygote has done it for all that it forks.
     """
-    if seal.is_sealed():
-        return
     from sampan.steps import cgroups, changeroot, mounts, namespaces, sources  # noqa: F401
 
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
@@ -134,16 +131,20 @@ def load_start(text: str) -> None:
     seal.seal()
 
 
-def stage1(text: str, ctx: Context, report: Reporter, starting: bool, alone: bool = False) -> NoReturn:
+def stage1(
+    lists: protocol.Stages | str, ctx: Context, report: Reporter, starting: bool, alone: bool = False
+) -> NoReturn:
     """Run the host's side; go on as stage2, or clone it, tell its pid, and end.
 
-    `text` is the plan's `Stages`; `starting`, and no exec; `alone`: go on in any case, for this process was born where stage2 would be.
+    `lists`: as text where they are to be read here; `starting`, and no exec; `alone`: go on in any case, for this process was born where stage2 would be.
     """
     gc.disable()  # it is gone before there is garbage, and a collection writes to pages that are the monitor's too
     try:
-        if starting:
-            load_start(text)
-        host_side(protocol.Stages.from_text(text), ctx, report, alone)
+        if isinstance(lists, str):
+            if starting:
+                load_start(lists)
+            lists = protocol.Stages.from_text(lists)
+        host_side(lists, ctx, report, alone)
     finally:
         os._exit(1)
 
