@@ -100,7 +100,7 @@ on, the nanoseconds of so many of them, eight bytes each. Before the first is th
 class Stages(Struct):
     """The lists of stage1 and stage2, and the namespace flags of the clone between them; `NO_CLONE` where one process runs both.
 
-    They travel as a text behind a plan, and only the child that runs them reads it: what a monitor does not decode it
+    They travel as a text behind a plan, which is read when the process is made that runs them: what a monitor does not decode it
     does not keep in memory for the life of its container. A line for each step: what is the same for all containers a zygote has read
     before, and whom it forks finds it by its line.
     """
