@@ -69,6 +69,19 @@ class Connection:
             self.close()
         return False
 
+    def has_begun(self) -> bool:
+        """Whether something of the client's is there already, or its end is. What is there is taken, but for what TLS is to read."""
+        try:
+            if self._secured:
+                self._rest = self.socket.recv(MAX_HEAD, socket.MSG_DONTWAIT)
+            else:
+                self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # it has gone: whoever serves it finds out
+        return True
+
     def close(self) -> None:
         try:
             self.socket.close()

@@ -139,7 +139,7 @@ class Server:
                 time.sleep(_FAULT_SECONDS)  # it would be readable again at once, and nothing be free yet
             return None
         connection = Connection(client, listener, self._engine, self._log, self.watch)
-        if _has_sent(client):
+        if connection.has_begun():
             return connection
         # Not kept by a thread: many clients connect early, and one that never sends anything costs none.
         self._park(connection)
@@ -219,14 +219,3 @@ class Server:
             self._wake = -1
         os.close(self._woken)
         self._log.info("ended")
-
-
-def _has_sent(client: socket.socket) -> bool:
-    """Whether something of a client's is there already, or its end is."""
-    try:
-        client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # it has gone: whoever serves it finds out
-    return True

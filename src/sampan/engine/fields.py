@@ -163,15 +163,26 @@ def normalise_host_config(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normalise(prefix: str, table: dict[str, tuple[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
-    values = {}
-    for name, (kind, default) in table.items():
-        value = given.get(name)
-        if value is not None:
-            values[name] = _checked(f"{prefix}{name}", kind, value)
-        else:
-            # Most are not given, and most defaults need no copy.
-            values[name] = _copy(default) if isinstance(default, (list, dict)) else default
+    defaults, copied = _defaults(prefix, table)
+    values = {**defaults}
+    for name in copied:
+        values[name] = _copy(values[name])
+    for name in [name for name in table if name in given]:  # in the table's order, by which the first error is told
+        if (value := given[name]) is not None:
+            values[name] = _checked(f"{prefix}{name}", table[name][0], value)
     return values
+
+
+_known: dict[str, tuple[dict[str, Any], list[str]]] = {}
+
+
+def _defaults(prefix: str, table: dict[str, tuple[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """What a table's fields are if they are not given, as nearly all of them, and the names of those that need a copy."""
+    found = _known.get(prefix)
+    if found is None:
+        values = {name: default for name, (_, default) in table.items()}
+        found = _known[prefix] = values, [name for name in values if isinstance(values[name], (list, dict))]
+    return found
 
 
 def _checked(name: str, kind: str, value: Any) -> Any:

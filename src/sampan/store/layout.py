@@ -46,6 +46,7 @@ DEFAULT_RUN_ROOT = "/run/sampan"
 
 CREATING = ".creating-"
 REMOVING = ".removing-"
+_ASKED_FOR = 64
 EMPTY = "scratch"
 """Stands for the top layer of an image without layers, in names of directories: all such images share its init layer."""
 
@@ -206,6 +207,8 @@ class Layout:
     def __init__(self, root: str = DEFAULT_ROOT, run_root: str = DEFAULT_RUN_ROOT) -> None:
         self.root = os.path.abspath(root)
         self.run_root = os.path.abspath(run_root)
+        self._asked_for: dict[str, ContainerPaths] = {}
+        """The paths of containers that somebody is at work on: a start asks a dozen times, and each has twenty names."""
         self.content = f"{self.root}/content"
         self.blobs = f"{self.content}/sha256"
         self.ingest = f"{self.content}/ingest"
@@ -234,7 +237,14 @@ class Layout:
         self.networks_lock = f"{self.locks}/networks.lock"
 
     def container(self, container_id: str) -> ContainerPaths:
-        return ContainerPaths(container_id, f"{self.containers}/{container_id}", self.run_directory(container_id))
+        found = self._asked_for.get(container_id)
+        if found is None:
+            directory = f"{self.containers}/{container_id}"
+            found = ContainerPaths(container_id, directory, self.run_directory(container_id))
+            if len(self._asked_for) >= _ASKED_FOR:
+                self._asked_for.clear()
+            self._asked_for[container_id] = found
+        return found
 
     def creating(self, container_id: str) -> ContainerPaths:
         """The paths of a container that is being made: complete after a rename to `container()`'s."""
