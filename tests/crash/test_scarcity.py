@@ -16,6 +16,7 @@ from sampan.kernel import mount
 
 from support.command import Command, Result
 from support.patience import eventually, patience
+from support.registry import registry
 from support.roots import Root
 
 pytestmark = [pytest.mark.root, pytest.mark.patience(300)]
@@ -96,6 +97,41 @@ def test_few_processes(root: Root, pids: Path) -> None:
         worked[number] = live(root, join, "the limit of processes is reached", "could it not fork")
     assert worked[3] == len(LIFE)
     assert worked[1] < len(LIFE), "this limit was none"
+
+
+def test_few_processes_for_a_pull_and_for_many_at_once(root: Root, pids: Path, tmp_path: Path) -> None:
+    """Threads count as processes: where there are not enough, that is said, or fewer do the work."""
+
+    def join() -> None:
+        (pids / "cgroup.procs").write_text("0")
+
+    with registry(tmp_path / "registry") as found:
+        name = f"{found.host}/few:1"
+        root.cli("tag", "base", name).ok()
+        root.cli("push", name).ok()
+        root.cli("rmi", name).ok()
+        base = root.cli("image", "inspect", "-f", "{{.Id}}", "base").ok().out.strip()
+        root.cli("save", "-o", str(tmp_path / "base.tar"), "base").ok()
+        root.cli("rmi", "-f", base).ok()
+        before, worked = root.state(), {}
+        for number in (1, 2, 3, 4, 8):
+            (pids / "pids.max").write_text(str(number))
+            done = limited(root.cli, join, "pull", name)
+            for word in ("Traceback", "unexpected", "bug", "Errno"):
+                assert word not in done.err, done
+            worked[number] = done.code == 0
+            if done.code:
+                assert "the limit of processes is reached" in done.err, done
+                assert before.left() == []
+            else:
+                root.cli("rmi", name).ok()
+        assert worked[8]
+        assert not worked[1], "this limit was none"
+        root.cli("load", "-i", str(tmp_path / "base.tar")).ok()
+    for box in ("one", "two", "three"):
+        root.cli("create", "--name", box, "base", "true").ok()
+    (pids / "pids.max").write_text("1")
+    assert limited(root.cli, join, "rm", "one", "two", "three").ok().out.split() == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize("free", [0, 1, 2])

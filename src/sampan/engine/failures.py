@@ -34,6 +34,7 @@ else:
 
 
 _ADVICE = {
+    errno.EAGAIN: "the limit of processes is reached: raise pids.max of a control group that this command is in, or ulimit -u",
     errno.ENOSPC: "free some space or some inodes there, or use another --root",
     errno.EDQUOT: "the disk quota is used up: free some space, or use another --root",
     errno.EROFS: "the file system is read-only: use another --root",

@@ -7,6 +7,9 @@ found good; a command that dies before that leaves a dead ingest and a temporary
 
 from __future__ import annotations
 
+import errno
+
+from sampan.engine.failures import explain
 from sampan.errors import InvalidParameter, System
 from sampan.kernel import clock
 from sampan.oci import changes as instructions
@@ -120,6 +123,8 @@ def _target(name: str) -> Reference:
 
 
 def told(error: OSError) -> str:
-    """An OSError in the words of Docker: `write PATH: no space left on device`."""
+    """An OSError in the words of Docker: `write PATH: no space left on device`. One of a limit with what can be done about it."""
+    if error.errno == errno.EAGAIN:
+        return explain(error)
     text = (error.strerror or str(error)).lower()
     return f"{error.filename}: {text}" if isinstance(error.filename, str) else text

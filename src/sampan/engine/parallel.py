@@ -5,7 +5,7 @@ Threads, for what is waited for is other processes, not computation. They are da
 
 from __future__ import annotations
 
-from sampan.kernel import clock
+from sampan.kernel import clock, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +64,13 @@ def at_once(
                 return
             outcome.take(action, word)
 
-    for _ in range(min(AT_ONCE, len(words))):
-        threading.Thread(target=work, daemon=True).start()
+    for number in range(min(AT_ONCE, len(words))):
+        try:
+            process.start_thread(threading.Thread(target=work, daemon=True))
+        except OSError:
+            if not number:
+                work()  # by nobody else, and one after the other
+            break
     for word, outcome in tasks:
         outcome.wait()
         yield word, outcome

@@ -16,7 +16,7 @@ import threading
 
 from sampan.engine.importing import told
 from sampan.errors import InvalidParameter, NotFound, SampanError, System
-from sampan.kernel import clock
+from sampan.kernel import clock, process
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.oci import reference
@@ -298,9 +298,15 @@ class Transfer:
         for download in downloads[self._at_once :]:
             self._report(short(download.blob), "Waiting", 0, 0)
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self._at_once, len(downloads)))]
-        for thread in threads:
-            thread.start()
-        return threads
+        started: list[threading.Thread] = []
+        try:
+            for thread in threads:
+                process.start_thread(thread)
+                started.append(thread)
+        except OSError as e:
+            if not started:  # one is enough
+                raise System(told(e)) from e
+        return started
 
     def _end(self, threads: Sequence[threading.Thread], downloads: Iterable[Download], keep: bool) -> None:
         """Let go of every file. A thread that a silent registry holds up does so itself when it comes back."""

@@ -15,6 +15,7 @@ from sampan.kernel.libc import SYS_CLONE3, SYS_CLOSE_RANGE, KernelError, buffer,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    import threading
     from typing import NoReturn
 else:
     import _signal  # `signal` wraps every number in an enum: 10 ms of imports in each shim
@@ -198,6 +199,14 @@ def _mark_close_on_exec(fd: int) -> None:
     except OSError as e:
         if e.errno != errno.EBADF:  # the listing's own descriptor, closed by now
             raise
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. Raises `KernelError` (EAGAIN) at the limit of processes, of which Python makes a RuntimeError (pthread_create(3))."""
+    try:
+        thread.start()
+    except RuntimeError:
+        raise KernelError(errno.EAGAIN, "clone3 of a thread") from None
 
 
 def copy_program(path: str, dir_fd: int, name: str) -> None:

@@ -7,7 +7,7 @@ file the other way round, and neither thread is to wait for the other meanwhile.
 
 from __future__ import annotations
 
-from sampan.kernel import clock
+from sampan.kernel import clock, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ReadAhead:
         self._left = False  # Nobody wants more.
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        process.start_thread(self._thread)
 
     def _run(self) -> None:
         error: BaseException | None = None

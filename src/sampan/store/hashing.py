@@ -6,6 +6,7 @@ interpreter's lock, so that a second processor does one while the first does the
 
 from __future__ import annotations
 
+from sampan.kernel import process
 from sampan.oci.digest import new_hash
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ class HashingThread:
         self._hash = new_hash()
         self._pieces: queue.Queue[bytes | memoryview | None] = queue.Queue(_BEHIND)
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        process.start_thread(self._thread)
 
     def _run(self) -> None:
         while (piece := self._pieces.get()) is not None:
