@@ -139,13 +139,13 @@ class Attachment:
         except (BrokenPipeError, ConnectionResetError):
             pass
 
-    def request(self, kind: int, fields: dict[str, Any], silent: Callable[[float], None]) -> dict[str, Any]:
-        """Ask something and take the answer; frames behind it are kept for `receive`.
+    def request(self, question: bytes, silent: Callable[[float], None]) -> dict[str, Any]:
+        """Ask something, a whole frame, and take the answer; frames behind it are kept for `receive`.
 
         `silent` is told once a second for how long no answer has come, and may raise. Raises `StartFailed`, and `System`
         if the shim ended or turned us away.
         """
-        self._quietly(protocol.frame(kind, protocol.dumps(fields)))
+        self._quietly(question)
         begun = time.monotonic()
         while not _poll(self.fileno(), _ASK_AGAIN):
             silent(time.monotonic() - begun)
@@ -320,11 +320,11 @@ class Handle:
 
     def attach(self, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Attachment:
         """Listen to the container's streams from now on, feed its standard input if `stdin`."""
-        return self._ask(protocol.ATTACH, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
+        return self._ask(protocol.message(protocol.ATTACH, stdin=stdin, stdout=stdout, stderr=stderr))
 
     def exec(self, plan: protocol.ExecPlan) -> Attachment:
         """Start another process in the container. Raises `StartFailed`."""
-        attachment = self._ask(protocol.EXEC, plan.to_json())
+        attachment = self._ask(protocol.frame(protocol.EXEC, plan.to_body()))
         attachment.exec_id = plan.identifier
         return attachment
 
@@ -337,11 +337,11 @@ class Handle:
         attachment._quietly(protocol.message(protocol.CANCEL))
         attachment.close()
 
-    def _ask(self, kind: int, fields: dict[str, Any]) -> Attachment:
-        """A connection whose first request was answered. Raises `Conflict` too if the container ended meanwhile."""
+    def _ask(self, question: bytes) -> Attachment:
+        """A connection whose first request was answered. It is there as a whole before: a monitor that is woken up finds it. Raises `Conflict` too if the container ended meanwhile."""
         attachment = self.connect()
         try:
-            attachment.request(kind, fields, self._check_monitor)
+            attachment.request(question, self._check_monitor)
         except BaseException as e:
             attachment.close()
             if isinstance(e, System) and (self.exited() is not None or not self.alive()):

@@ -278,6 +278,10 @@ class ExecPlan(Struct):
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "monitor": base.encode(self.monitor)}
 
+    def to_body(self) -> bytes:
+        """The body of EXEC, in two parts as a `LaunchPlan`'s: see `read_request`."""
+        return b"%s\n%s" % (dumps({**self.to_json(), "stages": ""}), self.stages.encode("ascii"))
+
     @staticmethod
     def from_json(data: dict[str, Any]) -> ExecPlan:
         """The plan that `to_json` described. Raises `ProtocolError` for another version."""
@@ -301,6 +305,13 @@ def loads(data: bytes) -> Any:
         return jsontext.loads(data)
     except ValueError as e:
         raise ProtocolError("not a JSON document") from e
+
+
+def read_request(kind: int, body: bytes) -> dict[str, Any]:
+    """What a client asks, as the fields of a JSON object. Raises `ProtocolError`, and others for what is none."""
+    head, _, stages = body.partition(b"\n") if kind == EXEC else (body, b"", b"")
+    fields: dict[str, Any] = loads(head)
+    return {**fields, "stages": stages.decode("ascii")} if stages else fields
 
 
 def frame(kind: int, body: bytes = b"") -> bytes:

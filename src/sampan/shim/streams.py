@@ -466,7 +466,7 @@ class Client:
             if session is not None:
                 session.signal(int(protocol.loads(body)["signal"]))
         else:
-            self._commands(self, kind, protocol.loads(body))
+            self._commands(self, kind, protocol.read_request(kind, body))
 
     def close(self) -> None:
         """The client has gone, or has all it came for. What it fed stays; its session goes on."""
