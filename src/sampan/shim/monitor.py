@@ -328,7 +328,7 @@ class Monitor:
             if e.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away()
             return
-        self._client(_socket.socket(fileno=fd)).receive()  # who connects asks something, and mostly has already
+        self._client(_socket.socket(fileno=fd)).look()  # who connects asks something, and mostly has already
 
     def _turn_away(self) -> None:
         """Out of descriptors: the one in reserve takes the client in to hang up on it. Else poll would report it for ever."""

@@ -429,6 +429,13 @@ class Client:
         if not self.closed and events & (select.POLLIN | select.POLLHUP | select.POLLERR):
             self.receive()
 
+    def look(self) -> None:
+        """Take what it has said already, as the loop would have it done, which also tells whether it has gone since."""
+        poll = select.poll()
+        poll.register(self._socket, self._events)
+        for _, events in poll.poll(0):
+            self._ready(events)
+
     def receive(self) -> None:
         """Take what it says."""
         try:
