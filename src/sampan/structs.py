@@ -131,10 +131,9 @@ _ATOMS = frozenset((str, int, bool, float, type(None)))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Struct):
-        return value.to_json()
-    if isinstance(value, (list, tuple)):
-        return [v if type(v) in _ATOMS else _plain(v) for v in value]
+    # The two that most of it is made of are asked for first.
     if isinstance(value, dict):
         return {k: v if type(v) in _ATOMS else _plain(v) for k, v in value.items()}
-    return value
+    if isinstance(value, (list, tuple)):
+        return [v if type(v) in _ATOMS else _plain(v) for v in value]
+    return value.to_json() if isinstance(value, Struct) else value

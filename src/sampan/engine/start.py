@@ -450,11 +450,11 @@ class Starter:
 
 
 def _with_variables(record: Record, variables: Sequence[str]) -> dict[str, Any]:
-    """The record as the plan is made of it, with variables that its own ones replace."""
-    if not variables:
-        return record.to_json()
-    own = record.config.get("Env") or ()
-    return {**record.to_json(), "config": {**record.config, "Env": [*variables, *own]}}
+    """The record as the plan is made of it, with variables that its own ones replace. It is read only: nothing of it is copied."""
+    document = {**record.__dict__, "mounts": [point.to_json() for point in record.mounts]}
+    if variables:
+        document["config"] = {**record.config, "Env": [*variables, *(record.config.get("Env") or ())]}
+    return document
 
 
 def _waiting(paths: ContainerPaths) -> dict[str, int]:
