@@ -26,6 +26,7 @@ Below the run root (default /run/sampan), gone after a reboot:
     ID/health.json                           what its health check found, if it has one: Docker's State.Health
     ID/exec-EXECID                           there while that exec runs, then ID/ended-EXECID.CODE (`shim.protocol.EXEC_FILE`)
     ID/log-lost                              what could not be written to its log, if something could not
+    ID/pid-shared                            another container was put into its pid namespace (docs/adr/0018)
 
 The root, the run root and everything in them are 0700: set-uid files of an image must not be reachable by the host's users
 (class CVE-2021-41091). The users of a user namespace pass nowhere here either: what is mounted for them is opened before it is joined.
