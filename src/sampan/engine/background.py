@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MOST = 256
 """Jobs that wait; whoever comes with one more does it himself, and so does not get ahead of the disk for ever."""
 
-_DELAY = 0.02
+DELAY = 0.02
 """Seconds after which it begins. Who has removed a container mostly makes the next one: at the same time each would have to wait for the interpreter and the disk."""
 
 _PAUSE = 0.005
@@ -32,12 +32,18 @@ class Background:
         self._jobs: list[tuple[float, Callable[[], None]]] = []
         self._there = False
         self._left = 0
+        self._ends = False
 
-    def __call__(self, job: Callable[[], None]) -> None:
+    def __call__(self, job: Callable[[], None], delay: float = DELAY) -> None:
+        """`delay`: seconds after which it is done at the earliest, unless somebody waits for all of them."""
+        due = time.monotonic() + delay
         with self._lock:
             taken = len(self._jobs) < _MOST
             if taken:
-                self._jobs.append((time.monotonic() + _DELAY, job))
+                place = len(self._jobs)
+                while place and self._jobs[place - 1][0] > due:
+                    place -= 1
+                self._jobs.insert(place, (due, job))
                 self._left += 1
                 begin, self._there = not self._there, True
         if not taken:
@@ -50,6 +56,7 @@ class Background:
 
     def wait(self, seconds: float) -> bool:
         """Wait for all jobs to be done, at most `seconds`. False if some are not: they end with the process."""
+        self._ends = True
         deadline = time.monotonic() + seconds
         while self._left:
             if time.monotonic() > deadline:
@@ -72,12 +79,15 @@ class Background:
                 self._left -= 1
 
     def _next(self) -> tuple[float, Callable[[], None] | None]:
-        """The first job, if its time has come; else how long to wait until there is something to look for."""
+        """The first job, if its time has come; else how long to wait until there is something to look for.
+
+        No longer than for what may come meanwhile.
+        """
         with self._lock:
             if not self._jobs:
-                return _DELAY, None
-            pause = self._jobs[0][0] - time.monotonic()
-            return (pause, None) if pause > 0 else self._jobs.pop(0)
+                return DELAY, None
+            pause = 0 if self._ends else self._jobs[0][0] - time.monotonic()
+            return (min(pause, DELAY), None) if pause > 0 else self._jobs.pop(0)
 
     def _end(self) -> bool:
         """Whether there is nothing to stay for; whoever comes after that makes another thread."""

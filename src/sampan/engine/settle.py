@@ -6,6 +6,7 @@ away again: a command killed on the way leaves `.removing-ID` for the next one (
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import time
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
         def release(self, record: Record, number: int) -> None: ...
         def forget(self, record: Record) -> None: ...
 
+    class Later(Protocol):
+        def __call__(self, job: Callable[[], None], delay: float = ...) -> None: ...
+
     class Images(Protocol):
         def released(self, image_id: str) -> None: ...
 
@@ -83,6 +87,9 @@ BRIEF = Patience(killed=1.0, stuck=0.05, others=0.0)
 
 
 _START_PAUSE = 0.01
+_NETWORK_SECONDS = 0.5
+"""How long nobody has come to a network or left it before what is made of it goes. To take a bridge away holds the network for 50 ms, and to make
+it again takes as long: who makes one container after the other would meet both."""
 
 
 class Settler:
@@ -99,7 +106,7 @@ class Settler:
         revive: Callable[[str, int], None],
         events: Callable[[], Announcer],
         trace: Trace,
-        later: Callable[[Callable[[], None]], None] | None = None,
+        later: Later | None = None,
     ) -> None:
         """`volumes`, `images`, `connector` and `events` are asked for when they are needed: most verbs need not import what they are made of.
 
@@ -116,6 +123,9 @@ class Settler:
         self._revive = revive
         self._trace = trace
         self._later = later
+        self._leaving: dict[str, int] = {}
+        """By the names of networks: how many removals that have yet to be finished had a container in them."""
+        self._counting = _thread.allocate_lock()
 
     def settle(self, record: Record, patience: Patience = FULL) -> Observation | None:
         """Do what an exit leaves to do; the container's state afterwards, None if that was its removal (`--rm`).
@@ -405,24 +415,44 @@ class Settler:
         self._tell_removal(paths, record, False)
         # Its lock goes along, so that nobody thinks that this command was killed.
         held = lock.hand_over()
-        self._later(lambda: self._delete(paths, record, held))
+        if not record.networks:
+            self._later(lambda: self._delete(paths, record, held))
+            return
+        with self._counting:
+            for attachment in record.networks:
+                self._leaving[attachment.network] = self._leaving.get(attachment.network, 0) + 1
+        self._later(lambda: self._delete(paths, record, held), _NETWORK_SECONDS)
 
     def _delete(self, paths: ContainerPaths, record: Record, lock: RecordLock) -> None:
         """The claim and the files of a container that nobody sees any more, and links of networks that it was the last one in.
 
         What cannot be deleted is found by the next command, which says why.
         """
+        last = self._is_last(record)
         try:
             # The name is free since the rename, for no record confirms the claim any more.
             self._records.release_name(record.name, paths.id)
             self._drop_layer(paths)
-            self._forget_networks(record)
+            if last:
+                self._forget_networks(record)
             self._records.finish_removal(paths)
             self._release_image(record)
         except (SampanError, OSError):
             pass
         finally:
             lock.release()
+
+    def _is_last(self, record: Record) -> bool:
+        """Whether no later removal has yet to look after all networks of this one."""
+        last = False
+        with self._counting:
+            for attachment in record.networks:
+                left = self._leaving.pop(attachment.network, 1) - 1
+                if left > 0:
+                    self._leaving[attachment.network] = left
+                else:
+                    last = True
+        return last
 
 
 def unkillable(container_id: str, error: TimeoutError) -> System:
