@@ -400,14 +400,18 @@ def _mounts(spec: dict[str, Any], facts: Launching, driver: CgroupDriver) -> lis
     # A /dev that is bound is somebody else's; without any mount the image's own directory is taken.
     places = {os.path.normpath(entry["destination"]): entry["type"] for entry in spec["mounts"]}
     if "/dev" not in places and facts.mode.strict:
-        steps += _devices(spec)
+        steps += _devices(spec, "")
+    own = ""  # the name of the /dev that these steps make
     for index, entry in enumerate(spec["mounts"]):
-        steps += _attached(entry, index, facts, driver)
+        steps += _attached(entry, index, facts, driver, own)
         if os.path.normpath(entry["destination"]) == "/dev" and entry["type"] == "tmpfs":
             # As soon as /dev is there, for masks need its null, and mounts below it their places.
-            steps += _devices(spec)
+            own = getattr(steps[-1], "keep", "")
+            steps += _devices(spec, own)
     # Devices elsewhere than in /dev after all mounts, for their place may be on one.
-    return steps + [_device(e, spec) for e in spec["linux"].get("devices") or () if not e["path"].startswith("/dev/")]
+    return steps + [
+        _device(e, spec, "") for e in spec["linux"].get("devices") or () if not e["path"].startswith("/dev/")
+    ]
 
 
 def become(
@@ -466,18 +470,25 @@ def _resource_limits(entries: list[dict[str, Any]]) -> list[Step]:
     return steps
 
 
-def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver) -> list[Step]:
-    """The steps that put one mount into its place."""
+def _attached(entry: dict[str, Any], index: int, facts: Launching, driver: CgroupDriver, dev: str) -> list[Step]:
+    """The steps that put one mount into its place. dev: the name by which a /dev is known that was made before it, "" for none."""
     target, options = entry["destination"], oci.mount_options(entry.get("options") or ())
     if options.remount or options.copy_up or (facts.mode.strict and entry["type"] != "cgroup"):
         return list(planmore().attach(entry, index, options))
     if entry["type"] in ("bind", "image"):
         return [_same(mounts.AttachMount, f"mount.{index}", target)]
     if entry["type"] == "devpts":
-        return [_same(mounts.AttachMount, "devpts", target)]
+        return [_same(mounts.AttachMount, "devpts", target, _within(target, dev))]
     if entry["type"] == "cgroup":
         return _cgroup_view(target, options, facts, driver)
-    return [_same(mounts.MountFilesystem, entry["type"], target, options.data, options.attributes, entry["source"])]
+    named = "dev" if target == "/dev" and entry["type"] == "tmpfs" else ""
+    fields = (entry["type"], target, options.data, options.attributes, entry["source"], named, _within(target, dev))
+    return [_same(mounts.MountFilesystem, *fields)]
+
+
+def _within(path: str, dev: str) -> str:
+    """`dev` for what is in /dev itself."""
+    return dev if path.startswith("/dev/") and "/" not in path[5:] and path[5:] not in ("", ".", "..") else ""
 
 
 def _cgroup_view(target: str, options: oci.MountOptions, facts: Launching, driver: CgroupDriver) -> list[Step]:
@@ -507,15 +518,16 @@ def _all_devices(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return default + asked
 
 
-def _devices(spec: dict[str, Any]) -> list[Step]:
-    steps = [_device(entry, spec) for entry in _all_devices(spec) if entry["path"].startswith("/dev/")]
-    steps += [_same(mounts.MakeLink, path, points_to) for path, points_to in defaults.LINKS]
+def _devices(spec: dict[str, Any], dev: str) -> list[Step]:
+    """Those in /dev. dev: as of `_attached`."""
+    steps = [_device(entry, spec, dev) for entry in _all_devices(spec) if entry["path"].startswith("/dev/")]
+    steps += [_same(mounts.MakeLink, path, points_to, _within(path, dev)) for path, points_to in defaults.LINKS]
     if has_file(defaults.KCORE_LINK[1]):
-        steps.append(_same(mounts.MakeLink, *defaults.KCORE_LINK))
+        steps.append(_same(mounts.MakeLink, *defaults.KCORE_LINK, dev))
     return steps
 
 
-def _device(entry: dict[str, Any], spec: dict[str, Any]) -> Step:
+def _device(entry: dict[str, Any], spec: dict[str, Any], dev: str) -> Step:
     if oci.namespace(spec, "user") is not None:
         attach: Step = planmore().attach_device(entry)
         return attach
@@ -528,4 +540,5 @@ def _device(entry: dict[str, Any], spec: dict[str, Any]) -> Step:
         entry.get("fileMode", 0o666),
         entry.get("uid") or 0,
         entry.get("gid") or 0,
+        _within(entry["path"], dev),
     )

@@ -111,9 +111,10 @@ def _sources() -> tuple[Step, ...]:
 
 def _mounts() -> tuple[Step, ...]:
     return (
-        mounts.MountFilesystem("tmpfs", "/dev", (("mode", "755"), ("size", "65536k")), 2, "tmpfs"),
-        *(mounts.MakeDevice(f"/dev/{number}", "p", 0, 0) for number in range(3)),
-        *(mounts.MakeLink(f"/dev/l{number}", "/proc/self/fd") for number in range(3)),
+        mounts.MountFilesystem("tmpfs", "/dev", (("mode", "755"), ("size", "65536k")), 2, "tmpfs", "dev"),
+        *(mounts.MakeDevice(f"/dev/{number}", "p", 0, 0, within="dev") for number in range(3)),
+        *(mounts.MakeLink(f"/dev/l{number}", "/proc/self/fd", "dev") for number in range(3)),
+        mounts.MountFilesystem("tmpfs", "/dev/shm", (("mode", "1777"), ("size", "64k")), 2, "tmpfs", within="dev"),
         *(mounts.AttachMount(f"tree{number}", f"/dir{number}/file") for number in range(3)),
         mounts.MaskPath("/nowhere"),
         mounts.MaskPath("/dir1"),

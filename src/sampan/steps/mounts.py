@@ -42,12 +42,22 @@ def mount_point(ctx: Context, path: str, directory: bool, make: bool, follow: bo
         os.close(parent)
 
 
-class AttachMount(Step):
-    """Attach the detached mount `name` at a place in the container.
+def place_within(ctx: Context, within: str, path: str) -> tuple[int, str]:
+    """The descriptor and the name by which a directory is made at `path`, and it is made if it is missing.
 
-    within: the name of a file system that these steps have made and attached where the target's parent is, and in which nobody else has made
-    anything: there is no path to walk then, and no link.
+    within: as all steps here have it, the name of a file system that they have made and attached where the path's parent is, and in which nobody
+    else has made anything: there is no path to walk, and no link to follow, which is most of what it takes to mount something.
     """
+    top, name = ctx.fds[within], path.rpartition("/")[2]
+    try:
+        os.mkdir(name, 0o755, dir_fd=top)
+    except FileExistsError:
+        pass  # two mounts at one place
+    return top, name
+
+
+class AttachMount(Step):
+    """Attach the detached mount `name` at a place in the container. within: see `place_within`."""
 
     name: str
     target: str
@@ -59,9 +69,7 @@ class AttachMount(Step):
     def run(self, ctx: Context) -> None:
         fd = ctx.fds[self.name]
         if self.within:
-            place = self.target.rpartition("/")[2]
-            os.mkdir(place, 0o755, dir_fd=ctx.fds[self.within])
-            mount.move_mount(fd, ctx.fds[self.within], place)
+            mount.move_mount(fd, *place_within(ctx, self.within, self.target))
             return
         directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         try:
@@ -125,7 +133,10 @@ def _inside_proc(path: str) -> str:
 
 
 class MountFilesystem(Step):
-    """Make a new file system and attach it at a place in the container at once. keep: a name for its descriptor, "" if no later step needs it."""
+    """Make a new file system and attach it at a place in the container at once.
+
+    keep: a name for its descriptor, "" if no later step needs it. within: see `place_within`.
+    """
 
     fstype: str
     target: str
@@ -133,6 +144,7 @@ class MountFilesystem(Step):
     attributes: int = 0
     source: str = ""
     keep: str = ""
+    within: str = ""
 
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}{options_text(self.options, self.attributes)}"
@@ -140,7 +152,10 @@ class MountFilesystem(Step):
     def run(self, ctx: Context) -> None:
         fd = mount.new_filesystem(self.fstype, [(k, v) for k, v in self.options], self.attributes, self.source)
         try:
-            attach_filesystem(ctx, fd, self.fstype, self.target)
+            if self.within:
+                mount.move_mount(fd, *place_within(ctx, self.within, self.target))
+            else:
+                attach_filesystem(ctx, fd, self.fstype, self.target)
             if self.keep:
                 ctx.put(self.keep, os.dup(fd))
         finally:
@@ -249,6 +264,12 @@ class MaskPath(Step):
             os.close(null)
 
 
+def _parent(ctx: Context, path: str, within: str) -> tuple[int, str]:
+    """A descriptor of the directory in which something is to be made, made itself if it is missing, and the name in it."""
+    parent, _, name = path.rpartition("/")
+    return (os.dup(ctx.fds[within]) if within else paths.makedirs_in_root(ctx.root(), parent)), name
+
+
 KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 """A device's type by its letter (config-linux.md, "Devices")."""
 
@@ -272,13 +293,13 @@ class MakeDevice(Step):
     mode: int = 0o666
     uid: int = 0
     gid: int = 0
+    within: str = ""
 
     def describe(self) -> str:
         return f"mknod {self.path} {self.kind} {self.major}:{self.minor} mode {self.mode:o}"
 
     def run(self, ctx: Context) -> None:
-        parent_path, _, name = self.path.rpartition("/")
-        parent = paths.makedirs_in_root(ctx.root(), parent_path)
+        parent, name = _parent(ctx, self.path, self.within)
         try:
             kind = KINDS[self.kind]
             # The umask is 0 since the monitor began (see shim.monitor), so mknod gives the mode as it is.
@@ -322,13 +343,13 @@ class MakeLink(Step):
 
     path: str
     points_to: str
+    within: str = ""
 
     def describe(self) -> str:
         return f"symlink {self.path} -> {self.points_to}"
 
     def run(self, ctx: Context) -> None:
-        parent_path, _, name = self.path.rpartition("/")
-        parent = paths.makedirs_in_root(ctx.root(), parent_path)
+        parent, name = _parent(ctx, self.path, self.within)
         try:
             os.symlink(self.points_to, name, dir_fd=parent)
         except FileExistsError:
