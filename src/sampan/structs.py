@@ -48,7 +48,7 @@ class Struct:
                 if name not in values:
                     if name not in defaults:
                         raise TypeError(cls._complaint(args, kwargs))
-                    values[name] = defaults[name]
+                    values[name] = getattr(cls, name)
         if len(args) > len(fields):
             raise TypeError(cls._complaint(args, kwargs))
 

@@ -351,12 +351,13 @@ def test_a_paused_container_is_not_probed(engine: sampan.Engine, cli: Command) -
 
 
 def test_a_probe_that_is_paused_in_the_middle_says_nothing(engine: sampan.Engine) -> None:
-    box = probed(engine, "test -e /later || sleep 444", health_timeout="400ms", health_retries=1)
+    # Long enough for an exec and a pause on a machine with much to do.
+    box = probed(engine, "test -e /later || sleep 444", health_timeout="2s", health_retries=1)
     eventually(lambda: children(monitor(box))[1:], what="the probe runs")
     box.exec("touch /later")
     box.pause()
     # Well past its timeout.
-    time.sleep(0.8)
+    time.sleep(2.5)
     box.unpause()
     becomes(box, "healthy")
     assert {code for code, _ in log(box)} == {0}

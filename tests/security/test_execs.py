@@ -16,13 +16,15 @@ import pytest
 
 import sampan
 from sampan.engine.containers import Container
-from sampan.errors import StartFailed
 from sampan.kernel import capabilities, namespaces
 from sampan.kernel.libc import KernelError, by_machine, raw
 from sampan.runtime import defaults
 from sampan.shim import protocol
 
-from support.box import Boxes
+from support.box import (
+    Box,
+    Boxes,
+)
 from support.boxes import box, children, directory
 from support.child import in_child
 from support.command import Command
@@ -312,23 +314,53 @@ def test_one_with_that_power_finds_what_the_test_looks_for(box: Boxes) -> None:
 # what comes in between
 
 
-def test_a_process_that_is_stopped_by_root_of_the_container_harms_only_itself(box: Boxes) -> None:
-    one = box(
-        "sh",
-        "-c",
-        "while :; do for p in /proc/[0-9]*; do grep -q shim/__main__ $p/cmdline 2>/dev/null && kill -STOP ${p#/proc/}; done; done",
-    )
-    one.start().close()
+STOPS = "while :; do for p in /proc/[0-9]*; do grep -q shim/__main__ $p/cmdline 2>/dev/null && kill -STOP ${p#/proc/}; done; done"
+
+# Not process 1, which that is itself: to stop it does nothing and is no error.
+ONE_STOP = STOPS.replace("/proc/[0-9]*", "/proc/[2-9]* /proc/1?*").replace("#/proc/};", "#/proc/} && exec sleep 600;")
+
+
+def stopped(one: Box) -> set[int]:
+    """Those of the monitor's children that do not go on."""
+    return {pid for pid in children(one.monitor) if state(pid) == "T"}
+
+
+def stop_some(one: Box) -> list[threading.Thread]:
+    """Execs until `STOPS` in the container has caught one on its way; who waits for them."""
     deadline = time.monotonic() + patience(60)
-    stuck: list[threading.Thread] = []
-    while not any(state(pid) == "T" for pid in children(one.monitor)) and time.monotonic() < deadline:
-        thread = threading.Thread(
-            target=lambda: contextlib.suppress(StartFailed).__enter__() or ignore(lambda: one.exec("true"))
-        )
-        thread.start()
-        stuck.append(thread)
+    waiting: list[threading.Thread] = []
+    while not stopped(one) and time.monotonic() < deadline:
+        waiting.append(threading.Thread(target=ignore, args=(lambda: one.exec("true"),)))
+        waiting[-1].start()
         time.sleep(0.05)
-    assert any(state(pid) == "T" for pid in children(one.monitor)), "one was stopped on its way"
+    assert stopped(one), "one was stopped on its way"
+    return waiting
+
+
+def test_one_that_is_stopped_is_gone_before_there_is_somebody_who_could_take_it_over(box: Boxes) -> None:
+    one = box("sh", "-c", ONE_STOP)
+    one.start().close()
+    waiting = stop_some(one)
+    before = stopped(one)
+    one.exec_start("sleep", "60", powerful=True, detach=True).close()
+    eventually(lambda: "sleep" in {comm(pid) for pid in children(one.monitor)})
+    assert not before & stopped(one)
+    one.kill()
+    for thread in waiting:
+        thread.join(patience(20))
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def test_a_process_that_is_stopped_by_root_of_the_container_harms_only_itself(box: Boxes) -> None:
+    one = box("sh", "-c", STOPS)
+    one.start().close()
+    stuck = stop_some(one)
     begun = time.monotonic()
     one.attach().close()
     assert time.monotonic() - begun < patience(2), "the monitor answers"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.kernel.livegroup import LiveGroup
-from sampan.shim import protocol
+from sampan.shim import protocol, streams
 from sampan.shim.protocol import ExecPlan, LaunchPlan, ProtocolError, Reader, Stages, frame, message
 from sampan.steps import base, process, sources
 
@@ -126,3 +129,27 @@ def test_a_line_that_was_learned_is_the_same_step_each_time() -> None:
     assert base.from_lines([line])[0] is base.from_lines([line])[0]
     with pytest.raises(ValueError, match="no JSON value"):
         base.from_lines(["nonsense"])
+
+
+def test_what_is_said_of_a_descriptor_that_was_closed_is_not_told_to_who_has_its_number_now() -> None:
+    loop, told = streams.Loop(), []
+    first, second = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+
+    def close_and_open(events: int) -> None:
+        fd = second[0]
+        loop.forget(fd)
+        os.close(fd)
+        again = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        assert again == fd
+        loop.watch(again, 0, lambda events: told.append(events))
+
+    loop.watch(first[0], select.POLLIN, close_and_open)
+    loop.watch(second[0], select.POLLIN, lambda events: told.append(events))
+    os.write(first[1], b"1")
+    os.write(second[1], b"1")
+    try:
+        loop.run_once(0)
+        assert told == []
+    finally:
+        for fd in (*first, *second):
+            os.close(fd)

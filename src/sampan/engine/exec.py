@@ -241,7 +241,7 @@ class Executor:
         if self._nested is None:
             self._nested = namespaces.in_user_namespace()
         shares_pids = bool(record.host_config["PidMode"])
-        takes_over = "CAP_SYS_PTRACE" in granted and not record.uids
+        takes_over = ("CAP_SYS_PTRACE" in granted or "CAP_PERFMON" in granted) and not record.uids
         return not (self._nested or shares_pids or takes_over or "CAP_SYS_ADMIN" in granted)
 
     def inspect(self, record: Record, exec_id: str) -> dict[str, Any]:

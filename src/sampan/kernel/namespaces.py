@@ -147,6 +147,7 @@ def born_inside(pidfd: int, clone: Callable[[], int]) -> int:
     what `clone` raises, and `KernelError` if it cannot go there or would not come back. One that cannot come back all the same ends at once: what it did
     next would be done in another's files.
     """
+    us = os.getpid(), os.getppid()
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     own: list[tuple[int, int]] = []
     try:
@@ -158,6 +159,8 @@ def born_inside(pidfd: int, clone: Callable[[], int]) -> int:
         try:
             pid = clone()
         except BaseException:
+            if (os.getpid(), os.getppid()) != us:
+                os._exit(1)  # the child, in which Python has failed: it stays what it is, and there is no second parent
             _come_back(own, root)
             raise
         if pid:
@@ -178,9 +181,12 @@ def _come_back(own: list[tuple[int, int]], root: int) -> None:
 def _enter(spaces: list[tuple[int, int]], root: int) -> None:
     for fd, flag in spaces:
         setns(fd, flag)
-    # A mount namespace is entered at its root, which need not be the one that this process had (chroot(2)).
-    os.fchdir(root)
-    os.chroot(".")
+    # A mount namespace is entered at its root, which need not be the one that this process had (chroot(2)): it is in the wrong place now.
+    try:
+        os.fchdir(root)
+        os.chroot(".")
+    except BaseException:
+        os._exit(1)
 
 
 def new_network() -> int:

@@ -29,6 +29,7 @@ DRAIN_SECONDS = 2.0
 STUCK_MILLISECONDS = 2000
 
 _LOOK_AGAIN = 1.0
+_NEWBORN_SECONDS = 0.5
 
 MAKING_SECONDS = 20.0
 """That a process may take to come to its program, before it counts as stuck."""
@@ -73,7 +74,9 @@ class Execs:
         making = Making(client, plan, session, Context())
         if not plan.detach:
             client.join(session, {protocol.STDOUT, protocol.STDERR}, plan.open_stdin)
-        self._guarded = self._guarded or plan.powerful
+        if plan.powerful and not self._guarded:
+            self._guarded = True
+            self._end_newborn()
         try:
             making.launching = self._begin(making, init, devpts)
         except launch.Unmade as e:
@@ -105,6 +108,16 @@ class Execs:
             if privacy >= 0:
                 os.close(privacy)
 
+    def _end_newborn(self) -> None:
+        """Before there is somebody who could take over one that was born in the container and has not got rid of what it has of ours.
+
+        It takes milliseconds, unless root of the container has stopped it.
+        """
+        for making in self._making:
+            if making.launching.alone and not making.launching.is_over(_NEWBORN_SECONDS):
+                making.launching.kill()
+                making.launching.is_over(STUCK_MILLISECONDS / 1000)
+
     def _privacy(self) -> int:
         """A descriptor that keeps other containers out of this one's pid namespace, -1 if one may be there already (`protocol.SHARED_FILE`).
 
@@ -117,8 +130,8 @@ class Execs:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             shared = os.path.exists(f"{self.directory}/{protocol.SHARED_FILE}")
-        except BlockingIOError:
-            shared = True
+        except OSError:
+            shared = True  # somebody is about to join, or no locks can be had there
         if shared:
             os.close(fd)
             return -1

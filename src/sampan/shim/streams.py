@@ -47,10 +47,10 @@ class Loop:
 
     def run_once(self, timeout_ms: int | None) -> bool:
         """Serve what is ready; False if nothing was within the time."""
-        ready = self._poll.poll(timeout_ms)
-        for fd, events in ready:
-            handler = self._handlers.get(fd)
-            if handler is not None:  # a handler before this one may have closed it
+        ready = [(fd, events, self._handlers.get(fd)) for fd, events in self._poll.poll(timeout_ms)]
+        for fd, events, handler in ready:
+            # A handler before this one may have closed it, and another descriptor have got its number: what is said here is not about that one.
+            if handler is not None and self._handlers.get(fd) is handler:
                 handler(events)
         return bool(ready)
 
