@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -334,6 +335,24 @@ def test_a_start_is_not_lost_when_the_one_for_it_is(
         if how == signal.SIGSTOP:
             os.kill(spare, signal.SIGCONT)
     eventually(lambda: not alive(spare))
+
+
+def test_without_descriptors_for_the_next_one_it_goes_on(box: Boxes, place: str) -> None:
+    zygote = Zygotes(place).keep(60)
+    asks = launcher(place, attended=True)
+    asks.prepare()
+    time.sleep(patience(0.3))  # the line of `keep` has gone by then, and this one is let in
+    limits = resource.prlimit(zygote, resource.RLIMIT_NOFILE)
+    # One is left, for the socket of a shim, and not two, for a line to the next.
+    resource.prlimit(zygote, resource.RLIMIT_NOFILE, (max(map(int, descriptors(zygote))) + 2, limits[1]))
+    assert opened(asks) is ZygoteLaunch
+    time.sleep(patience(0.5))
+    assert alive(zygote)
+    assert not spare_of(zygote)
+    resource.prlimit(zygote, resource.RLIMIT_NOFILE, limits)
+    box.zygote = place
+    assert collect(box("echo", "hello").start()).ok() == b"hello\n"
+    asks.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, 0], ids=["killed", "told to"])

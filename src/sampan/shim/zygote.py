@@ -219,13 +219,17 @@ class Zygote:
 
     def _make_spare(self) -> None:
         """When nothing is asked for. It costs the next start nothing to be forked and to come up, and has copied most of its pages by then."""
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        except OSError:
+            self._makes_spares = False  # no descriptors: those that there are are for who asks
+            return
         try:
             if process.clone3(process.CLONE_PARENT) == 0:
                 self._become_spare(theirs.fileno())
             self._spare = ours
         except OSError:
-            self._makes_spares = False  # no processes: those that there are are for who asks
+            self._makes_spares = False  # nor processes
             ours.close()
         finally:
             theirs.close()
