@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from sampan.kernel import namespaces
-from sampan.kernel.libc import kernel_version
+from sampan.kernel.libc import KernelError, kernel_version
 from sampan.shim import rehearsal
 
 from support.child import in_child
@@ -40,3 +41,17 @@ def test_it_leaves_nothing_behind() -> None:
     assert after == before
     if kernel_version() >= (6, 15):
         assert failed == [], "what fails is not rehearsed"
+
+
+def test_where_nothing_can_be_attached_to_what_is_detached_it_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on kernels before 6.15: whoever rehearses goes on, whatever a step misses that one before it should have left."""
+
+    def refuse(mount_fd: int, target_fd: int, target: str = "") -> None:
+        raise KernelError(errno.EINVAL, "move_mount", target)
+
+    monkeypatch.setattr("sampan.kernel.mount.move_mount", refuse)
+    failed = in_child(lambda: (rehearsal.rehearse(), rehearsal.rehearse_monitor(1)))
+    assert any("mknod" in line for line in failed[0])
+    assert failed[1] == []
