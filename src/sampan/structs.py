@@ -22,14 +22,12 @@ class Struct:
 
     _fields: ClassVar[tuple[str, ...]] = ()
     _names: ClassVar[frozenset[str]] = frozenset()
-    _defaults: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         # Since 3.10 a class's annotations are its own or empty, never its base's; 3.14 does not keep them in __dict__.
         own = [n for n, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")]
         cls._fields = (*(f for f in cls._fields if f not in own), *own)
         cls._names = frozenset(cls._fields)
-        cls._defaults = {f: getattr(cls, f) for f in cls._fields if hasattr(cls, f)}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # A start makes two hundred of these: names are looked at one by one only where something is wrong.
@@ -43,10 +41,9 @@ class Struct:
             if len(values) != len(args) + len(kwargs) or not cls._names.issuperset(kwargs):
                 raise TypeError(cls._complaint(args, kwargs))
         if len(values) != len(fields):
-            defaults = cls._defaults
             for name in fields[len(args) :]:
                 if name not in values:
-                    if name not in defaults:
+                    if not hasattr(cls, name):
                         raise TypeError(cls._complaint(args, kwargs))
                     values[name] = getattr(cls, name)
         if len(args) > len(fields):
@@ -61,7 +58,7 @@ class Struct:
         for name in kwargs:
             if name not in cls._names or name in given:
                 return f"{cls.__name__} got an unknown or repeated field {name!r}"
-        missing = next(f for f in cls._fields if f not in given and f not in kwargs and f not in cls._defaults)
+        missing = next(f for f in cls._fields if f not in given and f not in kwargs and not hasattr(cls, f))
         return f"{cls.__name__} misses the field {missing!r}"
 
     def to_values(self) -> list[Any]:
